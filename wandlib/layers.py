@@ -1,0 +1,164 @@
+"""The storage of one layer of the cache: buffers that follow the plan of :mod:`wandlib.slots`, and know no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from wandlib.slots import Plan
+
+New = Float[Tensor, "batch kv_heads length _"]
+Read = Float[Tensor, "batch kv_heads slots _"]
+
+
+class WandLayer(CacheLayerMixin):
+    """Keys and values of one layer; ``keys`` and ``values`` are [batch, kv_heads, slots, head_dim]."""
+
+    is_sliding = False
+    is_croppable = False  # what has left the window cannot come back
+    keys: Any
+    values: Any
+
+    def __init__(self, plan: Plan, static: bool) -> None:
+        super().__init__()
+        self.plan = plan
+        self.is_compileable = self.static = static
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the first plan brings the number of slots."""
+
+    def update(self, key_states: New, value_states: New, *args: Any, **kwargs: Any) -> tuple[Read, Read]:
+        """Store the new entries as planned; return the keys and values that attention is to read."""
+        plan, keys, values = self.plan, self.keys, self.values
+        if plan.slot is not None:
+            keys.narrow(2, plan.slot, 1).copy_(key_states)
+            values.narrow(2, plan.slot, 1).copy_(value_states)
+            if plan.used == plan.capacity:
+                return keys, values
+            return keys.narrow(2, 0, plan.used), values.narrow(2, 0, plan.used)
+        if plan.slots is not None:
+            keys.scatter_(2, plan.slots.expand_as(key_states), key_states)
+            values.scatter_(2, plan.slots.expand_as(value_states), value_states)
+            return keys, values
+        self.keys, key_states = self.rewritten(keys, key_states)
+        self.values, value_states = self.rewritten(values, value_states)
+        self.is_initialized = True
+        return key_states, value_states
+
+    def rewritten(self, old: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather the slots from the old buffer and the new entries; return the buffer and what attention reads."""
+        plan = self.plan
+        read = new if old is None or plan.used == 0 else torch.cat([old[:, :, : plan.used], new], dim=2)
+        kept = read.detach()
+        if plan.source is not None:
+            kept = kept.gather(2, plan.source[:, None, :, None].expand(-1, new.shape[1], -1, new.shape[3]))
+        shape = (new.shape[0], new.shape[1], plan.capacity, new.shape[3])
+        if old is None or old.shape != shape:
+            old = new.new_empty(shape)
+            if self.static:
+                torch._dynamo.mark_static_address(old)
+        old[:, :, : kept.shape[2]] = kept
+        old[:, :, kept.shape[2] :] = plan.fill
+        return old, read
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values."""
+        return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
+
+    def held(self, used: int) -> tuple[Read, Read]:
+        """Keys and values of the first ``used`` slots."""
+        return self.keys[:, :, :used], self.values[:, :, :used]
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Put ``change(tensor)`` in place of every tensor; each has a row for each sequence."""
+        if self.is_initialized:
+            self.keys, self.values = change(self.keys), change(self.values)
+
+    def clear(self) -> None:
+        """Let go of the buffers."""
+        self.keys = self.values = None
+        self.is_initialized = False
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """How many keys attention will read, and offset 0: slots are not positions."""
+        plan = self.plan
+        if not plan.pending:  # `generate` asks, to prepare masks for a static cache; the plan replaces them
+            return plan.capacity + query_length, 0
+        if plan.slot is not None:
+            return plan.used, 0
+        return plan.capacity if plan.slots is not None else plan.used + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Not known here: the cache counts for all its layers."""
+        raise NotImplementedError("ask the cache: WandCache.get_seq_length()")
+
+    def get_max_length(self) -> int:
+        """No maximum: the ring rolls."""
+        return -1
+
+
+class Int8Layer(WandLayer):
+    """A layer that keeps its conditioning entries in int8; ``keys`` and ``values`` are the ring alone.
+
+    Each head and channel has a scale, the largest of its entries over 127. Attention reads a dequantised copy, so that
+    a step costs the copy: this saves memory, not time.
+    """
+
+    def __init__(self, plan: Plan, static: bool) -> None:
+        super().__init__(plan, static)
+        self.quantised: list[Tensor] = []
+        """Keys [batch, kv_heads, P, head_dim] as int8, scales [batch, kv_heads, 1, head_dim]; the same of values."""
+
+    def update(self, key_states: New, value_states: New, *args: Any, **kwargs: Any) -> tuple[Read, Read]:
+        """Store the new entries as planned; return the keys and values that attention is to read."""
+        plan = self.plan
+        slot = plan.slot
+        if slot is None and plan.slots is None:
+            old = self.held(plan.used) if self.is_initialized and plan.used else (None, None)
+            buffers, read = zip(*map(self.rewritten, old, (key_states, value_states)), strict=True)
+            self.keys, self.values = (buffer[:, :, plan.prefix :].clone() for buffer in buffers)
+            self.quantised = [part for buffer in buffers for part in quantise(buffer[:, :, : plan.prefix])]
+            self.is_initialized = True
+            return read
+        for ring, states in ((self.keys, key_states), (self.values, value_states)):
+            if slot is not None:
+                ring.narrow(2, slot - plan.prefix, 1).copy_(states)
+            elif plan.slots is not None:
+                ring.scatter_(2, (plan.slots - plan.prefix).expand_as(states), states)
+        return self.held(plan.capacity if slot is None else plan.used)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the ring, the int8 entries and their scales."""
+        return super().nbytes + sum(part.nbytes for part in self.quantised)
+
+    def held(self, used: int) -> tuple[Read, Read]:
+        """Keys and values of the first ``used`` slots, dequantised."""
+        keys, key_scale, values, value_scale = self.quantised
+        rolling = used - keys.shape[2]
+        return (
+            torch.cat([keys * key_scale, self.keys[:, :, :rolling]], dim=2),
+            torch.cat([values * value_scale, self.values[:, :, :rolling]], dim=2),
+        )
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Put ``change(tensor)`` in place of every tensor."""
+        super().each(change)
+        self.quantised = [change(part) for part in self.quantised]
+
+    def clear(self) -> None:
+        """Let go of the buffers."""
+        super().clear()
+        self.quantised = []
+
+
+def quantise(entries: Read) -> tuple[Tensor, Tensor]:
+    """Int8 entries, and the scale of each head and channel."""
+    scale = entries.abs().amax(2, keepdim=True).clamp(min=torch.finfo(entries.dtype).tiny) / 127
+    return (entries / scale).round().to(torch.int8), scale

@@ -1,0 +1,110 @@
+"""Text to phones: clauses, symbols, limits."""
+
+import pytest
+
+from wandlib.systems.base import InputError
+from wandlib.systems.mini.prompt import BEGIN, FIRST_CODE, FIRST_SYMBOL, SPEECH, TEXT, VOCABULARY, prompt
+from wandlib.systems.mini.system import split
+from wandlib.systems.mini.text import MAXIMUM_CHARACTERS, PUNCTUATION, SPACE, SYMBOLS, Phonemiser, clauses, parse_word
+
+
+@pytest.fixture(scope="module")
+def phonemise() -> Phonemiser:
+    return Phonemiser()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello", [("Hello", ".")]),
+        ("Dr. Smith came. He left!", [("Dr. Smith came", "."), ("He left", "!")]),
+        ("It is 3.14, not 2.7", [("It is 3.14", ","), ("not 2.7", ".")]),
+        ("Wait... what?!", [("Wait", "."), ("what", "?")]),
+        ("one -- two; three: four", [("one", ","), ("two", ","), ("three", ","), ("four", ".")]),
+        ("  \n spaced\tout  ", [("spaced out", ".")]),
+        ("...!?", []),
+    ],
+)
+def test_clauses(text: str, expected: list[tuple[str, str]]) -> None:
+    assert clauses(text) == expected
+
+
+def test_stress_moves_to_the_vowel() -> None:
+    assert parse_word("ˈbɜːtʃ") == ["b", "ˈɜː", "tʃ"]
+    assert parse_word("həlˈoʊ") == ["h", "ə", "l", "ˈoʊ"]
+
+
+def test_every_symbol_has_one_number() -> None:
+    assert len(set(SYMBOLS)) == len(SYMBOLS)
+    assert FIRST_SYMBOL + len(SYMBOLS) <= FIRST_CODE
+    assert VOCABULARY % 8 == 0
+
+
+def test_same_words_same_phones(phonemise: Phonemiser) -> None:
+    assert phonemise("I have 3 cats") == phonemise("I have three cats")
+    assert phonemise("Dr. Jones") == phonemise("doctor Jones")
+    assert phonemise("“Quoted”, it’s so") == phonemise('"Quoted", it\'s so')
+
+
+def test_known_word(phonemise: Phonemiser) -> None:
+    # espeak-ng 1.52, en-us: "smooth" is smˈuːð.
+    assert phonemise("smooth") == ["s", "m", "ˈuː", "ð", "."]
+
+
+def test_money_is_read_as_people_say_it(phonemise: Phonemiser) -> None:
+    assert phonemise("$42.50") == phonemise("42 dollars 50")
+    assert phonemise("It cost £7!") == phonemise("It cost 7 pounds!")
+
+
+def test_emoji_is_read_by_name(phonemise: Phonemiser) -> None:
+    assert phonemise("😀") == phonemise("grinning face")
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t"])
+def test_empty_text(phonemise: Phonemiser, text: str) -> None:
+    with pytest.raises(InputError, match="empty"):
+        phonemise(text)
+
+
+@pytest.mark.parametrize("text", ["...", "?!", "---", "\u200b"])
+def test_nothing_to_pronounce(phonemise: Phonemiser, text: str) -> None:
+    with pytest.raises(InputError, match="nothing to pronounce"):
+        phonemise(text)
+
+
+def test_too_long(phonemise: Phonemiser) -> None:
+    with pytest.raises(InputError, match=f"10,000 characters, the limit is {MAXIMUM_CHARACTERS:,}"):
+        phonemise("a" * 10_000)
+
+
+def test_only_known_symbols(phonemise: Phonemiser) -> None:
+    for text in ("naïve café", "中文 hello", "x² + y₂ ≈ 3", "a\x00b", "HELLO NASA U.S. e.g. 50%", "@#$%^&*() ok"):
+        assert set(phonemise(text)) <= set(SYMBOLS)
+
+
+def test_split_keeps_everything_and_the_limit(phonemise: Phonemiser) -> None:
+    symbols = phonemise("This is a sentence, with a comma. " * 30)
+    parts = split(symbols, 200)
+    assert all(len(part) <= 201 for part in parts)
+    assert all(part[-1] in PUNCTUATION for part in parts)
+    assert [s for part in parts for s in part if s not in (SPACE, *PUNCTUATION)] == [
+        s for s in symbols if s not in (SPACE, *PUNCTUATION)
+    ]
+
+
+def test_split_of_a_text_without_marks() -> None:
+    parts = split(["a", "b", SPACE] * 200, 100)
+    assert all(len(part) <= 101 for part in parts)
+    assert sum(part.count("a") for part in parts) == 200
+
+
+def test_prompt_layout() -> None:
+    assert prompt([5, 6], [0, 1]) == [
+        BEGIN,
+        FIRST_CODE + 5,
+        FIRST_CODE + 6,
+        TEXT,
+        FIRST_SYMBOL,
+        FIRST_SYMBOL + 1,
+        SPEECH,
+    ]

@@ -1,0 +1,5 @@
+"""The embedded voice: a small codec, a small Qwen2, seven speakers; offline, on a CPU."""
+
+from wandlib.systems.mini.system import MiniSystem
+
+__all__ = ["MiniSystem"]

@@ -1,0 +1,32 @@
+"""The token sequence of the embedded voice, the same in training and in use.
+
+    [BEGIN] reference codes [TEXT] symbols [SPEECH] | codes ... [END]
+
+Everything up to and with [SPEECH] is the conditioning; what follows is generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wandlib.systems.mini.codec import CODES
+from wandlib.systems.mini.text import SYMBOLS
+
+BEGIN, TEXT, SPEECH, END = range(4)
+FIRST_SYMBOL = 4
+FIRST_CODE = 128
+VOCABULARY = FIRST_CODE + CODES + 1
+"""Even the last code is below; one is spare, which makes the table's size a multiple of 8."""
+
+assert FIRST_SYMBOL + len(SYMBOLS) <= FIRST_CODE
+
+
+def prompt(reference: Sequence[int], symbols: Sequence[int]) -> list[int]:
+    """The conditioning of one utterance, from reference codes and symbol numbers."""
+    return [
+        BEGIN,
+        *(FIRST_CODE + code for code in reference),
+        TEXT,
+        *(FIRST_SYMBOL + symbol for symbol in symbols),
+        SPEECH,
+    ]

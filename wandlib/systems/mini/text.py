@@ -1,0 +1,153 @@
+"""Text to phones: what the embedded voice reads.
+
+espeak-ng (through the pip packages espeakng-loader and phonemizer-fork; GPL-3) reads numbers, abbreviations and English
+spelling. Anything with :meth:`Phonemiser.__call__` can stand in its place: a list of symbols from :data:`SYMBOLS`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+
+from wandlib.systems.base import InputError
+
+VOWELS = "iː ɪ i ᵻ ɛ æ ə ɐ ʌ ɑː ɑ ɔː ɔ ʊ uː u ɜː ɚ eɪ aɪ aʊ ɔɪ oʊ oː a e o".split()
+CONSONANTS = "p b t d k ɡ tʃ dʒ f v θ ð s z ʃ ʒ h m n ŋ l ɹ r w j ɾ ʔ x n̩".split()
+PUNCTUATION = (",", ".", "?", "!")
+SPACE = " "
+SYMBOLS = (SPACE, *PUNCTUATION, *CONSONANTS, *VOWELS, *(f"ˈ{vowel}" for vowel in VOWELS))
+MAXIMUM_CHARACTERS = 2_000
+
+_ABBREVIATION = re.compile(
+    r"\b(?:dr|mr|mrs|ms|st|prof|jr|sr|vs|etc|approx|dept|est|no|fig|gen|col|lt|capt|rev|[a-z])\.$", re.I
+)
+_CLAUSE_END = re.compile(r"[,;:.!?…]+(?=[\s\"')\]]|$)|\s[-–—]+\s|—")
+_PHONE = re.compile("|".join(sorted(map(re.escape, (*CONSONANTS, *VOWELS)), key=len, reverse=True)))
+_MONEY = re.compile(r"([$£€])\s?(\d[\d,]*)(?:\.(\d\d))?\b")
+_UNITS = {"$": "dollar", "£": "pound", "€": "euro"}
+_REPLACEMENTS = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "ˌ": None, "\u200d": None})
+
+
+class Phonemiser:
+    """English text to symbols, with espeak-ng.
+
+    Raises
+    ------
+    ImportError
+        Where phonemizer-fork or espeakng-loader is missing; the message gives the pip line.
+    """
+
+    def __init__(self) -> None:
+        self._backend = _espeak()
+
+    def __call__(self, text: str) -> list[str]:
+        """Symbols of ``text``: phones, spaces between words, and the four punctuation marks.
+
+        Raises
+        ------
+        InputError
+            For an empty text, one beyond the limit, or one with nothing to pronounce.
+        """
+        check(text)
+        symbols: list[str] = []
+        for clause, mark in clauses(text):
+            phones = self._phones(clause)
+            if phones:
+                symbols += [SPACE] if symbols else []
+                symbols += [*phones, mark]
+        if not symbols:
+            raise InputError(f"nothing to pronounce in {text[:40]!r}: write at least one word or number")
+        return symbols
+
+    def _phones(self, clause: str) -> list[str]:
+        (ipa,) = self._backend.phonemize([clause], strip=True)
+        symbols: list[str] = []
+        for word in unicodedata.normalize("NFC", ipa).translate(_REPLACEMENTS).split():
+            symbols += [SPACE] if symbols else []
+            symbols += parse_word(word)
+        return symbols
+
+
+def parse_word(ipa: str) -> list[str]:
+    """One word of IPA as symbols; stress moves onto the next vowel, marks we have no symbol for are dropped."""
+    symbols: list[str] = []
+    position, stressed = 0, False
+    while position < len(ipa):
+        if ipa[position] == "ˈ":
+            stressed, position = True, position + 1
+            continue
+        match = _PHONE.match(ipa, position)
+        if match is None:
+            position += 1
+            continue
+        phone = match.group()
+        if stressed and phone in VOWELS:
+            phone, stressed = f"ˈ{phone}", False
+        symbols.append(phone)
+        position = match.end()
+    return symbols
+
+
+def check(text: str) -> None:
+    """Refuse what is empty or beyond :data:`MAXIMUM_CHARACTERS`."""
+    if not text.strip():
+        raise InputError("the text is empty: write something to say")
+    if len(text) > MAXIMUM_CHARACTERS:
+        raise InputError(
+            f"the text has {len(text):,} characters, the limit is {MAXIMUM_CHARACTERS:,}: split it into parts"
+        )
+
+
+def clauses(text: str) -> list[tuple[str, str]]:
+    """(clause, mark) pairs: the text cut at punctuation that a speaker would hear, and which of the four marks it is.
+
+    Points inside numbers and after abbreviations stay with their clause, for espeak-ng to read.
+    """
+    cleaned = " ".join(unicodedata.normalize("NFKC", text).translate(_REPLACEMENTS).split())
+    cleaned = _MONEY.sub(_spoken_money, cleaned)
+    found: list[tuple[str, str]] = []
+    start = 0
+    for match in _CLAUSE_END.finditer(cleaned):
+        following = cleaned[match.end() :].strip()
+        if match.group() == "." and following and _ABBREVIATION.search(cleaned[start : match.end()]):
+            continue
+        found.append((cleaned[start : match.start()].strip(), _mark(match.group())))
+        start = match.end()
+    found.append((cleaned[start:].strip(), "."))
+    return [(clause, mark) for clause, mark in found if any(map(str.isalnum, clause)) or _has_symbol(clause)]
+
+
+def _spoken_money(match: re.Match[str]) -> str:
+    """Espeak-ng reads the sign first, people say it last: $42.50 is 42 dollars 50."""
+    sign, whole, cents = match.groups()
+    unit = _UNITS[sign] + ("" if whole == "1" else "s")
+    return f"{whole} {unit}" + (f" {cents}" if cents else "")
+
+
+def _has_symbol(clause: str) -> bool:
+    """Whether espeak-ng would read a sign aloud: currency, mathematics, emoji."""
+    return any(unicodedata.category(character) in {"Sc", "Sm", "So"} for character in clause)
+
+
+def _mark(matched: str) -> str:
+    for mark in "?!":
+        if mark in matched:
+            return mark
+    return "." if "." in matched and "…" not in matched else ","
+
+
+@functools.cache
+def _espeak():  # type: ignore[no-untyped-def]  # phonemizer ships no types
+    try:
+        import espeakng_loader
+        from phonemizer.backend import EspeakBackend
+        from phonemizer.backend.espeak.wrapper import EspeakWrapper
+    except ImportError as error:
+        raise ImportError(
+            "the embedded voice reads text with espeak-ng: pip install phonemizer-fork espeakng-loader"
+        ) from error
+    EspeakWrapper.set_library(espeakng_loader.get_library_path())
+    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
+    # No mark counts as punctuation here: clauses are cut before, and points inside numbers are for espeak-ng to read.
+    return EspeakBackend("en-us", punctuation_marks="\u2063", with_stress=True, language_switch="remove-flags")

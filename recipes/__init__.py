@@ -1,0 +1,1 @@
+"""Recipes: from nothing to the weights that wandlib ships."""

@@ -1,0 +1,82 @@
+"""The recipe as one command: ``python -m recipes.mini`` runs every stage, and goes on where it stopped.
+
+Checkpoints and data live under ``runs/mini`` (about 4 GB); the result is written to ``wandlib/assets/mini``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from recipes.mini import align, analysis, corpus, encode, export, train_codec, train_teacher, train_vocoder
+from wandlib.systems.mini.system import ASSETS
+
+HELD_OUT = [line for line in (Path(__file__).parent / "harvard.txt").read_text(encoding="utf-8").splitlines() if line]
+STAGES = ("corpus", "analysis", "aligner", "vocoder", "codec", "codes", "teacher", "export")
+MINUTES = {"aligner": 7.0, "vocoder": 15.0, "codec": 35.0, "teacher": 75.0}
+"""Wall time of each training stage on two cores; shorter budgets lay the same schedule over less time."""
+
+
+def stage(name: str, folder: Path, hours: float, minutes: float, target: Path) -> None:
+    """Run one stage; a finished one returns at once."""
+    data, seconds = folder / "corpus", 60 * minutes
+    many = 1_000_000  # the clock ends training, not the number of steps
+    if name == "corpus":
+        corpus.build(data, hours, HELD_OUT)
+    elif name == "analysis":
+        analysis.build(data)
+    elif name == "aligner":
+        align.run(folder, data, many, seconds)
+        align.align_corpus(folder, data)
+    elif name == "vocoder":
+        train_vocoder.run(folder, data, many, seconds)
+    elif name == "codec":
+        train_codec.run(folder, data, many, seconds)
+    elif name == "codes":
+        encode.run(folder, data)
+    elif name == "teacher":
+        train_teacher.run(folder, data, many, seconds)
+    elif name == "export":
+        export.run(folder, data, target)
+
+
+def main(
+    stages: Annotated[
+        list[str] | None, typer.Argument(help=f"Some of: {', '.join(STAGES)}. Default: all, in order.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where data and checkpoints live.")] = Path("runs/mini"),
+    target: Annotated[Path, typer.Option(help="Where the finished weights go.")] = ASSETS,
+    hours: Annotated[float, typer.Option(help="Hours of speech to make.")] = 20.0,
+    speed: Annotated[float, typer.Option(help="Divide every training budget by this, to try the recipe out.")] = 1.0,
+    processes: Annotated[int, typer.Option(help="Processes that train the teacher together, one thread each.")] = 2,
+) -> None:
+    """Make the embedded voice from nothing: speech from flite, a codec, a vocoder, an aligner, the teacher.
+
+    About 2.5 hours on two cores. Stop it at any time: the next run goes on.
+    """
+    chosen = stages or list(STAGES)
+    unknown = sorted(set(chosen) - set(STAGES))
+    if unknown:
+        raise typer.BadParameter(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
+    torch.set_num_threads(1 if "RANK" in os.environ else max(1, os.cpu_count() or 1))
+    for name in chosen:
+        started = time.monotonic()
+        if name == "teacher" and processes > 1 and "RANK" not in os.environ:
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+            command += ["-m", "recipes.mini", name, "--folder", str(folder), "--speed", str(speed)]
+            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        else:
+            stage(name, folder, hours, MINUTES.get(name, 0.0) / speed, target)
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(f"{name}: done in {(time.monotonic() - started) / 60:.1f} min")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,70 @@
+"""Codes of the whole corpus, from the trained codec: what the language model learns to write."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import defaultdict
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from recipes.mini import analysis
+from wandlib.systems.mini.codec import Codec
+from wandlib.systems.mini.features import FRAMES_PER_CODE
+
+REFERENCE_FRAMES = 75 * FRAMES_PER_CODE
+
+
+def load_codec(folder: Path) -> Codec:
+    """The averaged weights of ``folder/codec.pt``."""
+    codec = Codec()
+    codec.load_state_dict(torch.load(folder / "codec.pt", weights_only=True)["average"])
+    return codec.eval()
+
+
+def run(folder: Path, corpus: Path, workers: int = 2) -> None:
+    """Write ``corpus/codes.npz``: codes end to end, and where each utterance ends.
+
+    Another utterance of the speaker says who speaks, as it will when the voice is used.
+    """
+    path = corpus / "codes.npz"
+    if path.exists():
+        return
+    items = analysis.read(corpus)
+    jobs = [(folder, corpus, range(start, min(start + 200, len(items)))) for start in range(0, len(items), 200)]
+    with get_context("spawn").Pool(workers) as pool:
+        codes = [row for part in tqdm(pool.imap(encode, jobs), total=len(jobs), desc="codes") for row in part]
+    partial = path.with_name("codes.partial.npz")
+    np.savez(partial, codes=np.concatenate(codes), ends=np.cumsum([len(row) for row in codes]))
+    partial.replace(path)
+
+
+@torch.inference_mode()
+def encode(job: tuple[Path, Path, range]) -> list[NDArray[np.int16]]:
+    """Codes of some of the corpus, utterance by utterance."""
+    folder, corpus, numbers = job
+    torch.set_num_threads(1)
+    codec, items, by_speaker = _prepared(folder, corpus)
+    codes = []
+    for number in numbers:
+        other = random.Random(number).choice(by_speaker[items[number].utterance.speaker])
+        reference, _ = analysis.batch_of([(other, 0)], REFERENCE_FRAMES)
+        mel, _ = analysis.batch_of([(items[number], 0)], items[number].frames)
+        codes.append(codec.encode(mel, codec.speaker(reference))[0].numpy().astype(np.int16))
+    return codes
+
+
+@functools.cache
+def _prepared(folder: Path, corpus: Path) -> tuple[Codec, list[analysis.Analysed], dict[str, list[analysis.Analysed]]]:
+    """Once a process: the codec, the utterances, and those long enough to say who speaks."""
+    items = analysis.read(corpus)
+    by_speaker: dict[str, list[analysis.Analysed]] = defaultdict(list)
+    for item in items:
+        if item.frames >= REFERENCE_FRAMES:
+            by_speaker[item.utterance.speaker].append(item)
+    return load_codec(folder), items, by_speaker

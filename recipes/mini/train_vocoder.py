@@ -1,0 +1,80 @@
+"""Train the vocoder: recorded mel and pitch in, the recording's spectra at five resolutions as the target."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recipes.mini import analysis
+from recipes.mini.loop import train
+from wandlib.systems.mini.codec import PITCH_HZ, Acoustics
+from wandlib.systems.mini.features import HOP
+from wandlib.systems.mini.vocoder import Vocoder
+
+FRAMES = 96
+BATCH = 16
+RESOLUTIONS = (2048, 1024, 512, 256, 128)
+
+
+def spectral_loss(made: torch.Tensor, recorded: torch.Tensor) -> torch.Tensor:
+    """Mean over resolutions of the L1 distance of log and of linear magnitudes (multi-resolution STFT loss)."""
+    total = torch.zeros((), device=made.device)
+    for size in RESOLUTIONS:
+        taper = torch.hann_window(size, device=made.device)
+        one, two = (
+            torch.stft(sound, size, size // 4, size, taper, return_complex=True).abs().clamp_min(1e-3)
+            for sound in (made, recorded)
+        )
+        total = total + (one.log() - two.log()).abs().mean() + (one - two).abs().sum() / two.sum()
+    return total / len(RESOLUTIONS)
+
+
+def filled_pitch(hz: torch.Tensor) -> torch.Tensor:
+    """log(Hz / 120), the last voiced value held through unvoiced frames; [batch, frames]."""
+    out = torch.zeros_like(hz)
+    last = torch.zeros(len(hz))
+    for index in range(hz.shape[1]):
+        voiced = hz[:, index] > 0
+        last = torch.where(voiced, (hz[:, index].clamp_min(1) / PITCH_HZ).log(), last)
+        out[:, index] = last
+    return out
+
+
+def acoustics_of(mel: torch.Tensor, hz: torch.Tensor) -> Acoustics:
+    """The vocoder's input from an analysis: mel [batch, frames, 80], pitch in Hz [batch, frames]."""
+    return Acoustics(mel, filled_pitch(hz), (hz > 0).to(mel.dtype))
+
+
+def sample(items: list[analysis.Analysed], seed: int, batch: int = BATCH) -> tuple[Acoustics, torch.Tensor]:
+    """(acoustics, waveform) of random crops that ``seed`` determines."""
+    rng = random.Random(seed)
+    chosen = [item for item in rng.choices(items, k=2 * batch) if item.frames > FRAMES + 4][:batch]
+    rows = [(item, rng.randrange(item.frames - FRAMES - 4)) for item in chosen]
+    mel, pitch = analysis.batch_of(rows, FRAMES)
+    waveform = np.stack([item.utterance.samples[start * HOP : (start + FRAMES) * HOP] for item, start in rows])
+    return acoustics_of(mel, pitch), torch.from_numpy(waveform)
+
+
+def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | None = None) -> Vocoder:
+    """Train the vocoder, or go on where ``folder/vocoder.pt`` stands; returns the averaged model."""
+    torch.manual_seed(0)
+    items = analysis.read(corpus)
+    validation, training = items[:200], items[200:]
+    vocoder = Vocoder()
+    optimiser = torch.optim.AdamW(vocoder.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def step(number: int) -> dict[str, torch.Tensor]:
+        acoustics, waveform = sample(training, number)
+        generator = torch.Generator().manual_seed(number)
+        return {"loss": spectral_loss(vocoder(acoustics, torch.randn(waveform.shape, generator=generator)), waveform)}
+
+    held_out = [sample(validation, 10_000_000 + i) for i in range(4)]
+
+    def validate() -> dict[str, float]:
+        return {"loss": sum(float(spectral_loss(vocoder(a), w)) for a, w in held_out) / len(held_out)}
+
+    train("vocoder", folder, vocoder, [optimiser], step, total_steps, validate, hold=0.3, seconds=seconds)
+    return vocoder.eval()

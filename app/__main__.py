@@ -1,0 +1,36 @@
+"""``python -m app``: load the embedded voice, open the page on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+# Before gradio is imported, which reads it then.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+
+def main() -> None:
+    """Parse the two flags, load, speak once to warm up, serve."""
+    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
+    arguments = parser.parse_args()
+
+    from app.page import build_app, launch
+    from wandlib.systems import load_system
+
+    system = load_system("mini")
+    for attention in ("full", "window"):
+        system.synthesize("Ready.", attention=attention)  # the first steps of a process are slow: not the visitor's
+    page = build_app(system)
+    try:
+        address = launch(page, arguments.host, arguments.port)
+    except OSError as problem:
+        sys.exit(f"cannot listen on {arguments.host}:{arguments.port}: {problem}. Try another one with --port.")
+    print(f"Open {address} in a browser; Ctrl-C ends.", flush=True)
+    page.block_thread()
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,17 @@ import pytest
 import soundfile
 import torch
 
-from recipes.mini import align, analysis, corpus, human_speech, sentences, train_codec, train_teacher, train_vocoder
+from recipes.mini import (
+    align,
+    analysis,
+    corpus,
+    evaluate,
+    human_speech,
+    sentences,
+    train_codec,
+    train_teacher,
+    train_vocoder,
+)
 from recipes.mini.loop import cosine, train
 from wandlib.systems.mini.prompt import END, FIRST_CODE, FIRST_SYMBOL, SPEECH
 from wandlib.systems.mini.text import SPACE, SYMBOLS
@@ -370,3 +380,53 @@ def test_corpus_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert after[: len(before)] == before
     assert len(after) > len(before)
     assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_cards_quote_the_results() -> None:
+    """README and model cards hold exactly what the evaluation wrote."""
+    result = json.loads(evaluate.RESULTS.read_text(encoding="utf-8"))
+    for card in evaluate.CARDS:
+        text = card.read_text(encoding="utf-8")
+        assert evaluate.put(text, evaluate.report(result)) == text, card
+
+
+def test_put_needs_its_marks() -> None:
+    text = "a\n<!-- measured -->\nold\nlines\n<!-- end of measured -->\nb"
+    assert evaluate.put(text, r"new \1") == "a\n<!-- measured -->\nnew \\1\n<!-- end of measured -->\nb"
+    with pytest.raises(ValueError, match="measured"):
+        evaluate.put("nothing", "new")
+
+
+def test_voiced_share() -> None:
+    time = np.arange(16_000) / 16_000
+    tone = np.sign(np.sin(2 * np.pi * 120 * time)).astype(np.float32) * 0.1
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    assert evaluate.voiced_share(tone) > 0.95
+    assert evaluate.voiced_share(noise) < 0.1
+    assert evaluate.voiced_share(np.concatenate((tone, noise))) == pytest.approx(0.5, abs=0.08)
+
+
+def test_summary_of_planted_rows() -> None:
+    one, two = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
+    rows = [
+        evaluate.Measured(stage, name, "some words here", heard, voiced, vector)
+        for name, vector in (("a", one), ("b", two))
+        for stage, heard, voiced in (("source", "some words here", 0.8), ("teacher", "some words", 0.6))
+    ]
+    by_stage, by_speaker = evaluate.summarise(rows, ["a", "b"])
+    assert [row["WER"] for row in by_stage] == [0, pytest.approx(1 / 3)]
+    assert by_stage[1]["voiced, worst"] == pytest.approx(0.75)
+    assert by_stage[1]["margin, worst"] == pytest.approx(1)
+    assert [row["closest other"] for row in by_speaker] == [0, 0]
+    assert by_stage[1]["CER, 95 %"] == "0.333 to 0.333"
+
+
+def test_odd_sentences_cover_what_people_type() -> None:
+    texts = sentences.robustness_sentences(200)
+    lengths = [len(text.split()) for text in texts]
+    assert min(lengths) == 1
+    assert max(lengths) == 40
+    assert any(character in text for text in texts for character in "$%&")
+    assert any(text.isupper() for text in texts)
+    assert any("Dr." in text for text in texts)
+    assert texts == sentences.robustness_sentences(200)

@@ -5,8 +5,10 @@ speech = wandlib.load_system("mini").synthesize("Hello there.", attention="windo
 """
 
 from wandlib.accounting import attention_flops, cache_bytes
+from wandlib.attention_mass import attention_mass, suggest_window
 from wandlib.cache import WandCache
 from wandlib.convert import convert, full_attention, load, restore, set_window
+from wandlib.profiling import profile
 from wandlib.systems import InputError, Speech, SpeechSystem, Step, Trace, load_system
 
 __version__ = "0.1.0"
@@ -19,11 +21,14 @@ __all__ = [
     "Trace",
     "WandCache",
     "attention_flops",
+    "attention_mass",
     "cache_bytes",
     "convert",
     "full_attention",
     "load",
     "load_system",
+    "profile",
     "restore",
     "set_window",
+    "suggest_window",
 ]

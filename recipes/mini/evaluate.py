@@ -1,4 +1,4 @@
-"""The stage table of the model card: source, mel round trip, codec, teacher; ``python -m recipes.mini.evaluate``.
+"""The numbers of the model cards: ``python -m recipes.mini.evaluate`` (about ten minutes on two cores).
 
 Thirty IEEE Harvard sentences that training never saw, spoken by every built-in speaker. Each stage adds one loss:
 
@@ -6,19 +6,28 @@ Thirty IEEE Harvard sentences that training never saw, spoken by every built-in 
     mel        its mel spectrum and pitch through the vocoder
     codec      its codes through decoder and vocoder
     teacher    the language model's own codes, at the default sampling
-    window     the same weights under the window, untrained
+    window W   the same under the window
 
-WER and CER by PocketSphinx, speaker similarity by resemblyzer, voicing by Praat.
+WER and CER by PocketSphinx, speaker similarity by resemblyzer, voicing by Praat. Then two hundred sentences of every
+kind for failures, and the speed of the whole path. ``--write`` puts the tables into the README and the model cards.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import platform
+import re
+import subprocess
+import sys
 import time
-from collections import defaultdict
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
+import jiwer
 import numpy as np
 import torch
 import typer
@@ -29,27 +38,27 @@ from recipes.mini.analysis import pitch_of
 from recipes.mini.corpus import SAMPLE_RATE, SPEAKERS, prepare
 from recipes.mini.sentences import robustness_sentences
 from recipes.mini.train_vocoder import acoustics_of
-from wandlib.metrics import PocketSphinx, Resemblyzer, error_rates, similarity
+from wandlib.metrics import PocketSphinx, Resemblyzer, error_rates, normalise, similarity
 from wandlib.systems.mini.features import LogMel
-from wandlib.systems.mini.system import MiniSystem
+from wandlib.systems.mini.system import ASSETS, MiniSystem
 
-HARVARD = [line for line in (Path(__file__).parent / "harvard.txt").read_text(encoding="utf-8").splitlines() if line]
+HERE = Path(__file__).parent
+HARVARD = [line for line in (HERE / "harvard.txt").read_text(encoding="utf-8").splitlines() if line]
+RESULTS = HERE / "results.json"
+CARDS = (HERE.parents[1] / "README.md", ASSETS / "codec" / "README.md", ASSETS / "teacher" / "README.md")
 Sound = NDArray[np.float32]
 
 
-def bootstrap(per_sentence: list[tuple[str, str]], draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the CER over sentences drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    import jiwer
+@dataclass(frozen=True)
+class Measured:
+    """One sentence of one speaker at one stage."""
 
-    counts = []
-    for truth, heard in per_sentence:
-        out = jiwer.process_characters(truth, heard)
-        counts.append((out.substitutions + out.deletions + out.insertions, len(truth)))
-    table = np.array(counts)
-    rates = [table[rng.integers(0, len(table), len(table))].sum(0) for _ in range(draws)]
-    low, high = np.percentile([errors / length for errors, length in rates], [2.5, 97.5])
-    return float(low), float(high)
+    stage: str
+    speaker: str
+    text: str
+    heard: str
+    voiced: float
+    vector: Sound
 
 
 def voiced_share(sound: Sound) -> float:
@@ -58,137 +67,222 @@ def voiced_share(sound: Sound) -> float:
     frames = sound[: len(sound) // hop * hop].reshape(-1, hop)
     loudness = 20 * np.log10(np.sqrt((frames**2).mean(1)) + 1e-6)
     loud = loudness > loudness.max() - 25
-    voiced = pitch_of(sound)[: len(loud)] > 0
-    return float(voiced[loud].mean())
+    return float((pitch_of(sound)[: len(loud)] > 0)[loud].mean())
 
 
-class Stages:
-    """Every stage of the voice for one sentence and speaker."""
+class Bench:
+    """The voice and the instruments, loaded once a process."""
 
-    def __init__(self, system: MiniSystem) -> None:
-        self.system = system
-        self.log_mel = LogMel()
+    def __init__(self, assets: Path | None) -> None:
+        self.system = MiniSystem.load(assets)
+        self.recognise, self.encode, self.log_mel = PocketSphinx(), Resemblyzer(), LogMel()
         self.speakers = {speaker.name: speaker for speaker in SPEAKERS}
 
     @torch.inference_mode()
-    def recorded(self, text: str, name: str) -> dict[str, Sound]:
-        """Source, mel round trip and codec round trip."""
+    def sounds(self, text: str, name: str, seed: int) -> dict[str, Sound]:
+        """Every stage of the voice for one sentence."""
         source = prepare(self.speakers[name].speak(text)).astype(np.float32) / 32768
         mel = self.log_mel(torch.from_numpy(source)[None])
         round_trip = self.system.vocoder(acoustics_of(mel, torch.from_numpy(pitch_of(source))[None]))[0].numpy()
         voice = self.system.voices[name]
         codes = self.system.codec.encode(mel, voice.vector)[0].numpy()
-        return {"source": source, "mel": round_trip, "codec": self.system.decode(codes, voice)}
+        return {
+            "source": source,
+            "mel": round_trip,
+            "codec": self.system.decode(codes, voice),
+            "teacher": self.system.synthesize(text, name, "full", seed=seed).waveform,
+            f"window {self.system.window}": self.system.synthesize(text, name, "window", seed=seed).waveform,
+        }
+
+    def measure(self, text: str, seed: int) -> list[Measured]:
+        """One sentence, all speakers, all stages."""
+        rows = []
+        for name in self.system.speakers:
+            for stage, sound in self.sounds(text, name, seed).items():
+                heard, vector = self.recognise(sound, SAMPLE_RATE), self.encode(sound, SAMPLE_RATE)
+                rows.append(Measured(stage, name, text, heard, voiced_share(sound), vector))
+        return rows
+
+    def failure(self, text: str, number: int) -> dict[str, Any] | None:
+        """What went wrong with a sentence, if anything: no end, runaway or early stop, by codes per symbol."""
+        speaker = self.system.speakers[number % len(self.system.speakers)]
+        speech = self.system.synthesize(text, speaker, seed=number)
+        symbols, codes = self.system.count_symbols(text), len(speech.codes)
+        if speech.trace.finish == "limit":
+            kind = "no end"
+        elif codes > 4.5 * symbols + 25:
+            kind = "runaway"
+        elif codes < 0.8 * symbols:
+            kind = "early stop"
+        else:
+            return None
+        return {"kind": kind, "text": text, "speaker": speaker, "symbols": symbols, "codes": codes}
 
 
-def table(rows: list[dict[str, Any]], columns: list[str]) -> str:
-    """Rows as a markdown table."""
-    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+@functools.cache
+def bench(assets: Path | None) -> Bench:
+    """The process's own bench, on one thread: the processes share the cores."""
+    torch.set_num_threads(1)
+    return Bench(assets)
+
+
+def _measure(job: tuple[Path | None, str, int]) -> list[Measured]:
+    return bench(job[0]).measure(*job[1:])
+
+
+def _failure(job: tuple[Path | None, str, int]) -> dict[str, Any] | None:
+    return bench(job[0]).failure(*job[1:])
+
+
+def interval(rows: list[Measured], draws: int = 1000) -> tuple[float, float]:
+    """95 % bootstrap interval of the CER, over utterances drawn with replacement."""
+    counts = []
     for row in rows:
-        lines.append(" | ".join(f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c]) for c in columns))
+        out = jiwer.process_characters(normalise(row.text), normalise(row.heard))
+        counts.append((out.substitutions + out.deletions + out.insertions, len(normalise(row.text))))
+    rng = np.random.default_rng(0)
+    drawn = np.array(counts)[rng.integers(0, len(counts), (draws, len(counts)))].sum(1)
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def summarise(rows: list[Measured], names: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The table by stage and the table by speaker."""
+    stages = list(dict.fromkeys(row.stage for row in rows))
+    of = {
+        (stage, name): [r for r in rows if r.stage == stage and r.speaker == name] for stage in stages for name in names
+    }
+    centres = {name: np.mean([row.vector for row in of["source", name]], axis=0) for name in names}
+
+    def rates(chosen: list[Measured]) -> Any:
+        return error_rates([row.text for row in chosen], [row.heard for row in chosen])
+
+    def voicing(stage: str, name: str) -> float:
+        mine, source = (np.mean([row.voiced for row in of[s, name]]) for s in (stage, "source"))
+        return float(mine / source)
+
+    def likeness(stage: str, name: str, other: str) -> float:
+        return float(np.mean([similarity(row.vector, centres[other]) for row in of[stage, name]]))
+
+    by_stage = []
+    for stage in stages:
+        chosen = [row for row in rows if row.stage == stage]
+        low, high = interval(chosen)
+        margins = [
+            likeness(stage, name, name) - max(likeness(stage, name, other) for other in names if other != name)
+            for name in names
+        ]
+        by_stage.append(
+            {
+                "stage": stage,
+                "WER": rates(chosen).wer,
+                "CER": rates(chosen).cer,
+                "CER, 95 %": f"{low:.3f} to {high:.3f}",
+                "voiced, worst": min(voicing(stage, name) for name in names),
+                "similarity": float(np.mean([likeness(stage, name, name) for name in names])),
+                "margin, worst": min(margins),
+            }
+        )
+    by_speaker = [
+        {"speaker": name, **{f"CER {stage}": rates(of[stage, name]).cer for stage in stages}}
+        | {"voiced": voicing("teacher", name), "similarity": likeness("teacher", name, name)}
+        | {"closest other": max(likeness("teacher", name, other) for other in names if other != name)}
+        for name in names
+    ]
+    return by_stage, by_speaker
+
+
+def speed(assets: Path | None) -> dict[str, float]:
+    """Real-time factor of the whole path, and a cold start, each the median of three, nothing beside it."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    system = MiniSystem.load(assets)
+    factors = {}
+    for attention in ("full", "window"):
+        spoken = [system.synthesize(text, attention=attention, seed=i) for i, text in enumerate(HARVARD[:6])]  # type: ignore[arg-type]
+        factors[f"real-time factor, {attention}"] = float(np.median([speech.real_time_factor for speech in spoken[1:]]))
+        factors[f"ms a step, {attention}"] = float(np.median([s.trace.median_milliseconds for s in spoken[1:]]))
+    program = (
+        "import time; start = time.perf_counter(); import wandlib; from pathlib import Path; "
+        f"tts = wandlib.load_system('mini', {str(assets)!r} if {assets is not None} else None); "
+        "loaded = time.perf_counter(); tts.synthesize('The birch canoe slid on the smooth planks.'); "
+        "print(loaded - start, time.perf_counter() - start)"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True) for _ in range(3)
+    ]
+    times = np.median([[float(word) for word in run.stdout.split()] for run in runs], axis=0)
+    return factors | {"import and load, s": float(times[0]), "first speech from a cold start, s": float(times[1])}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as a markdown table."""
+    columns = list(rows[0])
+    lines = [" | ".join(columns), "|".join("---" for _ in columns)]
+    lines += [
+        " | ".join(f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c]) for c in columns) for row in rows
+    ]
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def robustness(system: MiniSystem, sentences: list[str]) -> dict[str, Any]:
-    """Failures and speed over sentences of every kind, speakers in turn."""
-    failures: list[dict[str, Any]] = []
-    seconds = computed = 0.0
-    for index, text in enumerate(tqdm(sentences, desc="robustness")):
-        speech = system.synthesize(text, reference=system.speakers[index % len(system.speakers)], seed=index)
-        seconds, computed = seconds + speech.seconds, computed + speech.seconds_to_compute
-        symbols = sum(len(part) for part in system._parts(text))
-        kind = None
-        if speech.trace.finish == "limit":
-            kind = "no end"
-        elif len(speech.codes) > 4.5 * symbols + 25:
-            kind = "runaway"
-        elif len(speech.codes) < 0.8 * symbols:
-            kind = "early stop"
-        if kind is not None:
-            failures.append({"text": text, "kind": kind, "codes": len(speech.codes), "symbols": symbols})
-    return {
-        "sentences": len(sentences),
-        "failures": failures,
-        "failure_rate": len(failures) / len(sentences),
-        "seconds_of_speech": seconds,
-        "real_time_factor": computed / seconds,
-    }
+def report(result: dict[str, Any]) -> str:
+    """The tables as markdown."""
+    failures, tried = result["failures"], result["sentences of every kind"]
+    kinds = ", ".join(f"{failure['kind']}: {failure['text'][:50]!r}" for failure in failures) or "none"
+    lines = [
+        table(result["stages"]),
+        "",
+        "*voiced*: share of loud frames with a pitch, relative to the source, for the worst speaker. *similarity*: to",
+        "the speaker's own source (resemblyzer); *margin*: over the closest other speaker, for the worst speaker.",
+        "",
+        table(result["speakers"]),
+        "",
+        f"Failures (no end, runaway, early stop): {len(failures)} of {tried} sentences; {kinds}.",
+        "",
+        table([{"speed": name, result["machine"]: value} for name, value in result["speed"].items()]),
+    ]
+    return "\n".join(lines)
+
+
+def put(text: str, block: str) -> str:
+    """``text`` with what stands between its two measurement marks replaced."""
+    pattern = re.compile(r"(<!-- measured -->\n).*?(\n<!-- end of measured -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError("no <!-- measured --> ... <!-- end of measured --> in the text")
+    return pattern.sub(lambda match: match.group(1) + block + match.group(2), text)
 
 
 def main(
     assets: Annotated[Path | None, typer.Option(help="Weights to evaluate; default: the shipped ones.")] = None,
     sentences: Annotated[int, typer.Option(help="Harvard sentences per speaker.")] = len(HARVARD),
-    speakers: Annotated[str, typer.Option(help="Comma-separated names; default: all.")] = "",
-    attention: Annotated[
-        str, typer.Option(help="Language model stages, comma-separated: full, window.")
-    ] = "full,window",
-    robust: Annotated[int, typer.Option(help="Sentences of the robustness test; 0 leaves it out.")] = 200,
-    output: Annotated[Path | None, typer.Option(help="Write the numbers as JSON, too.")] = None,
+    robust: Annotated[int, typer.Option(help="Sentences of every kind.")] = 200,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    write: Annotated[
+        bool, typer.Option(help="Put the numbers into results.json, the README and the model cards.")
+    ] = False,
 ) -> None:
-    """Print the stage table of the embedded voice."""
-    system = MiniSystem.load(assets)
-    stages, recognise, encode = Stages(system), PocketSphinx(), Resemblyzer()
-    names = speakers.split(",") if speakers else system.speakers
-    heard: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    voiced: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    vectors: dict[str, dict[str, list[Sound]]] = defaultdict(lambda: defaultdict(list))
-    started = time.monotonic()
-    for text in tqdm(HARVARD[:sentences], desc="sentences"):
-        for index, name in enumerate(names):
-            sounds = stages.recorded(text, name)
-            for kind in attention.split(","):
-                made = system.synthesize(text, reference=name, attention=kind, seed=index)  # type: ignore[arg-type]
-                sounds["teacher" if kind == "full" else f"window {system.window}"] = made.waveform
-            for stage, sound in sounds.items():
-                heard[stage].append((text, recognise(sound, SAMPLE_RATE), name))
-                voiced[stage][name].append(voiced_share(sound))
-                vectors[stage][name].append(encode(sound, SAMPLE_RATE))
-    centres = {name: np.mean(vectors["source"][name], axis=0) for name in names}
-    rows = []
-    for stage, lines in heard.items():
-        rates = error_rates([line[0] for line in lines], [line[1] for line in lines])
-        from wandlib.metrics import normalise
-
-        low, high = bootstrap([(normalise(line[0]), normalise(line[1])) for line in lines])
-        shares = [np.mean(voiced[stage][n]) / np.mean(voiced["source"][n]) for n in names]
-        own = [np.mean([similarity(v, centres[n]) for v in vectors[stage][n]]) for n in names]
-        others = [
-            max(np.mean([similarity(v, centres[other]) for v in vectors[stage][n]]) for other in names if other != n)
-            for n in names
-        ]
-        rows.append(
-            {
-                "stage": stage,
-                "WER": rates.wer,
-                "CER": rates.cer,
-                "CER 95 %": f"{low:.3f}-{high:.3f}",
-                "voiced / source, worst speaker": float(min(shares)),
-                "own similarity": float(np.mean(own)),
-                "own - closest other, worst speaker": float(min(o - x for o, x in zip(own, others, strict=True))),
-            }
-        )
-    print(table(rows, list(rows[0])))
-    per_speaker = []
-    for name in names:
-        row: dict[str, Any] = {"speaker": name}
-        for stage, lines in heard.items():
-            mine = [line for line in lines if line[2] == name]
-            row[f"CER {stage}"] = error_rates([line[0] for line in mine], [line[1] for line in mine]).cer
-        row["voiced / source"] = float(np.mean(voiced["teacher"][name]) / np.mean(voiced["source"][name]))
-        per_speaker.append(row)
-    print("\n" + table(per_speaker, list(per_speaker[0])))
-    result: dict[str, Any] = {"stages": rows, "speakers": per_speaker, "sentences": sentences}
-    if robust:
-        result["robustness"] = robustness(system, robustness_sentences(robust))
-        print(
-            f"\nfailures: {len(result['robustness']['failures'])} of {robust}; "
-            f"real-time factor {result['robustness']['real_time_factor']:.3f}"
-        )
-        for failure in result["robustness"]["failures"]:
-            print("  ", failure)
-    print(f"{time.monotonic() - started:.0f} s")
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    """Print the stage table of the embedded voice, its failures and its speed."""
+    names = MiniSystem.load(assets).speakers
+    with get_context("spawn").Pool(workers) as pool:
+        jobs = [(assets, text, number) for number, text in enumerate(HARVARD[:sentences])]
+        rows = [row for part in tqdm(pool.imap(_measure, jobs), total=len(jobs), desc="sentences") for row in part]
+        odd = [(assets, text, number) for number, text in enumerate(robustness_sentences(robust))]
+        found = [failure for failure in tqdm(pool.imap(_failure, odd), total=len(odd), desc="failures") if failure]
+    by_stage, by_speaker = summarise(rows, names)
+    result = {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "date": time.strftime("%Y-%m-%d"),
+        "Harvard sentences": sentences,
+        "sentences of every kind": robust,
+        "stages": by_stage,
+        "speakers": by_speaker,
+        "failures": found,
+        "speed": speed(assets),
+    }
+    print(report(result))
+    if write:
+        RESULTS.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for card in CARDS:
+            card.write_text(put(card.read_text(encoding="utf-8"), report(result)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -219,6 +219,10 @@ class MiniSystem(SpeechSystem):
             codes = np.array(list(self._generate(symbols, voice, trace, sampler, on_step)), dtype=np.int64)
             yield codes, self.decode(codes, voice)
 
+    def count_symbols(self, text: str) -> int:
+        """Phones, spaces and marks that ``text`` becomes: speech has about two codes for each."""
+        return sum(map(len, self._parts(text)))
+
     def _parts(self, text: str) -> list[list[int]]:
         return [[SYMBOLS.index(symbol) for symbol in part] for part in split(self._phonemise(text), CHUNK_SYMBOLS)]
 

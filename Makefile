@@ -16,7 +16,7 @@ demo: $(VENV)/.installed-app ## hear it: the app on 127.0.0.1:7860
 
 test: lint types $(VENV)/.installed-all ## ruff, types, tests, and the notebooks run and compared
 	$(BIN)/python -m pytest
-	$(MAKE) notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
 
 lint: $(VENV)/.installed-all ## ruff over code and notebooks
 	$(BIN)/ruff check
@@ -25,8 +25,8 @@ lint: $(VENV)/.installed-all ## ruff over code and notebooks
 types: $(VENV)/.installed-all ## mypy
 	$(BIN)/mypy
 
-notebooks: $(VENV)/.installed-all ## run every notebook, compare with the stored outputs
-	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+notebooks: $(VENV)/.installed-all ## run every notebook and store its outputs
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 lab: $(VENV)/.installed-all ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

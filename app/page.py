@@ -106,6 +106,7 @@ def build_app(system: SpeechSystem) -> gr.Blocks:
             yield *[gr.skip()] * 5, "Nothing was spoken."
             raise _shown("Something went wrong in the server; its console says what. Please try again.") from failure
         finally:
+            halted.set()
             if stops.get(session) is halted:
                 del stops[session]
 
@@ -131,7 +132,6 @@ def build_app(system: SpeechSystem) -> gr.Blocks:
                     label="Text",
                     lines=3,
                     max_lines=8,
-                    max_length=TEXT_LIMIT,
                     elem_id="text",
                     autofocus=True,
                 )
@@ -247,8 +247,9 @@ def _read(
     )
 
 
-def _whole(value: float | None, low: int, high: int) -> TypeGuard[float]:
-    return value is not None and low <= value <= high and value == int(value)
+def _whole(value: object, low: int, high: int) -> TypeGuard[float]:
+    """Whether a number from the page, or from a request made by hand, is a whole one between the limits."""
+    return isinstance(value, (int, float)) and low <= value <= high and value == int(value)
 
 
 def _shown(message: str) -> gr.Error:

@@ -32,7 +32,7 @@ STEPS = STEPS_PER_WORD * 4
 class Served:
     """An app that is running, its system and its address."""
 
-    def __init__(self, system: FakeSystem) -> None:
+    def __init__(self, system: Any) -> None:
         self.system = system
         self.page = build_app(system)
         self.address = launch(self.page, "127.0.0.1", free_port())

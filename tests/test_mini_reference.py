@@ -43,11 +43,23 @@ def test_silence_at_both_ends_is_cut() -> None:
         (np.concatenate((tone(2.0), [np.inf])).astype(np.float32), "infinite"),
         (np.concatenate((tone(0.3), np.zeros(2 * SAMPLE_RATE, np.float32))), "only 0.38 s of sound"),
         (np.zeros(0, np.float32), "at least 1 s"),
+        (np.concatenate((tone(0.3), np.full(2 * SAMPLE_RATE, 1e-30, np.float32))), "only 0.3"),
     ],
 )
 def test_bad_samples(samples: np.ndarray, words: str) -> None:
     with pytest.raises(InputError, match=words):
         clean_reference(samples, SAMPLE_RATE)
+
+
+def test_any_level_even_an_absurd_one() -> None:
+    loud, quiet = clean_reference(tone(2.0) * np.float32(1e25), SAMPLE_RATE), clean_reference(tone(2.0), SAMPLE_RATE)
+    np.testing.assert_allclose(loud, quiet, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [100, 3_999, 1_000_000])
+def test_absurd_rates(rate: int) -> None:
+    with pytest.raises(InputError, match=f"has {rate:,} samples a second"):
+        clean_reference(np.ones(5 * rate, np.float32), rate)
 
 
 def test_bad_files(tmp_path: Path) -> None:

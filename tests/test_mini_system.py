@@ -46,10 +46,20 @@ def test_what_comes_back(tts: MiniSystem) -> None:
 
 
 def test_a_window_that_holds_everything_is_full_attention(tts: MiniSystem) -> None:
-    full = MiniSystem(tts.codec, tts.vocoder, tts._models["full"], tts.voices)
-    one = full.synthesize(SENTENCE, attention="full", temperature=0)
-    two = full.synthesize(SENTENCE, attention="window", window=1000, temperature=0)
-    assert np.array_equal(one.codes, two.codes)
+    model, everything = MiniSystem(tts.codec, tts.vocoder, tts.language_model, tts.voices)._models["window"], 10_000
+    ids = torch.randint(0, model.config.vocab_size, (1, 90))
+    cache = WandCache(model.config, window=everything)
+    with torch.inference_mode():
+        full = tts.language_model(ids).logits[0, 59:]
+        windowed = [model(ids[:, :60], past_key_values=cache).logits[0, -1]]
+        windowed += [model(ids[:, i : i + 1], past_key_values=cache).logits[0, -1] for i in range(60, 90)]
+    torch.testing.assert_close(torch.stack(windowed), full, atol=1e-3, rtol=0)
+
+
+def test_without_a_student_both_share_their_memory(tts: MiniSystem) -> None:
+    twin = MiniSystem(tts.codec, tts.vocoder, tts.language_model, tts.voices)._models["window"]
+    own = dict(tts.language_model.named_parameters())
+    assert {name for name, value in twin.named_parameters() if value.data_ptr() != own[name].data_ptr()} == set()
 
 
 def test_the_window_keeps_the_cache_constant(tts: MiniSystem) -> None:
@@ -77,7 +87,7 @@ def test_the_window_decodes_as_the_mask_says(tts: MiniSystem) -> None:
     query, key = torch.arange(time)[:, None], torch.arange(time)[None]
     allowed = (key <= query) & ((key < len(head)) | (query - key < window))
     with torch.inference_mode():
-        dense = tts._models["full"] if tts._models["full"] is model else _unwindowed(tts)
+        dense = _unwindowed(tts)
         logits = dense(everything, attention_mask=allowed[None, None]).logits[0]
         cache = WandCache(model.config, window=window)
         steps = [model(everything[:, : len(head)], past_key_values=cache).logits[0, -1]]
@@ -124,7 +134,8 @@ def test_every_speaker_is_understood_and_recognised(tts: MiniSystem) -> None:
         ({"temperature": float("nan")}, "temperature"),
         ({"top_k": 0}, "top_k"),
         ({"attention": "window", "window": 0}, "at least 1 key"),
-        ({"attention": "half"}, "'full' or 'window'"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 10**20}, "seed"),
         ({"reference": "nobody"}, "no speaker named 'nobody'"),
         ({"reference": "nowhere.wav"}, "no reference file 'nowhere.wav'"),
     ],
@@ -146,6 +157,48 @@ def test_a_reference_file(tts: MiniSystem, tmp_path: Path) -> None:
     made, own = encode(again.waveform, 16_000), encode(speech.waveform, 16_000)
     other = encode(tts.synthesize(SENTENCE, reference="ruth").waveform, 16_000)
     assert similarity(made, own) > similarity(made, other)
+
+
+def test_a_short_reference_is_repeated_in_the_prompt(tts: MiniSystem) -> None:
+    samples = tts.synthesize("Hello there, good morning.", reference="henry").waveform[: int(1.2 * 16_000)]
+    codes = tts.voice_of(samples).codes
+    assert len(codes) == 75
+    assert codes[:45] == codes[30:75]
+
+
+def test_digits_and_emoji_cannot_become_hours_of_speech(tts: MiniSystem) -> None:
+    with pytest.raises(InputError, match="phones, the limit is 4,000"):
+        tts.synthesize("7" * 1999)
+
+
+def test_a_part_that_finds_no_end_is_reported(tts: MiniSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first part is kept from ending, the second ends: the trace must not forget the first."""
+    from wandlib.systems.mini import system as module
+
+    honest = module._Sampler.__call__
+    parts = tts._parts(" ".join([SENTENCE] * 8))
+    limit = 25 + 5 * len(parts[0])
+    count = 0
+
+    def stubborn(self: object, logits: torch.Tensor) -> int | None:
+        nonlocal count
+        count += 1
+        code = honest(self, logits)  # type: ignore[arg-type]
+        return 0 if code is None and count <= limit else code
+
+    monkeypatch.setattr(module._Sampler, "__call__", stubborn)
+    trace = tts.synthesize(" ".join([SENTENCE] * 8), temperature=0).trace
+    assert len(trace.parts) == len(parts) > 1
+    assert trace.parts[0] == limit
+    assert trace.finish == "limit"
+
+
+def test_long_ogg(tts: MiniSystem, tmp_path: Path) -> None:
+    """Longer than what libvorbis takes in one piece."""
+    speech = tts.synthesize("hello")
+    speech.waveform = np.tile(speech.waveform, 1 + 2_300_000 // len(speech.waveform))
+    samples, rate = soundfile.read(speech.save(tmp_path / "long.ogg"))
+    assert (len(samples), rate) == (len(speech.waveform), 16_000)
 
 
 def test_save_refuses_other_formats(tts: MiniSystem, tmp_path: Path) -> None:
@@ -194,6 +247,9 @@ def test_compare(run: CliRunner) -> None:
         (["say", "hello", "--speaker", "nobody"], "no speaker named 'nobody'"),
         (["say", "hello", "--speaker", "ruth", "--reference", "a.wav"], "not both"),
         (["say", "hello", "-o", "hello.mp4"], "name a .wav"),
+        (["say", "hello", "--speaker", "[/x]"], "no speaker named '[/x]'"),
+        (["say", "hello", "-o", "/dev/null/hello.wav"], "cannot write"),
+        (["say", "hello", "--seed", "-3"], "seed"),
         (["compare", "hello", "--window", "0"], "at least 1 key"),
     ],
 )

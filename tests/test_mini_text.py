@@ -23,6 +23,11 @@ def phonemise() -> Phonemiser:
         ("one -- two; three: four", [("one", ","), ("two", ","), ("three", ","), ("four", ".")]),
         ("  \n spaced\tout  ", [("spaced out", ".")]),
         ("...!?", []),
+        ("I said no. Then he left.", [("I said no", "."), ("Then he left", ".")]),
+        ("It was I. We went.", [("It was I", "."), ("We went", ".")]),
+        ("No. 5 is alive, p. 7 is not", [("No. 5 is alive", ","), ("p. 7 is not", ".")]),
+        ("J. Smith saw e.g. this.", [("J. Smith saw e.g. this", ".")]),
+        ("Well… yes", [("Well", "."), ("yes", ".")]),
     ],
 )
 def test_clauses(text: str, expected: list[tuple[str, str]]) -> None:
@@ -54,6 +59,14 @@ def test_known_word(phonemise: Phonemiser) -> None:
 def test_money_is_read_as_people_say_it(phonemise: Phonemiser) -> None:
     assert phonemise("$42.50") == phonemise("42 dollars 50")
     assert phonemise("It cost £7!") == phonemise("It cost 7 pounds!")
+    assert clauses("$1,250,000 or $1") == [("1,250,000 dollars or 1 dollar", ".")]
+    # What the sign does not stand right before is left for espeak-ng to read.
+    assert clauses("$1.5 million") == [("$1.5 million", ".")]
+    assert clauses("$10.5") == [("$10.5", ".")]
+
+
+def test_fractions_and_powers_keep_their_value() -> None:
+    assert clauses("1½ cups, 10⁵ m²") == [("1½ cups", ","), ("10⁵ m²", ".")]
 
 
 def test_emoji_is_read_by_name(phonemise: Phonemiser) -> None:

@@ -91,3 +91,8 @@ def test_threads_draw_the_same_and_leave_no_global_figure() -> None:
         images = list(pool.map(draw, range(8)))
     assert len(set(images)) == 1
     assert _pylab_helpers.Gcf.figs == {}
+
+
+def test_a_notebook_shows_the_figure() -> None:
+    picture = plots.cache_per_step([1000, 2000], [1500, 1500])
+    assert picture._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"

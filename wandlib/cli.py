@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from wandlib.systems import InputError, Speech, SpeechSystem, Step, load_system
+from wandlib.systems.base import sound_file
 
 app = typer.Typer(no_args_is_help=True, help="Text-to-speech that costs the same per step however long it speaks.")
 console = Console(stderr=True)
@@ -31,8 +33,8 @@ def explained() -> Iterator[None]:
     """Errors that a user can mend become one line, not a traceback."""
     try:
         yield
-    except (InputError, FileNotFoundError, ImportError, PermissionError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+    except (InputError, OSError, ImportError) as error:
+        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
 
 
@@ -80,6 +82,7 @@ def say(
 ) -> None:
     """Speak TEXT into a sound file."""
     with explained():
+        sound_file(output)  # a wrong ending is better said before than after
         system = load_system("mini")
         voice = chosen_voice(speaker, reference, system)
         speech = speak(
@@ -110,6 +113,7 @@ def compare(
     with explained():
         system = load_system("mini")
         voice = chosen_voice(speaker, reference, system)
+        system.synthesize("Hello.")  # the first speech of a process is slow, which is no fault of its attention
         both = {}
         for attention in ("full", "window"):
             both[attention] = speak(

@@ -161,4 +161,5 @@ class Int8Layer(WandLayer):
 def quantise(entries: Read) -> tuple[Tensor, Tensor]:
     """Int8 entries, and the scale of each head and channel."""
     scale = entries.abs().amax(2, keepdim=True).clamp(min=torch.finfo(entries.dtype).tiny) / 127
-    return (entries / scale).round().to(torch.int8), scale
+    # In bfloat16 the quotient of the largest entry can round to 128, which int8 does not hold.
+    return (entries / scale).round().clamp(-127, 127).to(torch.int8), scale

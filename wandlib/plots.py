@@ -9,6 +9,7 @@ Show one in a notebook by returning it from a cell; write one with ``figure.save
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -141,8 +142,17 @@ def two_caches(
     return figure
 
 
+class Picture(Figure):
+    """A figure that a notebook shows without ``pyplot``."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
 def _figure(columns: int, width: float = 5.2, height: float = 3.0) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width * columns, height), layout="constrained", facecolor="white")
+    figure = Picture(figsize=(width * columns, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     panels = [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
     for axes in panels:

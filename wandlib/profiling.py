@@ -8,8 +8,9 @@ CUDA allocator holds, or the resident set of the process on a CPU, read outside 
 from __future__ import annotations
 
 import json
-import resource
+import mmap
 import statistics
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,11 +90,16 @@ class Profile:
 
 
 def resident_bytes() -> int:
-    """Resident set of this process; its peak where the system does not tell the current one."""
+    """Resident set of this process; its peak where the system does not tell the current one, 0 on Windows."""
     statm = Path("/proc/self/statm")
     if statm.exists():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(statm.read_text().split()[1]) * mmap.PAGESIZE
+    try:
+        import resource
+    except ImportError:  # Windows has no such module, and no such number without another package
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def held_bytes(cache: WandCache | DynamicCache) -> int:

@@ -56,7 +56,9 @@ def phones(corpus: Path) -> list[list[int]]:
             return found
     phonemise = Phonemiser()
     found = [[SYMBOLS.index(s) for s in phonemise(item.utterance.text)] for item in tqdm(items, desc="phones")]
-    path.write_text(json.dumps(found), encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(found), encoding="utf-8")
+    partial.replace(path)
     return found
 
 

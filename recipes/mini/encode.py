@@ -33,14 +33,15 @@ def run(folder: Path, corpus: Path, workers: int = 2) -> None:
     Another utterance of the speaker says who speaks, as it will when the voice is used.
     """
     path = corpus / "codes.npz"
-    if path.exists():
-        return
     items = analysis.read(corpus)
+    trained = torch.load(folder / "codec.pt", weights_only=True)["step"]
+    if path.exists() and (stored := np.load(path))["codec"] == trained and len(stored["ends"]) == len(items):
+        return
     jobs = [(folder, corpus, range(start, min(start + 200, len(items)))) for start in range(0, len(items), 200)]
     with get_context("spawn").Pool(workers) as pool:
         codes = [row for part in tqdm(pool.imap(encode, jobs), total=len(jobs), desc="codes") for row in part]
     partial = path.with_name("codes.partial.npz")
-    np.savez(partial, codes=np.concatenate(codes), ends=np.cumsum([len(row) for row in codes]))
+    np.savez(partial, codes=np.concatenate(codes), ends=np.cumsum([len(row) for row in codes]), codec=trained)
     partial.replace(path)
 
 
@@ -52,7 +53,8 @@ def encode(job: tuple[Path, Path, range]) -> list[NDArray[np.int16]]:
     codec, items, by_speaker = _prepared(folder, corpus)
     codes = []
     for number in numbers:
-        other = random.Random(number).choice(by_speaker[items[number].utterance.speaker])
+        # A speaker without a long utterance is known by this one.
+        other = random.Random(number).choice(by_speaker.get(items[number].utterance.speaker, [items[number]]))
         reference, _ = analysis.batch_of([(other, 0)], REFERENCE_FRAMES)
         mel, _ = analysis.batch_of([(items[number], 0)], items[number].frames)
         codes.append(codec.encode(mel, codec.speaker(reference))[0].numpy().astype(np.int16))

@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import save_file
 
 from recipes.mini import analysis
-from recipes.mini.corpus import SPEAKERS
+from recipes.mini.corpus import SPEAKERS, Utterance
 from recipes.mini.encode import load_codec
-from recipes.mini.train_teacher import HELD_OUT, build_model
+from recipes.mini.train_teacher import HELD_OUT_UTTERANCES, build_model
 from wandlib.systems.mini.features import SAMPLE_RATE
 from wandlib.systems.mini.reference import clean_reference
 from wandlib.systems.mini.system import ASSETS, MiniSystem, save_voices
 from wandlib.systems.mini.vocoder import Vocoder
 
 CONTRAST = 1.25
-"""Best of 1, 1.25, 1.5, 1.75 and 2 by CER on 50 held-out utterances of the corpus (not the Harvard sentences)."""
+"""Chosen with :mod:`recipes.mini.tune`."""
 
 
 def load_vocoder(folder: Path) -> Vocoder:
@@ -38,22 +38,38 @@ def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
     save_file(
         {name: value.to(torch.bfloat16) for name, value in weights.items()}, target / "codec" / "model.safetensors"
     )
-    names = [speaker.name for speaker in SPEAKERS]
-    config = {"codec": codec.config, "vocoder": vocoder.config, "speakers": names}
+    utterances = [item.utterance for item in analysis.read(corpus)[:HELD_OUT_UTTERANCES]]
+    chosen = references(utterances)
+    config = {"codec": codec.config, "vocoder": vocoder.config, "speakers": list(chosen)}
     (target / "codec" / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     teacher = build_model()
     state = torch.load(folder / "teacher.pt", weights_only=True)["average"]
-    teacher.load_state_dict(state, strict=False)
+    missing, unexpected = teacher.load_state_dict(state, strict=False)
+    if set(missing) - {"lm_head.weight"} or unexpected:
+        raise ValueError(f"teacher.pt does not fit the model: {missing} missing, {unexpected} unexpected")
     teacher.tie_weights()
     teacher.to(torch.bfloat16).save_pretrained(target / "teacher")
     (target / "teacher" / "generation_config.json").unlink(missing_ok=True)
 
-    # A speaker's reference: the first held-out utterance of 4 to 8 seconds.
     system = MiniSystem(codec, vocoder, build_model(), {})
-    voices = {}
-    for name in names:
-        items = [i.utterance for i in analysis.read(corpus)[:HELD_OUT] if i.utterance.speaker == name]
-        chosen = next(utterance for utterance in items if 4 <= utterance.seconds <= 8)
-        voices[name] = system.voice_of(clean_reference(chosen.samples, SAMPLE_RATE))
+    voices = {name: system.voice_of(clean_reference(said.samples, SAMPLE_RATE)) for name, said in chosen.items()}
     save_voices(target / "codec" / "speakers.safetensors", voices)
+
+
+def references(utterances: list[Utterance], most: int = 8) -> dict[str, Utterance]:
+    """The first utterance of 4 to 8 seconds of each speaker, of ``most`` speakers; flite's in the order of their list.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
+    """
+    found: dict[str, Utterance] = {}
+    for utterance in utterances:
+        if 4 <= utterance.seconds <= 8:
+            found.setdefault(utterance.speaker, utterance)
+    if not found:
+        raise ValueError("no held-out utterance of 4 to 8 seconds to serve as a speaker's reference")
+    order = [speaker.name for speaker in SPEAKERS if speaker.name in found]
+    return {name: found[name] for name in (order or list(found))[:most]}

@@ -1,11 +1,12 @@
-"""Human speech for the same recipe: LibriTTS and CMU ARCTIC, through torchaudio's datasets, into the recipe's shards.
+r"""Human speech for the same recipe: LibriTTS and CMU ARCTIC, through torchaudio's datasets, into the recipe's shards.
 
-    python -m recipes.mini.human_speech libritts --root data --subset train-clean-100 --download
-    python -m recipes.mini.human_speech arctic --root data --subset slt --subset bdl --download
-    python -m recipes.mini analysis aligner vocoder codec codes teacher export
+    python -m recipes.mini.human_speech libritts --subset train-clean-100 --download
+    python -m recipes.mini.human_speech arctic --subset slt --subset bdl --download
+    python -m recipes.mini analysis aligner vocoder codec codes teacher export \
+        --folder runs/human --target runs/human/voice
 
 torchaudio downloads, unpacks and checks the archives; the files are read with soundfile, which needs no extra codec
-library. Run it into a fresh folder: shards count from zero.
+library.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from recipes.mini.corpus import SAMPLE_RATE, prepare, write_shard
+from recipes.mini.corpus import SAMPLE_RATE, prepare, read_shards, write_shard
 
 Line = tuple[str, str, Path]
 """(text, speaker, sound file)"""
@@ -38,6 +39,7 @@ def libritts(root: Path, subset: str, download: bool = False) -> Iterator[Line]:
     """
     from torchaudio.datasets import LIBRITTS
 
+    root.mkdir(parents=True, exist_ok=True)
     LIBRITTS(root, url=subset, download=download)
     for path in sorted((root / "LibriTTS" / subset).glob("*/*/*.wav")):
         text = path.with_name(f"{path.stem}.normalized.txt").read_text(encoding="utf-8").strip()
@@ -77,7 +79,17 @@ def read(line: Line, longest: float = 20.0) -> tuple[str, str, NDArray[np.int16]
 
 
 def build(folder: Path, lines: list[Line], per_shard: int = 240, seed: int = 0) -> None:
-    """Write shards of shuffled lines, so that each holds many speakers; finished shards are kept."""
+    """Write shards of shuffled lines, so that each holds many speakers; finished shards of the same lines are kept.
+
+    Raises
+    ------
+    ValueError
+        When ``folder`` holds another corpus.
+    """
+    if folder.exists() and any(folder.glob("*.npy")):
+        strange = {utterance.speaker for utterance in read_shards(folder)} - {speaker for _, speaker, _ in lines}
+        if strange:
+            raise ValueError(f"{folder} holds other speakers ({', '.join(sorted(strange)[:5])}): choose another folder")
     order = np.random.default_rng(seed).permutation(len(lines))
     groups = np.split(order, range(per_shard, len(order), per_shard))
     for index, group in enumerate(tqdm(groups, desc="shards")):
@@ -90,7 +102,7 @@ def main(
     root: Annotated[Path, typer.Option(help="Where the dataset is, or goes.")] = Path("data"),
     subset: Annotated[list[str] | None, typer.Option(help="LibriTTS subsets or ARCTIC voices.")] = None,
     download: Annotated[bool, typer.Option(help="Fetch what is missing (LibriTTS train-clean-100: 8 GB).")] = False,
-    folder: Annotated[Path, typer.Option(help="The recipe's folder.")] = Path("runs/mini"),
+    folder: Annotated[Path, typer.Option(help="The recipe's folder.")] = Path("runs/human"),
 ) -> None:
     """Turn human speech into the recipe's shards."""
     source, default = (

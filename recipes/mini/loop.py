@@ -133,7 +133,15 @@ def train(
         first, spent = state["step"], state["spent"]
     started = time.monotonic() - spent
     alone = not dist.is_initialized() or dist.get_rank() == 0
-    progress = tqdm(total=total_steps, initial=first, desc=name, unit="step", mininterval=5, disable=not alone)
+    total = total_steps if seconds is None else round(seconds)
+    progress = tqdm(
+        total=total,
+        initial=min(total, first if seconds is None else round(spent)),
+        desc=name,
+        unit="step" if seconds is None else "s",
+        mininterval=5,
+        disable=not alone,
+    )
     sums: dict[str, float] = {}
     count = done = 0
 
@@ -175,7 +183,8 @@ def train(
         for key, value in losses.items():
             sums[key] = sums.get(key, 0.0) + float(value.detach())
         count += 1
-        progress.update()
+        at = number + 1 if seconds is None else int(time.monotonic() - started)
+        progress.update(min(at, total) - progress.n)
         if (number + 1) % every == 0 and alone:
             line = {"step": number + 1, "seconds": round(time.monotonic() - started, 1), "factor": round(factor, 4)}
             line |= {key: round(value / count, 4) for key, value in sums.items()}
@@ -189,11 +198,11 @@ def train(
                 with torch.no_grad():
                     for key, value in model.named_parameters():
                         value.copy_(own[key])
+            checkpoint(number + 1)
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            progress.set_postfix({key: line[key] for key in ("loss",)})
+            progress.set_postfix(step=number + 1, loss=line["loss"])
             sums, count = {}, 0
-            checkpoint(number + 1)
     progress.close()
     if alone and done % every:
         checkpoint(done)

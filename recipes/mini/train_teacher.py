@@ -27,7 +27,7 @@ from wandlib.systems.mini.prompt import BEGIN, END, FIRST_CODE, VOCABULARY, prom
 REFERENCE = 75
 """Codes of the reference: 3 s."""
 BATCH_TOKENS = 6_000
-HELD_OUT = 200
+HELD_OUT_UTTERANCES = 200
 SUPERVISED = {2: 0, 3: 0}
 """Layer -> head that is pulled towards the spoken phone."""
 ALIGNMENT_WEIGHT = 0.2
@@ -79,12 +79,15 @@ class Examples:
     """Utterances by number, each with a random reference of its speaker."""
 
     def __init__(self, examples: list[Example]) -> None:
-        self.examples = examples
+        known = {example.speaker for example in examples if len(example.codes) >= REFERENCE}
+        self.examples = [example for example in examples if example.speaker in known]
+        if not self.examples:
+            raise ValueError(f"no utterance of {REFERENCE} codes or more: there is nothing to take a reference from")
         self.by_speaker: dict[str, list[int]] = defaultdict(list)
-        for index, example in enumerate(examples):
+        for index, example in enumerate(self.examples):
             if len(example.codes) >= REFERENCE:
                 self.by_speaker[example.speaker].append(index)
-        self.lengths = [REFERENCE + len(e.symbols) + len(e.codes) + 4 for e in examples]
+        self.lengths = [REFERENCE + len(e.symbols) + len(e.codes) + 4 for e in self.examples]
 
     def batch(self, indices: list[int], seed: int) -> Batch:
         rng = random.Random(seed)
@@ -131,6 +134,8 @@ class HeadPull:
     def loss(self, attended: Tensor) -> Tensor:
         rows, places = (attended >= 0).nonzero(as_tuple=True)
         total = torch.zeros(())
+        if not len(rows):  # nothing in the batch could be aligned
+            return total
         for layer, head in SUPERVISED.items():
             hidden, (cosine, sine) = self.inputs[layer]
             attention = self.model.model.layers[layer].self_attn
@@ -185,7 +190,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | N
     world, rank = join()
     torch.manual_seed(0)
     everything = read_examples(folder, corpus)
-    training, validation = Examples(everything[HELD_OUT:]), Examples(everything[:HELD_OUT])
+    training, validation = Examples(everything[HELD_OUT_UTTERANCES:]), Examples(everything[:HELD_OUT_UTTERANCES])
     model = build_model()
     pull = HeadPull(model)
     plan = Plan(training.lengths, BATCH_TOKENS)

@@ -56,8 +56,10 @@ class Trace:
         Wall time of the prompt, all chunks together.
     steps
         One entry for every generated code, chunks end to end.
+    parts
+        Codes of each part that the text was split into.
     finish
-        Why generation ended: "end" (end token), "limit" (length limit reached).
+        Why generation ended: "end" (an end token in every part), "limit" (some part reached its length limit).
     """
 
     attention: Attention
@@ -65,7 +67,8 @@ class Trace:
     conditioning: int
     prefill_milliseconds: float = 0.0
     steps: list[Step] = field(default_factory=list)
-    finish: Literal["end", "limit"] = "limit"
+    parts: list[int] = field(default_factory=list)
+    finish: Literal["end", "limit"] = "end"
 
     @property
     def milliseconds(self) -> list[float]:
@@ -119,15 +122,35 @@ class Speech:
         return self.seconds_to_compute / max(self.seconds, 1e-9)
 
     def save(self, path: str | Path) -> Path:
-        """Write a 16-bit sound file; the format follows the ending (.wav, .flac, .ogg). Returns the path."""
+        """Write a sound file; the format follows the ending: .wav and .flac in 16 bits, .ogg compressed.
+
+        Returns the path.
+
+        Raises
+        ------
+        InputError
+            For another ending, or where the file cannot be written.
+        """
         import soundfile
 
-        target = Path(path)
-        if target.suffix.lower() not in {".wav", ".flac", ".ogg"}:
-            raise InputError(f"cannot write {target.name!r}: name a .wav, .flac or .ogg file")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(target, self.waveform, self.sample_rate)
+        target = sound_file(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with soundfile.SoundFile(target, "w", self.sample_rate, 1) as file:
+                # In pieces: libvorbis puts all it is given on the stack, and a long story overflows it.
+                for start in range(0, len(self.waveform), 65_536):
+                    file.write(self.waveform[start : start + 65_536])
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise InputError(f"cannot write {str(target)!r}: {error}") from error
         return target
+
+
+def sound_file(path: str | Path) -> Path:
+    """``path``, if its ending names a format that can be written; InputError if not."""
+    target = Path(path)
+    if target.suffix.lower() not in {".wav", ".flac", ".ogg"}:
+        raise InputError(f"cannot write {target.name!r}: name a .wav, .flac or .ogg file")
+    return target
 
 
 class SpeechSystem(ABC):

@@ -65,11 +65,14 @@ def clean_reference(samples: NDArray[np.float32], rate: int) -> NDArray[np.float
             f"the reference lasts {len(samples) / rate:.2f} s: at least {MINIMUM_SECONDS:.0f} s of speech is needed, "
             "3 to 10 s is best"
         )
-    mono = soxr.resample(samples, rate, SAMPLE_RATE) if rate != SAMPLE_RATE else samples
+    if not 4_000 <= rate <= 384_000:
+        raise InputError(f"the reference has {rate:,} samples a second: export it at 8 to 48 kHz")
+    peak = np.abs(samples).max()
+    if peak < 1e-3:
+        raise InputError("the reference is silent: record or choose a few seconds of speech")
+    mono = soxr.resample(samples / peak, rate, SAMPLE_RATE) if rate != SAMPLE_RATE else samples / peak
     hop = SAMPLE_RATE // 100
     loudness = np.sqrt((mono[: len(mono) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1))
-    if loudness.max() < 1e-3:
-        raise InputError("the reference is silent: record or choose a few seconds of speech")
     loud = np.flatnonzero(loudness > 0.02 * loudness.max())
     trimmed = mono[max(0, loud[0] - 8) * hop : (loud[-1] + 9) * hop]
     if len(trimmed) < MINIMUM_SECONDS * SAMPLE_RATE:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from wandlib.cache import WandCache
 from wandlib.convert import convert
+from wandlib.profiling import held_bytes
 from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem, Step, Trace
 from wandlib.systems.mini.codec import Codec
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE, LogMel
@@ -31,6 +33,8 @@ REFERENCE_CODES = 75
 """3 s of the reference go into the prompt, as in training."""
 CHUNK_SYMBOLS = 200
 """Longer texts are spoken in parts, cut at punctuation: the voice was trained on up to about 20 s in one piece."""
+MAXIMUM_SYMBOLS = 4_000
+"""Of one text: more than MAXIMUM_CHARACTERS of prose have. Digits and emoji become many phones each."""
 TEMPERATURE, TOP_K = 0.5, 20
 
 
@@ -140,7 +144,7 @@ class MiniSystem(SpeechSystem):
             return next(iter(self.voices.values()))
         if str(reference) in self.voices:
             return self.voices[str(reference)]
-        if not Path(reference).suffix:
+        if not Path(reference).suffix and not Path(reference).is_file():
             raise InputError(
                 f"no speaker named {str(reference)!r}: there are {', '.join(self.voices)}, or give an audio file"
             )
@@ -150,8 +154,10 @@ class MiniSystem(SpeechSystem):
     def voice_of(self, samples: NDArray[np.float32]) -> Voice:
         """The voice in a waveform at 16 kHz, shape [samples], as :func:`clean_reference` returns it."""
         mel = self._log_mel(torch.from_numpy(samples)[None])
-        vector = self.codec.speaker(mel[:, : 10 * SAMPLE_RATE // 160])
-        return Voice(self.codec.encode(mel, vector)[0, :REFERENCE_CODES].tolist(), vector)
+        vector = self.codec.speaker(mel[:, :1000])  # 10 s say who speaks
+        codes = self.codec.encode(mel, vector)[0].tolist()
+        # A shorter reference is repeated: in training the prompt always held this many codes.
+        return Voice((codes * REFERENCE_CODES)[:REFERENCE_CODES], vector)
 
     @torch.inference_mode()
     def decode(self, codes: NDArray[np.int64], voice: Voice) -> NDArray[np.float32]:
@@ -219,12 +225,17 @@ class MiniSystem(SpeechSystem):
             codes = np.array(list(self._generate(symbols, voice, trace, sampler, on_step)), dtype=np.int64)
             yield codes, self.decode(codes, voice)
 
-    def count_symbols(self, text: str) -> int:
-        """Phones, spaces and marks that ``text`` becomes: speech has about two codes for each."""
-        return sum(map(len, self._parts(text)))
+    def count_symbols(self, text: str) -> list[int]:
+        """Phones, spaces and marks in each part of ``text``: speech has about two codes for each."""
+        return [len(part) for part in self._parts(text)]
 
     def _parts(self, text: str) -> list[list[int]]:
-        return [[SYMBOLS.index(symbol) for symbol in part] for part in split(self._phonemise(text), CHUNK_SYMBOLS)]
+        symbols = self._phonemise(text)
+        if len(symbols) > MAXIMUM_SYMBOLS:
+            raise InputError(
+                f"the text reads as {len(symbols):,} phones, the limit is {MAXIMUM_SYMBOLS:,}: split it into parts"
+            )
+        return [[SYMBOLS.index(symbol) for symbol in part] for part in split(symbols, CHUNK_SYMBOLS)]
 
     def _new_trace(self, attention: Attention, window: int | None) -> Trace:
         if attention not in self._models:
@@ -239,27 +250,28 @@ class MiniSystem(SpeechSystem):
     ) -> Iterator[int]:
         """Codes of one part, as they come; the trace grows with them."""
         model = self._models[trace.attention]
+        # Speech has two codes a symbol; five are more than any voice needs, and an end for a model that finds none.
+        limit = 25 + 5 * len(symbols)
         cache: Any = DynamicCache(config=model.config)
         if trace.window is not None:
-            cache = WandCache(model.config, window=trace.window)
+            cache = WandCache(model.config, window=min(trace.window, limit))
         head = prompt(voice.codes, symbols)
         trace.conditioning = trace.conditioning or len(head)
-        trace.finish = "limit"
+        trace.parts.append(0)
         clock = time.perf_counter()
         logits = model(input_ids=torch.tensor([head]), past_key_values=cache, logits_to_keep=1).logits[0, -1]
         code = sampler(logits)
         trace.prefill_milliseconds += 1000 * (time.perf_counter() - clock)
-        # Speech has two codes a symbol; five are more than any voice needs, and an end for a model that finds none.
-        for _ in range(25 + 5 * len(symbols)):
-            if code is None:
-                trace.finish = "end"
-                break
+        while code is not None:
+            if trace.parts[-1] == limit:
+                trace.finish = "limit"
+                return
+            trace.parts[-1] += 1
             yield code
             clock = time.perf_counter()
-            token = torch.tensor([[FIRST_CODE + code]])
-            logits = model(input_ids=token, past_key_values=cache).logits[0, -1]
+            logits = model(input_ids=torch.tensor([[FIRST_CODE + code]]), past_key_values=cache).logits[0, -1]
             code = sampler(logits)
-            step = Step(len(trace.steps), 1000 * (time.perf_counter() - clock), cache_bytes(cache))
+            step = Step(len(trace.steps), 1000 * (time.perf_counter() - clock), held_bytes(cache))
             trace.steps.append(step)
             if on_step is not None:
                 on_step(step)
@@ -273,13 +285,15 @@ class _Sampler:
             raise InputError(f"the temperature is between 0 (greedy) and 2, not {temperature}")
         if top_k < 1:
             raise InputError(f"top_k is at least 1, not {top_k}")
+        if not 0 <= seed < 2**63:
+            raise InputError(f"the seed is between 0 and 2**63 - 1, not {seed}")
         self.temperature, self.top_k = temperature, top_k
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, logits: Tensor) -> int | None:
         """The next code; None at the end of the utterance."""
         allowed = torch.cat((logits[END : END + 1], logits[FIRST_CODE:-1])).float()
-        if self.temperature == 0:
+        if self.temperature < 1e-3:  # greedy; below it the division overflows
             choice = int(allowed.argmax())
         else:
             best, places = (allowed / self.temperature).topk(min(self.top_k, len(allowed)))
@@ -312,13 +326,6 @@ def _close(part: list[str]) -> list[str]:
     return part if part[-1] in PUNCTUATION else [*part, ","]
 
 
-def cache_bytes(cache: Any) -> int:
-    """Bytes that keys and values hold: ``nbytes`` of ours, the sum over layers of a transformers cache."""
-    if isinstance(cache, WandCache):
-        return cache.nbytes
-    return sum(tensor.nbytes for layer in cache.layers if layer.is_initialized for tensor in (layer.keys, layer.values))
-
-
 def save_voices(path: Path, voices: dict[str, Voice]) -> None:
     """Write built-in speakers for :meth:`MiniSystem.load`."""
     tensors: dict[str, Tensor] = {}
@@ -330,16 +337,24 @@ def save_voices(path: Path, voices: dict[str, Voice]) -> None:
 
 def _load_language_model(folder: Path) -> Qwen2ForCausalLM:
     """In 32 bits, whatever the file holds: on a CPU that is the fastest at batch 1."""
-    return Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    model = _empty(Qwen2Config.from_pretrained(folder, local_files_only=True))
+    weights = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+    model.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]}, assign=True)
+    model.tie_weights()
+    return model.eval()
+
+
+def _empty(config: Qwen2Config) -> Qwen2ForCausalLM:
+    """The model without memory for its weights, which are to be assigned."""
+    with torch.device("meta"):
+        model = Qwen2ForCausalLM(config)
+    model.model.rotary_emb = Qwen2RotaryEmbedding(config)
+    return model
 
 
 def _share(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
     """A second module over the same tensors."""
-    config = Qwen2Config.from_dict(model.config.to_dict())
-    config._attn_implementation = model.config._attn_implementation
-    with torch.device("meta"):
-        twin = Qwen2ForCausalLM(config)
+    twin = _empty(Qwen2Config.from_dict(model.config.to_dict()))
     twin.load_state_dict(model.state_dict(), assign=True)
-    twin.model.rotary_emb = model.model.rotary_emb
     twin.tie_weights()
     return twin.eval()

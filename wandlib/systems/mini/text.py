@@ -20,13 +20,14 @@ SYMBOLS = (SPACE, *PUNCTUATION, *CONSONANTS, *VOWELS, *(f"ˈ{vowel}" for vowel i
 MAXIMUM_CHARACTERS = 2_000
 
 _ABBREVIATION = re.compile(
-    r"\b(?:dr|mr|mrs|ms|st|prof|jr|sr|vs|etc|approx|dept|est|no|fig|gen|col|lt|capt|rev|[a-z])\.$", re.I
+    r"\b(?:(?i:dr|mr|mrs|ms|st|prof|jr|sr|vs|approx|dept|gen|lt|capt|rev|e\.g|i\.e)|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\.$"
 )
-_CLAUSE_END = re.compile(r"[,;:.!?…]+(?=[\s\"')\]]|$)|\s[-–—]+\s|—")
+_NUMBERED = re.compile(r"\b(?i:no|fig|vol|ch|pp?)\.$")
+_CLAUSE_END = re.compile(r"[,;:.!?]+(?=[\s\"')\]]|$)|\s[-–—]+\s|—")
 _PHONE = re.compile("|".join(sorted(map(re.escape, (*CONSONANTS, *VOWELS)), key=len, reverse=True)))
-_MONEY = re.compile(r"([$£€])\s?(\d[\d,]*)(?:\.(\d\d))?\b")
+_MONEY = re.compile(r"([$£€])\s?(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d\d))?(?![\d,.]*\d)")
 _UNITS = {"$": "dollar", "£": "pound", "€": "euro"}
-_REPLACEMENTS = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "ˌ": None, "\u200d": None})
+_REPLACEMENTS = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "…": "...", "ˌ": None, "\u200d": None})
 
 
 class Phonemiser:
@@ -104,14 +105,16 @@ def clauses(text: str) -> list[tuple[str, str]]:
 
     Points inside numbers and after abbreviations stay with their clause, for espeak-ng to read.
     """
-    cleaned = " ".join(unicodedata.normalize("NFKC", text).translate(_REPLACEMENTS).split())
+    cleaned = " ".join(unicodedata.normalize("NFC", text).translate(_REPLACEMENTS).split())
     cleaned = _MONEY.sub(_spoken_money, cleaned)
     found: list[tuple[str, str]] = []
     start = 0
     for match in _CLAUSE_END.finditer(cleaned):
         following = cleaned[match.end() :].strip()
-        if match.group() == "." and following and _ABBREVIATION.search(cleaned[start : match.end()]):
-            continue
+        if match.group() == "." and following:
+            before = cleaned[start : match.end()]
+            if _ABBREVIATION.search(before) or (following[0].isdigit() and _NUMBERED.search(before)):
+                continue
         found.append((cleaned[start : match.start()].strip(), _mark(match.group())))
         start = match.end()
     found.append((cleaned[start:].strip(), "."))
@@ -134,7 +137,7 @@ def _mark(matched: str) -> str:
     for mark in "?!":
         if mark in matched:
             return mark
-    return "." if "." in matched and "…" not in matched else ","
+    return "." if "." in matched else ","
 
 
 @functools.cache

@@ -1,0 +1,26 @@
+"""The names that users rely on."""
+
+import wandlib
+
+
+def test_public_names() -> None:
+    assert wandlib.__all__ == [
+        "InputError",
+        "Speech",
+        "SpeechSystem",
+        "Step",
+        "Trace",
+        "WandCache",
+        "attention_flops",
+        "attention_mass",
+        "cache_bytes",
+        "convert",
+        "full_attention",
+        "load",
+        "load_system",
+        "profile",
+        "restore",
+        "set_window",
+        "suggest_window",
+    ]
+    assert [name for name in wandlib.__all__ if not callable(getattr(wandlib, name))] == []

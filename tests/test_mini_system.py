@@ -166,9 +166,9 @@ def test_a_short_reference_is_repeated_in_the_prompt(tts: MiniSystem) -> None:
     assert codes[:45] == codes[30:75]
 
 
-def test_digits_and_emoji_cannot_become_hours_of_speech(tts: MiniSystem) -> None:
+def test_emoji_cannot_become_hours_of_speech(tts: MiniSystem) -> None:
     with pytest.raises(InputError, match="phones, the limit is 4,000"):
-        tts.synthesize("7" * 1999)
+        tts.synthesize("\N{GRINNING FACE} " * 999)
 
 
 def test_a_part_that_finds_no_end_is_reported(tts: MiniSystem, monkeypatch: pytest.MonkeyPatch) -> None:

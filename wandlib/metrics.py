@@ -47,7 +47,7 @@ class PocketSphinx:
         peak = float(np.abs(sound).max(initial=0.0))
         if not np.isfinite(peak):
             raise ValueError("the waveform holds NaN or infinite samples")
-        # A fixed level and a margin of silence: the model's cepstral mean starts where it expects speech.
+        # A fixed level, and silence around it, without which first and last words get lost.
         pcm = np.pad(sound * (0.7 / max(peak, 1e-6)) * 32767, 3200).astype(np.int16)
         self._decoder.start_utt()
         self._decoder.process_raw(pcm.tobytes(), full_utt=True)

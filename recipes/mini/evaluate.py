@@ -254,7 +254,8 @@ def report(result: dict[str, Any]) -> str:
         "",
         table(result["speakers"]),
         "",
-        f"Failures (no end, runaway, early stop): {len(failures)} of {tried} sentences; {kinds}.",
+        f"Failures (no end, runaway, early stop): {len(failures)} of {tried} texts of 1 to 40 words, of all kinds that",
+        f"people type (many of their words stand in sentences that training used): {kinds}.",
         "",
         table([{"speed": name, result["machine"]: value} for name, value in result["speed"].items()]),
     ]

@@ -16,7 +16,7 @@ BEGIN, TEXT, SPEECH, END = range(4)
 FIRST_SYMBOL = 4
 FIRST_CODE = 128
 VOCABULARY = FIRST_CODE + CODES + 1
-"""Even the last code is below; one is spare, which makes the table's size a multiple of 8."""
+"""128 for what is not sound, 4,375 codes, and one unused: a multiple of 8."""
 
 assert FIRST_SYMBOL + len(SYMBOLS) <= FIRST_CODE
 

@@ -7,6 +7,7 @@ spelling. Anything with :meth:`Phonemiser.__call__` can stand in its place: a li
 from __future__ import annotations
 
 import functools
+import logging
 import re
 import unicodedata
 
@@ -152,5 +153,9 @@ def _espeak():  # type: ignore[no-untyped-def]  # phonemizer ships no types
         ) from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
+    logger = logging.getLogger("wandlib.espeak")
+    logger.setLevel(logging.ERROR)  # a word that is read as two is no news here
     # No mark counts as punctuation here: clauses are cut before, and points inside numbers are for espeak-ng to read.
-    return EspeakBackend("en-us", punctuation_marks="\u2063", with_stress=True, language_switch="remove-flags")
+    return EspeakBackend(
+        "en-us", punctuation_marks="\u2063", with_stress=True, language_switch="remove-flags", logger=logger
+    )

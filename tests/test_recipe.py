@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -367,6 +368,13 @@ def test_arctic_layout(tmp_path: Path) -> None:
     assert len(human_speech.read(line, longest=2.0)[2]) == 0
 
 
+needs_flite = pytest.mark.skipif(
+    shutil.which("flite") is None or not sentences.WORDNET.is_dir(),
+    reason="needs the Debian packages flite and wordnet-base",
+)
+
+
+@needs_flite
 def test_flite_speaks_at_the_pitch_asked_for() -> None:
     speaker = corpus.FliteSpeaker("test", "slt", 180, 1.0, 1.0)
     samples = speaker.speak("The boy was there when the sun rose over the hills.")
@@ -375,7 +383,8 @@ def test_flite_speaks_at_the_pitch_asked_for() -> None:
     assert 2 < len(samples) / 16_000 < 4
 
 
-def test_corpus_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_flite
+def test_corpus_resumes(tmp_path: Path) -> None:
     corpus.build(tmp_path, 0.002, [], workers=1, per_shard=2)
     first = tmp_path / "0000.npy"
     stamp = first.stat().st_mtime_ns
@@ -459,6 +468,7 @@ def test_summary_of_planted_rows() -> None:
     assert by_stage[1]["CER, 95 %"] == "0.333 to 0.333"
 
 
+@needs_flite
 def test_odd_sentences_cover_what_people_type() -> None:
     texts = sentences.robustness_sentences(200)
     lengths = [len(text.split()) for text in texts]

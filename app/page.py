@@ -147,7 +147,15 @@ def build_app(system: SpeechSystem) -> gr.Blocks:
                     *WINDOW_LIMITS, value=system.window, step=1, label="W, the window, in steps", elem_id="window"
                 )
                 with gr.Row():
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEED_LIMIT, min_width=120)
+                    seed = gr.Number(
+                        0,
+                        label="Seed",
+                        info="matters above temperature 0",
+                        precision=0,
+                        minimum=0,
+                        maximum=SEED_LIMIT,
+                        min_width=120,
+                    )
                     temperature = gr.Dropdown(TEMPERATURES, value="default", label="Temperature", min_width=120)
                 with gr.Row():
                     another = gr.Button("New seed", min_width=80)

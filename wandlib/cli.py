@@ -23,8 +23,10 @@ Text = Annotated[str, typer.Argument(help="What to say.")]
 Speaker = Annotated[str | None, typer.Option("--speaker", "-s", help="A built-in speaker; default: the first.")]
 Reference = Annotated[Path | None, typer.Option("--reference", help="An audio file with the voice to speak in.")]
 Window = Annotated[int | None, typer.Option("--window", "-w", help="Keys of generated codes each step sees.")]
-Seed = Annotated[int, typer.Option(help="Of the sampling.")]
-Temperature = Annotated[float | None, typer.Option(help="Of the sampling; 0 is greedy.")]
+Seed = Annotated[int, typer.Option(help="Of the sampling; matters above temperature 0.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="Of the sampling; 0, the default of the embedded voice, is greedy.")
+]
 TopK = Annotated[int | None, typer.Option(help="Sample among this many best codes.")]
 
 

@@ -195,7 +195,7 @@ class SpeechSystem(ABC):
         window
             In keys, the query's own included; None: the system's default. Ignored with full attention.
         seed
-            Of the sampling. The same seed on the same machine gives the same speech.
+            Of the sampling; it matters above temperature 0. The same seed on the same machine gives the same speech.
         temperature, top_k
             Of the sampling; None: the system's defaults. A temperature of 0 is greedy.
         on_step

@@ -16,9 +16,9 @@ import torch
 import typer
 
 from recipes.mini import align, analysis, corpus, encode, export, train_codec, train_teacher, train_vocoder
+from recipes.mini.sentences import HARVARD
 from wandlib.systems.mini.system import ASSETS
 
-HARVARD = [line for line in (Path(__file__).parent / "harvard.txt").read_text(encoding="utf-8").splitlines() if line]
 STAGES = ("corpus", "analysis", "aligner", "vocoder", "codec", "codes", "teacher", "export")
 SHARED = ("codec", "teacher")
 """Stages that several processes train together."""

@@ -36,14 +36,13 @@ from tqdm import tqdm
 
 from recipes.mini.analysis import pitch_of
 from recipes.mini.corpus import SAMPLE_RATE, SPEAKERS, prepare
-from recipes.mini.sentences import robustness_sentences
+from recipes.mini.sentences import HARVARD, robustness_sentences
 from recipes.mini.train_vocoder import acoustics_of
 from wandlib.metrics import PocketSphinx, Resemblyzer, error_rates, normalise, similarity
 from wandlib.systems.mini.features import LogMel
 from wandlib.systems.mini.system import ASSETS, MiniSystem
 
 HERE = Path(__file__).parent
-HARVARD = [line for line in (HERE / "harvard.txt").read_text(encoding="utf-8").splitlines() if line]
 RESULTS = HERE / "results.json"
 CARDS = (HERE.parents[1] / "README.md", ASSETS / "codec" / "README.md", ASSETS / "teacher" / "README.md")
 Sound = NDArray[np.float32]

@@ -162,9 +162,10 @@ def train(
         elapsed = _first_rank(time.monotonic() - started)
         if seconds is not None and elapsed >= seconds:
             break
-        # A budget of time lays the same curve over the clock.
-        place = number if seconds is None else max(min(number, warm_up), int(total_steps * elapsed / seconds))
-        factor = cosine(place if number >= warm_up else number, total_steps, warm_up, hold)
+        # After the warm-up, a budget of time lays the same curve over the clock.
+        timed = seconds is not None and number >= warm_up
+        place = max(warm_up, int(total_steps * elapsed / seconds)) if timed else number
+        factor = cosine(place, total_steps, warm_up, hold)
         for optimiser, rates in zip(optimisers, base, strict=True):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * factor

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+HARVARD = [line for line in (Path(__file__).parent / "harvard.txt").read_text(encoding="utf-8").splitlines() if line]
+"""IEEE Harvard sentences, for evaluation alone."""
 WORDNET = Path("/usr/share/wordnet")
 SPEAKABLE = re.compile(r"[A-Za-z][A-Za-z' ,-]*")
 ONES = (

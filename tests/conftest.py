@@ -6,6 +6,7 @@ import os
 import random
 import socket
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,14 @@ def seed() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  libraries draw from the global generator
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """A small analysed corpus for the recipe."""
+    import tiny_corpus
+
+    return tiny_corpus.write(tmp_path / "corpus")
 
 
 @pytest.fixture(autouse=True, scope="session")

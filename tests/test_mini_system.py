@@ -46,7 +46,7 @@ def test_what_comes_back(tts: MiniSystem) -> None:
 
 
 def test_a_window_that_holds_everything_is_full_attention(tts: MiniSystem) -> None:
-    model, everything = MiniSystem(tts.codec, tts.vocoder, tts.language_model, tts.voices)._models["window"], 10_000
+    model, everything = MiniSystem(tts.codec, tts.vocoder, tts.language_model, tts.voices).models["window"], 10_000
     ids = torch.randint(0, model.config.vocab_size, (1, 90))
     cache = WandCache(model.config, window=everything)
     with torch.inference_mode():
@@ -57,7 +57,7 @@ def test_a_window_that_holds_everything_is_full_attention(tts: MiniSystem) -> No
 
 
 def test_without_a_student_both_share_their_memory(tts: MiniSystem) -> None:
-    twin = MiniSystem(tts.codec, tts.vocoder, tts.language_model, tts.voices)._models["window"]
+    twin = MiniSystem(tts.codec, tts.vocoder, tts.language_model, tts.voices).models["window"]
     own = dict(tts.language_model.named_parameters())
     assert {name for name, value in twin.named_parameters() if value.data_ptr() != own[name].data_ptr()} == set()
 
@@ -65,7 +65,7 @@ def test_without_a_student_both_share_their_memory(tts: MiniSystem) -> None:
 def test_the_window_keeps_the_cache_constant(tts: MiniSystem) -> None:
     window = 8
     speech = tts.synthesize(SENTENCE, attention="window", window=window)
-    config = tts._models["window"].config
+    config = tts.models["window"].config
     per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * 64 * 4
     expected = per_token * (speech.trace.conditioning + window)
     assert set(speech.trace.cache_bytes[window:]) == {expected}
@@ -78,8 +78,8 @@ def test_the_window_decodes_as_the_mask_says(tts: MiniSystem) -> None:
     from wandlib.systems.mini.prompt import FIRST_CODE, prompt
 
     window = 8
-    model = tts._models["window"]
-    symbols = tts._parts(SENTENCE)[0]
+    model = tts.models["window"]
+    symbols = tts.parts(SENTENCE)[0]
     head = prompt(tts.voice().codes, symbols)
     codes = tts.synthesize(SENTENCE, attention="window", window=window, temperature=0).codes
     everything = torch.tensor([[*head, *(FIRST_CODE + codes)]])
@@ -98,7 +98,7 @@ def test_the_window_decodes_as_the_mask_says(tts: MiniSystem) -> None:
 def _unwindowed(tts: MiniSystem) -> torch.nn.Module:
     from transformers import Qwen2ForCausalLM
 
-    windowed = tts._models["window"]
+    windowed = tts.models["window"]
     twin = Qwen2ForCausalLM(windowed.config).eval()
     twin.load_state_dict(windowed.state_dict())
     return twin
@@ -176,7 +176,7 @@ def test_a_part_that_finds_no_end_is_reported(tts: MiniSystem, monkeypatch: pyte
     from wandlib.systems.mini import system as module
 
     honest = module._Sampler.__call__
-    parts = tts._parts(" ".join([SENTENCE] * 8))
+    parts = tts.parts(" ".join([SENTENCE] * 8))
     limit = 25 + 5 * len(parts[0])
     count = 0
 

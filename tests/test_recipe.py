@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_corpus import tones
 
 from recipes.mini import (
     align,
@@ -87,27 +88,6 @@ def test_prepare() -> None:
     assert np.sqrt((made**2).mean()) == pytest.approx(corpus.LEVEL, rel=0.01)
     with pytest.raises(ValueError, match="silence"):
         corpus.prepare(np.zeros(16_000, np.float32))
-
-
-def tones(count: int) -> list[tuple[str, str, np.ndarray]]:
-    """Utterances of different lengths: text, speaker, samples."""
-    made = []
-    for index in range(count):
-        time = np.arange(16_000 + 1234 * index) / 16_000
-        wave = np.sign(np.sin(2 * np.pi * (110 + 10 * (index % 2)) * time)) * 0.1
-        made.append((f"number {sentences.spell(index)}", f"speaker{index % 2}", (wave * 32767).astype(np.int16)))
-    return made
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Path:
-    folder = tmp_path / "corpus"
-    utterances = tones(12)
-    corpus.write_shard(folder, 0, utterances[:7])
-    corpus.write_shard(folder, 1, utterances[7:])
-    for path in sorted(folder.glob("000?.npy")):
-        analysis.analyse_shard(path)
-    return folder
 
 
 def test_shards_give_back_what_was_written(shards: Path) -> None:

@@ -15,14 +15,30 @@ from typing import Annotated
 import torch
 import typer
 
-from recipes.mini import align, analysis, corpus, encode, export, train_codec, train_teacher, train_vocoder
+from recipes.mini import (
+    align,
+    analysis,
+    corpus,
+    encode,
+    export,
+    shipped,
+    train_codec,
+    train_decoder,
+    train_teacher,
+    train_vocoder,
+)
 from recipes.mini.sentences import HARVARD
 from wandlib.systems.mini.system import ASSETS
 
-STAGES = ("corpus", "analysis", "aligner", "vocoder", "codec", "codes", "teacher", "export")
-SHARED = ("codec", "teacher")
+STAGES = (
+    *("corpus", "analysis", "aligner", "alignment", "vocoder", "codec", "codes"),
+    *("decoder", "tuning", "teacher", "export"),
+)
+OTHERS = ("shipped",)
+"""Stages that run only when asked for."""
+SHARED = ("aligner", "codec", "decoder", "tuning", "teacher")
 """Stages that several processes train together."""
-MINUTES = {"aligner": 7.0, "vocoder": 11.0, "codec": 40.0, "teacher": 65.0}
+MINUTES = {"aligner": 7.0, "vocoder": 11.0, "codec": 40.0, "decoder": 25.0, "tuning": 8.0, "teacher": 65.0}
 """Wall time of each training stage on two cores; shorter budgets lay the same schedule over less time."""
 
 
@@ -36,6 +52,7 @@ def stage(name: str, folder: Path, hours: float, minutes: float, target: Path) -
         analysis.build(data)
     elif name == "aligner":
         align.run(folder, data, many, seconds)
+    elif name == "alignment":
         align.align_corpus(folder, data)
     elif name == "vocoder":
         train_vocoder.run(folder, data, many, seconds)
@@ -43,6 +60,12 @@ def stage(name: str, folder: Path, hours: float, minutes: float, target: Path) -
         train_codec.run(folder, data, many, seconds)
     elif name == "codes":
         encode.run(folder, data)
+    elif name == "decoder":
+        train_decoder.run(folder, data, many, seconds)
+    elif name == "tuning":
+        train_vocoder.tune(folder, data, many, seconds)
+    elif name == "shipped":
+        shipped.run(folder)
     elif name == "teacher":
         train_teacher.run(folder, data, many, seconds)
     elif name == "export":
@@ -51,7 +74,11 @@ def stage(name: str, folder: Path, hours: float, minutes: float, target: Path) -
 
 def main(
     stages: Annotated[
-        list[str] | None, typer.Argument(help=f"Some of: {', '.join(STAGES)}. Default: all, in order.")
+        list[str] | None,
+        typer.Argument(
+            help=f"Some of: {', '.join(STAGES)}. Default: all, in order. And: shipped, which starts from the package's "
+            "weights instead of training codec, vocoder and teacher."
+        ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where data and checkpoints live.")] = Path("runs/mini"),
     target: Annotated[Path, typer.Option(help="Where the finished weights go.")] = ASSETS,
@@ -64,9 +91,9 @@ def main(
     About 2 hours and 20 minutes on two cores. Stop it at any time: the next run goes on.
     """
     chosen = stages or list(STAGES)
-    unknown = sorted(set(chosen) - set(STAGES))
+    unknown = sorted(set(chosen) - {*STAGES, *OTHERS})
     if unknown:
-        raise typer.BadParameter(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
+        raise typer.BadParameter(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES + OTHERS)}")
     torch.set_num_threads(1 if "RANK" in os.environ else max(1, os.cpu_count() or 1))
     for name in chosen:
         started = time.monotonic()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recipes.mini import analysis
-from recipes.mini.loop import train
+from recipes.mini.loop import join, train
 from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE
 from wandlib.systems.mini.layers import ConvNeXt
 from wandlib.systems.mini.text import SPACE, SYMBOLS, Phonemiser
@@ -40,10 +40,14 @@ class Recogniser(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(SYMBOLS) + 1))
 
     def forward(self, mel: Float[Tensor, "batch frames 80"]) -> Float[Tensor, "batch steps symbols"]:
-        hidden = self.enter(mel.unflatten(1, (-1, STRIDE)).flatten(2))
+        return self.leave(self.features(mel)[-1]).float().log_softmax(-1)
+
+    def features(self, mel: Float[Tensor, "batch frames 80"]) -> list[Tensor]:
+        """What each block makes of the spectra, [batch, steps, width] each."""
+        found = [self.enter(mel.unflatten(1, (-1, STRIDE)).flatten(2))]
         for block in self.blocks:
-            hidden = block(hidden)
-        return self.leave(hidden).float().log_softmax(-1)
+            found.append(block(found[-1]))
+        return found[1:]
 
 
 def phones(corpus: Path) -> list[list[int]]:
@@ -101,6 +105,7 @@ class Plan:
 
 def run(folder: Path, corpus: Path, total_steps: int = 1_500, seconds: float | None = None) -> Recogniser:
     """Train the recogniser, or go on where ``folder/aligner.pt`` stands."""
+    world, rank = join()
     torch.manual_seed(0)
     items, symbols = analysis.read(corpus), phones(corpus)
     usable = [i for i, item in enumerate(items) if item.frames // STRIDE > 2 * len(symbols[i])][200:]
@@ -109,7 +114,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 1_500, seconds: float | N
     plan = Plan([items[i].frames for i in usable], BATCH_FRAMES)
 
     def step(number: int) -> dict[str, Tensor]:
-        chosen = [usable[i] for i in plan[number]]
+        chosen = [usable[i] for i in plan[number * world + rank]]
         return {"loss": ctc(model, [items[i] for i in chosen], [symbols[i] for i in chosen])}
 
     def validate() -> dict[str, float]:
@@ -170,6 +175,13 @@ def spread(path: list[int], positions: list[int], codes: int) -> list[int]:
     return [positions[index] for index in np.searchsorted(borders, steps)]
 
 
+def load_recogniser(folder: Path) -> Recogniser:
+    """The averaged weights of ``folder/aligner.pt``."""
+    model = Recogniser()
+    model.load_state_dict(torch.load(folder / "aligner.pt", weights_only=True)["average"])
+    return model.eval()
+
+
 def align_corpus(folder: Path, corpus: Path) -> list[NDArray[np.int16]]:
     """Alignments of every utterance; kept in ``corpus/alignment.npz``. An utterance that cannot be aligned is empty."""
     path = corpus / "alignment.npz"
@@ -178,10 +190,7 @@ def align_corpus(folder: Path, corpus: Path) -> list[NDArray[np.int16]]:
         stored = np.load(path)
         if len(stored["ends"]) == len(items):
             return np.split(stored["positions"], stored["ends"][:-1])
-    model = Recogniser()
-    state = torch.load(folder / "aligner.pt", weights_only=True)
-    model.load_state_dict(state["average"], strict=True)
-    model.eval()
+    model = load_recogniser(folder)
     found = []
     for item, row in zip(tqdm(items, desc="alignment"), symbols, strict=True):
         fits = item.frames // STRIDE > len(row) + sum(a == b for a, b in pairwise(row))

@@ -21,9 +21,11 @@ REFERENCE_FRAMES = 75 * FRAMES_PER_CODE
 
 
 def load_codec(folder: Path) -> Codec:
-    """The averaged weights of ``folder/codec.pt``."""
+    """The averaged weights of ``folder/codec.pt``, with the decoder of ``folder/decoder.pt`` where there is one."""
     codec = Codec()
-    codec.load_state_dict(torch.load(folder / "codec.pt", weights_only=True)["average"])
+    for name in ("codec.pt", "decoder.pt"):
+        if name == "codec.pt" or (folder / name).exists():
+            codec.load_state_dict(torch.load(folder / name, weights_only=True)["average"])
     return codec.eval()
 
 

@@ -12,20 +12,13 @@ from recipes.mini import analysis
 from recipes.mini.corpus import SPEAKERS, Utterance
 from recipes.mini.encode import load_codec
 from recipes.mini.train_teacher import HELD_OUT_UTTERANCES, build_model
+from recipes.mini.train_vocoder import load_vocoder
 from wandlib.systems.mini.features import SAMPLE_RATE
 from wandlib.systems.mini.reference import clean_reference
 from wandlib.systems.mini.system import ASSETS, MiniSystem, save_voices
-from wandlib.systems.mini.vocoder import Vocoder
 
 CONTRAST = 1.25
 """Chosen with :mod:`recipes.mini.tune`."""
-
-
-def load_vocoder(folder: Path) -> Vocoder:
-    """The averaged weights of ``folder/vocoder.pt``."""
-    vocoder = Vocoder()
-    vocoder.load_state_dict(torch.load(folder / "vocoder.pt", weights_only=True)["average"])
-    return vocoder.eval()
 
 
 def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:

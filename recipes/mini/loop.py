@@ -118,6 +118,8 @@ def train(
     ------
     FloatingPointError
         When the loss is not finite; the last checkpoint stands.
+    ValueError
+        When the checkpoint holds shipped weights (:mod:`recipes.mini.shipped`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / f"{name}.pt", folder / f"{name}.jsonl"
@@ -126,6 +128,10 @@ def train(
     first, spent = 0, 0.0
     if path.exists():
         state = torch.load(path, weights_only=True)
+        if "optimisers" not in state:
+            raise ValueError(
+                f"{path} holds finished weights and nothing to go on training from: remove it to start anew"
+            )
         model.load_state_dict(state["model"])
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)

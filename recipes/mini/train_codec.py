@@ -12,10 +12,12 @@ from torch import nn
 from recipes.mini import analysis
 from recipes.mini.loop import join, train
 from wandlib.systems.mini.codec import PITCH_HZ, Codec
-from wandlib.systems.mini.features import FRAMES_PER_CODE
+from wandlib.systems.mini.features import FRAMES_PER_CODE, HOP
 
 CROP = 64 * FRAMES_PER_CODE
 BATCH = 32
+Crop = tuple[analysis.Analysed, int]
+"""An utterance and its first frame."""
 
 
 class Crops:
@@ -29,23 +31,43 @@ class Crops:
 
     def sample(self, seed: int, batch: int = BATCH) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(mel, pitch in Hz, reference mel) of a batch that ``seed`` determines."""
+        crops, references = self._chosen(seed, batch)
+        mel, pitch = analysis.batch_of(crops, CROP)
+        return mel, pitch, analysis.batch_of(references, CROP)[0]
+
+    def with_sound(self, seed: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same and the waveform, [batch, samples]."""
+        sound = torch.zeros(batch, CROP * HOP)
+        for row, (item, start) in zip(sound, self._chosen(seed, batch)[0], strict=True):
+            samples = torch.from_numpy(item.utterance.samples[start * HOP : (start + CROP) * HOP])
+            row[: len(samples)] = samples
+        return *self.sample(seed, batch), sound
+
+    def _chosen(self, seed: int, batch: int) -> tuple[list[Crop], list[Crop]]:
+        """Crops of some utterances, and of others by the same speakers."""
         rng = random.Random(seed)
-        chosen = rng.choices(self.items, weights=None, k=batch)
-        references = [rng.choice(self.by_speaker[item.utterance.speaker]) for item in chosen]
-        mel, pitch = analysis.batch_of([_crop(item, rng) for item in chosen], CROP)
-        reference, _ = analysis.batch_of([_crop(item, rng) for item in references], CROP)
-        return mel, pitch, reference
+        items = rng.choices(self.items, k=batch)
+        references = [rng.choice(self.by_speaker[item.utterance.speaker]) for item in items]
+        return [_crop(item, rng) for item in items], [_crop(item, rng) for item in references]
 
 
-def _crop(item: analysis.Analysed, rng: random.Random) -> tuple[analysis.Analysed, int]:
+def _crop(item: analysis.Analysed, rng: random.Random) -> Crop:
     return item, rng.randrange(0, max(1, item.frames - CROP + 1), FRAMES_PER_CODE)
 
 
 def losses(codec: Codec, mel: torch.Tensor, pitch: torch.Tensor, reference: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Reconstruction of mel (absolute and squared error), pitch where voiced, and voicing."""
+    """The losses of spectra that pass through the codec, spoken by whoever speaks in ``reference``."""
     with torch.autocast(mel.device.type, torch.bfloat16):
         speaker = codec.speaker(reference)
-        out, log_pitch, voicing = codec.reconstruct(codec.quantise(mel, speaker), speaker)
+        made = codec.reconstruct(codec.quantise(mel, speaker), speaker)
+    return reconstruction(made, mel, pitch)
+
+
+def reconstruction(
+    made: tuple[torch.Tensor, torch.Tensor, torch.Tensor], mel: torch.Tensor, pitch: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Mel (absolute and squared error), pitch where voiced, and voicing, of what :meth:`Codec.reconstruct` returns."""
+    out, log_pitch, voicing = made
     voiced = pitch > 0
     target = (pitch.clamp_min(1) / PITCH_HZ).log()
     error = out - mel

@@ -1,4 +1,8 @@
-"""Train the vocoder: recorded mel and pitch in, the recording's spectra at five resolutions as the target."""
+"""Train the vocoder: recorded mel and pitch in, the recording's spectra at five resolutions as the target.
+
+Afterwards :func:`tune` goes on with spectra that have passed the codec, so that the filters learn to sharpen what its
+decoder smooths.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ import numpy as np
 import torch
 
 from recipes.mini import analysis
-from recipes.mini.loop import train
-from wandlib.systems.mini.codec import PITCH_HZ, Acoustics
+from recipes.mini.encode import load_codec
+from recipes.mini.loop import join, train
+from recipes.mini.train_codec import Crops
+from wandlib.systems.mini.codec import PITCH_HZ, Acoustics, Codec
 from wandlib.systems.mini.features import HOP
 from wandlib.systems.mini.vocoder import Vocoder
 
@@ -77,4 +83,46 @@ def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | N
         return {"loss": sum(float(spectral_loss(vocoder(a), w)) for a, w in held_out) / len(held_out)}
 
     train("vocoder", folder, vocoder, [optimiser], step, total_steps, validate, hold=0.3, seconds=seconds)
+    return vocoder.eval()
+
+
+def load_vocoder(folder: Path) -> Vocoder:
+    """The averaged weights of ``folder/tuned_vocoder.pt``, or of ``folder/vocoder.pt`` where it was not tuned."""
+    tuned = folder / "tuned_vocoder.pt"
+    vocoder = Vocoder()
+    path = tuned if tuned.exists() else folder / "vocoder.pt"
+    vocoder.load_state_dict(torch.load(path, weights_only=True)["average"])
+    return vocoder.eval()
+
+
+@torch.no_grad()
+def decoded(codec: Codec, crops: Crops, seed: int, batch: int) -> tuple[Acoustics, torch.Tensor]:
+    """(acoustics, waveform): the first half of the spectra has passed the codec, the second half is as recorded."""
+    mel, pitch, reference, waveform = crops.with_sound(seed, batch)
+    half = batch // 2
+    speaker = codec.speaker(reference[:half])
+    spectra, _, _ = codec.reconstruct(codec.quantise(mel[:half], speaker), speaker)
+    return acoustics_of(torch.cat((spectra, mel[half:])), pitch), waveform
+
+
+def tune(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | None = None) -> Vocoder:
+    """Train the vocoder on, on spectra that have passed the codec; the pitch stays the recorded one."""
+    world, rank = join()
+    torch.manual_seed(0)
+    items = analysis.read(corpus)
+    validation, training = Crops(items[:200]), Crops(items[200:])
+    codec, vocoder = load_codec(folder), load_vocoder(folder).train()
+    optimiser = torch.optim.AdamW(vocoder.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def step(number: int) -> dict[str, torch.Tensor]:
+        acoustics, waveform = decoded(codec, training, number * world + rank, BATCH // 2)
+        generator = torch.Generator().manual_seed(number)
+        return {"loss": spectral_loss(vocoder(acoustics, torch.randn(waveform.shape, generator=generator)), waveform)}
+
+    held_out = [decoded(codec, validation, 10_000_000 + i, BATCH // 2) for i in range(4)]
+
+    def validate() -> dict[str, float]:
+        return {"loss": sum(float(spectral_loss(vocoder(a), w)) for a, w in held_out) / len(held_out)}
+
+    train("tuned_vocoder", folder, vocoder, [optimiser], step, total_steps, validate, every=100, seconds=seconds)
     return vocoder.eval()

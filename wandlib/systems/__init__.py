@@ -9,7 +9,7 @@ from wandlib.systems.base import InputError, Speech, SpeechSystem, Step, Trace
 __all__ = ["InputError", "Speech", "SpeechSystem", "Step", "Trace", "load_system"]
 
 
-def load_system(name: str = "mini", folder: str | Path | None = None) -> SpeechSystem:
+def load_system(name: str = "mini", folder: str | Path | None = None, *, student: bool = True) -> SpeechSystem:
     """A ready text-to-speech system.
 
     Parameters
@@ -18,6 +18,8 @@ def load_system(name: str = "mini", folder: str | Path | None = None) -> SpeechS
         "mini": the embedded voice, shipped with the package.
     folder
         Weights in the same layout as the shipped ones; None: the shipped ones.
+    student
+        Speak with the weights trained for the window where attention="window"; False: with the teacher's own.
 
     Raises
     ------
@@ -29,5 +31,5 @@ def load_system(name: str = "mini", folder: str | Path | None = None) -> SpeechS
     if name == "mini":
         from wandlib.systems.mini import MiniSystem
 
-        return MiniSystem.load(folder)
+        return MiniSystem.load(folder, student=student)
     raise InputError(f"no system named {name!r}: there is 'mini'")

@@ -83,11 +83,17 @@ class MiniSystem(SpeechSystem):
         self._phonemise = Phonemiser()
         # Two modules, so that both can run at once; without a student the second shares the teacher's memory.
         windowed = student if student is not None else _share(teacher)
-        self._models = {"full": teacher.eval(), "window": convert(windowed.eval(), window=window)}
+        self.models = {"full": teacher.eval(), "window": convert(windowed.eval(), window=window)}
+        """The language model behind each attention: stock transformers models, the second one converted."""
 
     @classmethod
-    def load(cls, folder: str | Path | None = None) -> MiniSystem:
+    def load(cls, folder: str | Path | None = None, *, student: bool = True) -> MiniSystem:
         """Read ``codec/``, ``teacher/`` and, where there is one, ``student/`` under ``folder`` (None: as shipped).
+
+        Parameters
+        ----------
+        student
+            False: leave the student out, and put the teacher's own weights under the student's window.
 
         Raises
         ------
@@ -117,11 +123,11 @@ class MiniSystem(SpeechSystem):
             name: Voice(stored[f"{name}.codes"].tolist(), stored[f"{name}.vector"].float())
             for name in config["speakers"]
         }
-        student, window = None, 32
+        trained, window = None, 32
         if (root / "student" / "config.json").is_file():
-            student = _load_language_model(root / "student")
             window = json.loads((root / "student" / "config.json").read_text(encoding="utf-8"))["wand"]["window"]
-        return cls(codec, vocoder, _load_language_model(root / "teacher"), voices, student, window)
+            trained = _load_language_model(root / "student") if student else None
+        return cls(codec, vocoder, _load_language_model(root / "teacher"), voices, trained, window)
 
     @property
     def speakers(self) -> list[str]:
@@ -130,7 +136,7 @@ class MiniSystem(SpeechSystem):
     @property
     def language_model(self) -> Qwen2ForCausalLM:
         """The teacher: a stock transformers model with full attention."""
-        return self._models["full"]
+        return self.models["full"]
 
     @torch.inference_mode()
     def voice(self, reference: str | Path | None = None) -> Voice:
@@ -220,7 +226,7 @@ class MiniSystem(SpeechSystem):
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """(codes, sound) of one part of the text after another."""
         sampler = _Sampler(seed, TEMPERATURE if temperature is None else temperature, TOP_K if top_k is None else top_k)
-        parts = self._parts(text)
+        parts = self.parts(text)
         voice = self.voice(reference)
         for symbols in parts:
             codes = np.array(list(self._generate(symbols, voice, trace, sampler, on_step)), dtype=np.int64)
@@ -228,9 +234,16 @@ class MiniSystem(SpeechSystem):
 
     def count_symbols(self, text: str) -> list[int]:
         """Phones, spaces and marks in each part of ``text``: speech has about two codes for each."""
-        return [len(part) for part in self._parts(text)]
+        return [len(part) for part in self.parts(text)]
 
-    def _parts(self, text: str) -> list[list[int]]:
+    def parts(self, text: str) -> list[list[int]]:
+        """Symbol numbers of ``text``, in the parts that it is spoken in, one prompt each.
+
+        Raises
+        ------
+        InputError
+            For a text without anything to pronounce, or of more than ``MAXIMUM_SYMBOLS``.
+        """
         symbols = self._phonemise(text)
         if len(symbols) > MAXIMUM_SYMBOLS:
             raise InputError(
@@ -239,7 +252,7 @@ class MiniSystem(SpeechSystem):
         return [[SYMBOLS.index(symbol) for symbol in part] for part in split(symbols, CHUNK_SYMBOLS)]
 
     def _new_trace(self, attention: Attention, window: int | None) -> Trace:
-        if attention not in self._models:
+        if attention not in self.models:
             raise InputError(f"attention is 'full' or 'window', not {attention!r}")
         if window is not None and window < 1:
             raise InputError(f"a window holds at least 1 key (the query's own), not {window}")
@@ -250,7 +263,7 @@ class MiniSystem(SpeechSystem):
         self, symbols: list[int], voice: Voice, trace: Trace, sampler: _Sampler, on_step: Callable[[Step], None] | None
     ) -> Iterator[int]:
         """Codes of one part, as they come; the trace grows with them."""
-        model = self._models[trace.attention]
+        model = self.models[trace.attention]
         # Speech has two codes a symbol; five are more than any voice needs, and an end for a model that finds none.
         limit = 25 + 5 * len(symbols)
         cache: Any = DynamicCache(config=model.config)

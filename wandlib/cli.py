@@ -1,23 +1,24 @@
-"""The command line: ``wandlib say`` and ``wandlib compare``."""
+"""The command line: ``wandlib say``, ``compare``, ``profile`` and ``evaluate``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from wandlib.commands.evaluate import evaluate
+from wandlib.commands.profile import profile
+from wandlib.commands.shared import console, explained
 from wandlib.systems import InputError, Speech, SpeechSystem, Step, load_system
 from wandlib.systems.base import sound_file
 
 app = typer.Typer(no_args_is_help=True, help="Text-to-speech that costs the same per step however long it speaks.")
-console = Console(stderr=True)
+app.command()(profile)
+app.command()(evaluate)
 
 Text = Annotated[str, typer.Argument(help="What to say.")]
 Speaker = Annotated[str | None, typer.Option("--speaker", "-s", help="A built-in speaker; default: the first.")]
@@ -28,16 +29,6 @@ Temperature = Annotated[
     float | None, typer.Option(help="Of the sampling; 0, the default of the embedded voice, is greedy.")
 ]
 TopK = Annotated[int | None, typer.Option(help="Sample among this many best codes.")]
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Errors that a user can mend become one line, not a traceback."""
-    try:
-        yield
-    except (InputError, OSError, ImportError) as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
-        raise typer.Exit(1) from error
 
 
 def chosen_voice(speaker: str | None, reference: Path | None, system: SpeechSystem) -> str | Path | None:

@@ -1,80 +1,35 @@
-"""Is it understood, and whose voice is it: word and character error rates, and speaker similarity, offline.
+"""How many words and letters were wrong, and how sure that is: error rates, and bootstrap intervals of any mean.
 
-Recognisers map a waveform to text, speaker encoders map it to a unit vector; any callable of that shape can stand in.
+Who listens is in :mod:`wandlib.recognisers`, who knows voices in :mod:`wandlib.speakers`; the whole measurement of a
+system is :func:`wandlib.evaluation.evaluate`.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import soxr
-from numpy.typing import NDArray
 
+from wandlib.recognisers import PocketSphinx, Recogniser
+from wandlib.speakers import Resemblyzer, SpeakerEncoder, similarity
 
-class Recogniser(Protocol):
-    """Speech to text."""
-
-    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
-        """The words in a mono waveform, shape [samples], full scale 1."""
-
-
-class SpeakerEncoder(Protocol):
-    """Speech to a vector that says who speaks."""
-
-    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-        """A unit vector, shape [dims], of a mono waveform, shape [samples]."""
-
-
-class PocketSphinx:
-    """CMU PocketSphinx with its built-in US English model: offline, small, and far worse than a modern recogniser.
-
-    Use it to compare systems with each other on the same sentences, not as an absolute measure.
-    """
-
-    RATE = 16_000
-
-    def __init__(self) -> None:
-        from pocketsphinx import Decoder
-
-        self._decoder = Decoder(loglevel="FATAL")
-
-    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
-        sound = soxr.resample(waveform, sample_rate, self.RATE) if sample_rate != self.RATE else waveform
-        peak = float(np.abs(sound).max(initial=0.0))
-        if not np.isfinite(peak):
-            raise ValueError("the waveform holds NaN or infinite samples")
-        # A fixed level, and silence around it, without which first and last words get lost.
-        pcm = np.pad(sound * (0.7 / max(peak, 1e-6)) * 32767, 3200).astype(np.int16)
-        self._decoder.start_utt()
-        self._decoder.process_raw(pcm.tobytes(), full_utt=True)
-        self._decoder.end_utt()
-        hypothesis = self._decoder.hyp()
-        return hypothesis.hypstr if hypothesis is not None else ""
-
-
-class Resemblyzer:
-    """The GE2E speaker encoder (Wan et al., arXiv 1710.10467) as packaged in resemblyzer, weights included."""
-
-    RATE = 16_000
-
-    def __init__(self) -> None:
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # its use of SciPy's old namespaces
-            warnings.simplefilter("ignore", UserWarning)  # webrtcvad's use of pkg_resources
-            from resemblyzer import VoiceEncoder
-
-        self._encoder = VoiceEncoder("cpu", verbose=False)
-
-    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-        sound = soxr.resample(waveform, sample_rate, self.RATE) if sample_rate != self.RATE else waveform
-        level = float(np.sqrt((sound**2).mean()))
-        return self._encoder.embed_utterance(sound * (0.03 / max(level, 1e-6)))
+__all__ = [
+    "ErrorCounts",
+    "ErrorRates",
+    "Interval",
+    "PocketSphinx",
+    "Recogniser",
+    "Resemblyzer",
+    "SpeakerEncoder",
+    "bootstrap",
+    "count_errors",
+    "error_rates",
+    "normalise",
+    "similarity",
+]
 
 
 @dataclass(frozen=True)
@@ -85,29 +40,136 @@ class ErrorRates:
     cer: float
 
 
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Errors in one sentence (substitutions, deletions and insertions), and how much there was to get wrong."""
+
+    word_errors: int
+    words: int
+    character_errors: int
+    characters: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and where it may lie: ``low`` to ``high``; both NaN where one group says nothing of others."""
+
+    value: float
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        bounds = "" if math.isnan(self.low) else f" ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:.3f}{bounds}"
+
+
 def normalise(text: str) -> str:
     """Lower-case letters and apostrophes, single spaces."""
     return " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
 
 
-def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRates:
-    """Word and character error rates after :func:`normalise`.
+def count_errors(reference: str, hypothesis: str, normalise: Callable[[str], str] = normalise) -> ErrorCounts:
+    """Errors of one hypothesis, words and characters, both sides normalised.
+
+    Parameters
+    ----------
+    reference, hypothesis
+        What should have been said, and what was heard.
+    normalise
+        What is the same: the default knows English letters; a recogniser that writes digits, or another language,
+        needs one of its own, such as :meth:`wandlib.recognisers.Whisper.normalise`.
 
     Raises
     ------
     ValueError
-        When the two differ in number, or a reference has no words.
+        When the reference has no words.
     """
     import jiwer
 
+    truth, heard = normalise(reference), normalise(hypothesis)
+    if not truth:
+        raise ValueError(f"reference {reference!r} has no words")
+    words, characters = jiwer.process_words(truth, heard), jiwer.process_characters(truth, heard)
+    return ErrorCounts(
+        word_errors=words.substitutions + words.deletions + words.insertions,
+        words=words.hits + words.substitutions + words.deletions,
+        character_errors=characters.substitutions + characters.deletions + characters.insertions,
+        characters=characters.hits + characters.substitutions + characters.deletions,
+    )
+
+
+def error_rates(
+    references: Sequence[str], hypotheses: Sequence[str], normalise: Callable[[str], str] = normalise
+) -> ErrorRates:
+    """Word and character error rates of all sentences together, see :func:`count_errors`.
+
+    Raises
+    ------
+    ValueError
+        When the two differ in number, there are none, or a reference has no words.
+    """
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
-    truth, heard = [normalise(text) for text in references], [normalise(text) for text in hypotheses]
-    if not all(truth):
-        raise ValueError(f"reference {truth.index('')} has no words")
-    return ErrorRates(float(jiwer.wer(truth, heard)), float(jiwer.cer(truth, heard)))
+    if not references:
+        raise ValueError("no sentences: there is no error rate of nothing")
+    counts = [count_errors(truth, heard, normalise) for truth, heard in zip(references, hypotheses, strict=True)]
+    return ErrorRates(
+        wer=sum(count.word_errors for count in counts) / sum(count.words for count in counts),
+        cer=sum(count.character_errors for count in counts) / sum(count.characters for count in counts),
+    )
 
 
-def similarity(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
-    """Cosine of the angle between two speaker vectors."""
-    return float(np.dot(one, two) / max(float(np.linalg.norm(one) * np.linalg.norm(two)), 1e-9))
+def bootstrap(
+    values: Sequence[float],
+    weights: Sequence[float] | None = None,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """``sum(values) / sum(weights)`` and its percentile bootstrap interval (Efron, 1979).
+
+    Errors over words are a word error rate, scores over ones a mean. The difference of two systems on the same
+    utterances is a bootstrap of the differences of their values: what both find hard cancels.
+
+    Parameters
+    ----------
+    values, weights
+        One of each per utterance; weights None: all 1.
+    groups
+        What is drawn with replacement, utterances of one group together; None: single utterances. Pass the sentence
+        where a sentence is spoken by several speakers or seeds: if it is hard for a recogniser it is hard every time,
+        and as many utterances of few sentences say less about other sentences than they seem to.
+    level
+        Share of the draws inside the interval.
+    draws, seed
+        Of the resampling; the same seed gives the same interval.
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to draw from, or the three differ in number.
+    """
+    count = len(values)
+    weights = [1.0] * count if weights is None else weights
+    groups = range(count) if groups is None else groups
+    if not count or not len(weights) == len(groups) == count:
+        raise ValueError(
+            f"need as many values as weights and groups, and at least one: {count}, {len(weights)}, {len(groups)}"
+        )
+    numbers: dict[Hashable, int] = {}
+    members = [numbers.setdefault(group, len(numbers)) for group in groups]
+    sums = np.zeros((len(numbers), 2))
+    np.add.at(sums, members, np.column_stack([values, weights]))
+    value = float(sums[:, 0].sum() / sums[:, 1].sum())
+    if len(numbers) == 1:
+        return Interval(value, float("nan"), float("nan"))
+    times = np.random.default_rng(seed).multinomial(len(numbers), [1 / len(numbers)] * len(numbers), size=draws)
+    drawn = times @ sums
+    tail = 50 * (1 - level)
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [tail, 100 - tail])
+    return Interval(value, float(low), float(high))

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types notebooks lab mini evaluate figures clean
+.PHONY: help demo test lint types notebooks lab mini evaluate ablation bench figures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,13 @@ mini: $(VENV)/.installed-all ## train the embedded voice from nothing: hours, re
 
 evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage
 	$(BIN)/python -m recipes.mini.evaluate
+
+ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, about an hour, resumable
+	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini corpus analysis shipped codes
+	$(BIN)/python -m recipes.mini.ablation
+
+bench: $(VENV)/.installed-all ## speed against the rivals and the floor: benchmarks/README.md, about 10 minutes
+	$(BIN)/python -m benchmarks --write
 
 figures: $(VENV)/.installed-all ## draw the figures of docs/ again
 	$(BIN)/python docs/figures.py

@@ -1,0 +1,1 @@
+"""What a decoding step costs with and without the window, side by side: ``python -m benchmarks``."""

@@ -1,0 +1,120 @@
+"""What was measured: rows with their targets, as JSON, and as the tables of ``README.md``."""
+
+from __future__ import annotations
+
+import json
+import operator
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.sweep import FLOOR, Sweep
+
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+RESULTS = HERE / "results"
+COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number, and what it should be."""
+
+    where: str
+    what: str
+    value: float
+    target: str = ""
+    """Like ">= 1.5"; empty: none."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is met; empty where there is none."""
+        if not self.target:
+            return ""
+        sign, bound = self.target.split()
+        return "met" if COMPARE[sign](self.value, float(bound)) else "**missed**"
+
+
+@dataclass
+class Part:
+    """What a benchmark measured."""
+
+    rows: list[Row] = field(default_factory=list)
+    sweeps: list[Sweep] = field(default_factory=list)
+
+
+def machine(device: str) -> str:
+    """Name of what does the work: the GPU, or the processor and its cores."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    name, information = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if information.exists():
+        models = re.findall(r"^model name\s*:\s*(.+)$", information.read_text(encoding="utf-8"), re.MULTILINE)
+        name = models[0].strip() if models else name
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def file_name(machine: str) -> str:
+    """The machine's name as that of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as a markdown table; numbers with three decimals."""
+    columns = list(rows[0])
+    cells = [
+        [f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in columns] for row in rows
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *cells])
+
+
+def sweep_table(sweep: dict[str, Any]) -> str:
+    """Milliseconds of a step by rival and place."""
+    rows: list[dict[str, Any]] = [
+        {"ms a step after": name}
+        | {f"{place:g} s": f"{ms:.2f}" for place, ms in zip(sweep["seconds"], row, strict=True)}
+        for name, row in sweep["ms"].items()
+    ]
+    rows.append({"ms a step after": FLOOR} | {f"{place:g} s": f"{sweep[FLOOR]:.2f}" for place in sweep["seconds"]})
+    return f"{sweep['title']}:\n\n{table(rows)}"
+
+
+def report(result: dict[str, Any]) -> str:
+    """One machine's result as markdown."""
+    rows = [Row(**row) for row in result["rows"]]
+    head = (
+        f"### {result['machine']}\n\ntorch {result['torch']}, transformers {result['transformers']}, {result['date']}, "
+    )
+    targets = [
+        {"where": row.where, "what": row.what, "measured": row.value, "target": row.target, "": row.verdict}
+        for row in rows
+    ]
+    parts = [f"{head}{result['minutes']:.0f} minutes.", table(targets), *map(sweep_table, result["sweeps"])]
+    if "figure" in result:
+        parts.insert(1, f"![Milliseconds of a step over seconds of speech, batch 16.](results/{result['figure']})")
+    return "\n\n".join(parts)
+
+
+def stored_reports() -> str:
+    """The reports of every machine with a result, as they stand in the README."""
+    files = sorted(RESULTS.glob("*.json"))
+    reports = [report(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return "\n\n".join(reports) or "Nothing yet."
+
+
+def put(text: str, block: str) -> str:
+    """``text`` with what stands between its two measurement marks replaced."""
+    pattern = re.compile(r"(<!-- measured -->\n).*?(\n<!-- end of measured -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError("no <!-- measured --> ... <!-- end of measured --> in the text")
+    return pattern.sub(lambda match: match.group(1) + block + match.group(2), text)

@@ -1,0 +1,281 @@
+"""The benchmarks of a CPU, by name. What each ratio is held against stands beside it as its target."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+from benchmarks.caches import RIVALS, SINK, STATIC, STOCK, WINDOW, fill
+from benchmarks.floor import Floor
+from benchmarks.report import Part, Row
+from benchmarks.shapes import Shape, cosyvoice2, indextts, mini
+from benchmarks.sweep import FLOOR, Sweep, sweep
+from benchmarks.timing import Generate, Loop, Runner, Steps, in_turn, now, ratio
+from wandlib import WandCache
+from wandlib.accounting import head_shape
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CPU_COMPILED: dict[str, dict[str, Any]] = {"compiled": {"options": {"cpp_wrapper": True}}}
+"""How to compile, by name. The C++ wrapper saves a CPU the launch of each kernel from Python."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where to run, and how long."""
+
+    device: str = "cpu"
+    quick: bool = False
+
+    def rounds(self, full: int) -> int:
+        """Visits to each rival."""
+        return 1 if self.quick else full
+
+
+def speed(measured: Sweep, rival: str, seconds: float, target: str = "") -> Row:
+    """How many times faster the window decodes so many seconds of speech than ``rival`` does."""
+    value = ratio(measured.total(rival, seconds), measured.total(WINDOW, seconds))
+    return Row(measured.title, f"{seconds:g} s: speed over {rival}", value, target)
+
+
+def batch_one(settings: Settings) -> Part:
+    """CosyVoice 2's shape at batch 1, in 32 and 16 bit, against every rival."""
+    part, shape = Part(), cosyvoice2(settings.quick)
+    for name, dtype in DTYPES.items():
+        title = f"{shape.name}, {name}, batch 1"
+        measured = sweep(
+            title,
+            shape,
+            dtype,
+            device=settings.device,
+            rivals=(STOCK, STATIC, SINK, WINDOW),
+            seconds=(0, 4, 10, 60, 120),
+            rounds=settings.rounds(5),
+            steps=3,
+        )
+        part.sweeps.append(measured)
+        part.rows += [speed(measured, STOCK, 10, ">= 1.0"), speed(measured, STOCK, 60, "> 1.0")]
+        part.rows += [speed(measured, rival, seconds) for rival in (STATIC, SINK) for seconds in (10, 60)]
+        for rival, target in ((STOCK, ""), (WINDOW, "<= 1.03")):
+            grown = ratio(measured.at(rival, 120), measured.at(rival, 4))
+            part.rows.append(Row(title, f"{rival}: step at 120 s / step at 4 s", grown, target))
+    return part
+
+
+def batch_sixteen(settings: Settings) -> Part:
+    """CosyVoice 2's shape, sixteen utterances at once."""
+    shape = cosyvoice2(settings.quick)
+    measured = sweep(
+        f"{shape.name}, fp32, batch 16",
+        shape,
+        torch.float32,
+        device=settings.device,
+        rivals=(STOCK, WINDOW),
+        seconds=(0, 10, 60, 120, 180),
+        rounds=settings.rounds(3),
+        steps=3,
+        batch=16,
+    )
+    targets = ((10, ""), (60, ">= 1.5"), (180, ">= 3.0"))
+    return Part([speed(measured, STOCK, seconds, target) for seconds, target in targets], [measured])
+
+
+def beams(settings: Settings) -> Part:
+    """IndexTTS 1.5's shape, three beams, as upstream decodes."""
+    shape = indextts(settings.quick)
+    measured = sweep(
+        f"{shape.name}, fp32, 3 beams",
+        shape,
+        torch.float32,
+        device=settings.device,
+        rivals=(STOCK, WINDOW),
+        seconds=(0, 10, 25),
+        rounds=settings.rounds(4),
+        steps=3,
+        beams=3,
+    )
+    return Part([speed(measured, STOCK, seconds) for seconds in (10, 25)], [measured])
+
+
+def growth(settings: Settings) -> Part:
+    """The embedded voice's shape: 3,000 steps run whole, and the same decodes measured at places."""
+    shape = mini(settings.quick)
+    stock, converted = shape.build(torch.float32, settings.device)
+    title, seconds = f"{shape.name}, fp32, batch 1", 120
+    steps = shape.steps(seconds)
+    decodes: dict[str, list[list[float]]] = {STOCK: [], WINDOW: []}
+    for _ in range(settings.rounds(3)):
+        for name, runs in decodes.items():
+            model = converted if RIVALS[name].windowed else stock
+            runs.append(Generate(model, RIVALS[name].cache(shape, 0), prompt=shape.prompt, batch=1)(steps))
+    measured = sweep(
+        title,
+        shape,
+        torch.float32,
+        device=settings.device,
+        rivals=(STOCK, STATIC, SINK, WINDOW),
+        seconds=(0, 10, 30, 60, 90, 120),
+        rounds=settings.rounds(12),
+        steps=4,
+    )
+    part = Part([speed(measured, STOCK, 10, ">= 1.0"), speed(measured, STOCK, 60, "> 1.0")], [measured])
+    part.rows += [speed(measured, rival, 60) for rival in (STATIC, SINK)]
+    for name, target in ((STOCK, ""), (WINDOW, "<= 1.03")):
+        runs = decodes[name]
+        grown = statistics.median(statistics.median(ms[-100:]) / statistics.median(ms[49:150]) for ms in runs)
+        part.rows.append(Row(title, f"{name}: last 100 of {steps} steps / steps 50 to 150", grown, target))
+    for name, runs in decodes.items():
+        whole = statistics.median(sum(ms) for ms in runs)
+        apart = abs(statistics.median(measured.total(name, seconds)) / whole - 1)
+        part.rows.append(Row(title, f"{name}: measured at places, off a whole decode by", apart, "< 0.1"))
+    return part
+
+
+def floor(settings: Settings) -> Part:
+    """How far a step is from its bare kernels, at both shapes."""
+    quick = {"compiled": {"backend": "eager"}}
+    large, small = cosyvoice2(settings.quick), mini(settings.quick)
+    compiled = quick if settings.quick else CPU_COMPILED
+    rows = against_floor(settings, large, torch.float32, {"eager": "<= 1.3"}, {}, rounds=8, steps=3)
+    rows += against_floor(
+        settings, small, torch.float32, {"eager": "<= 3.0", "compiled": "<= 1.5"}, compiled, rounds=40, steps=10
+    )
+    return Part(rows)
+
+
+def against_floor(
+    settings: Settings,
+    shape: Shape,
+    dtype: torch.dtype,
+    targets: Mapping[str, str],
+    compiled: Mapping[str, dict[str, Any]],
+    *,
+    rounds: int,
+    steps: int,
+) -> list[Row]:
+    """A step of the window in a bare decode loop, over the floor; the ring is full.
+
+    Parameters
+    ----------
+    targets
+        By name: "eager", and those of ``compiled``.
+    compiled
+        Options of `torch.compile`, by name; these run over a static cache.
+    """
+    taken = step_times(settings, shape, dtype, compiled, batch=1, rounds=rounds, steps=steps)
+    bits = next(name for name, known in DTYPES.items() if known == dtype)
+    where = f"{shape.name}, {bits}, batch 1"
+    return [
+        Row(where, f"{name} step / floor", ratio(taken[name], taken[FLOOR]), target) for name, target in targets.items()
+    ]
+
+
+def step_times(
+    settings: Settings,
+    shape: Shape,
+    dtype: torch.dtype,
+    compiled: Mapping[str, dict[str, Any]],
+    *,
+    batch: int,
+    rounds: int,
+    steps: int,
+    full: Sequence[float] = (),
+) -> dict[str, list[float]]:
+    """Milliseconds of the floor, of a step in a bare decode loop, and of it compiled; by round.
+
+    Parameters
+    ----------
+    compiled
+        Options of `torch.compile`, by name.
+    full
+        Seconds of speech for which the stock model, compiled with the last of these options, decodes with a StaticCache
+        as well.
+    """
+    device = settings.device
+    stock, converted = shape.build(dtype, device)
+    token = torch.ones(batch, 1, dtype=torch.long, device=device)
+
+    def loop(model: Any, prefill: Any, cache: Cache) -> Runner:
+        with torch.no_grad():
+            prefill(input_ids=token.expand(-1, shape.prompt), past_key_values=cache, use_cache=True)
+        decode = Steps(Loop(model, cache, token), device)
+        decode(shape.window)  # fills the ring, and compiles
+        return decode
+
+    torch._dynamo.reset()
+    rounds = settings.rounds(rounds)
+    floor = Floor(stock, batch=batch, slots=shape.prompt + shape.window)
+    runners: dict[str, Runner] = {FLOOR: Steps(floor, device)}
+    runners["eager"] = loop(converted, converted, WandCache(shape.config, shape.window))
+    for name, options in compiled.items():
+        model = torch.compile(converted, dynamic=False, **options)
+        runners[name] = loop(model, converted, WandCache(shape.config, shape.window, static=True))
+    for seconds in full:
+        model = torch.compile(stock, dynamic=False, **options)
+        taken = shape.window + 1 + (rounds + 1) * (steps + 1)
+        cache = RIVALS[STATIC].cache(shape, shape.prompt + max(shape.steps(seconds), taken))
+        runners[f"{STATIC} for {seconds:g} s, {name}"] = loop(model, stock, cache)
+    return in_turn(runners, rounds=rounds, steps=steps)
+
+
+class FixedLayer(DynamicLayer):
+    """As many entries as the window has, handed out without storing anything: a cache that costs nothing."""
+
+    keys: Any
+    values: Any
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values = keys, values
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Return what was there from the start."""
+        return self.keys, self.values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """How many keys attention will read, and offset 0."""
+        return self.keys.shape[2], 0
+
+
+def fixed_cache(shape: Shape, device: str) -> Cache:
+    """A cache whose steps neither store nor plan."""
+    _, heads, dimension = head_shape(shape.config)
+    size = (2, 1, heads, shape.prompt + shape.window, dimension)
+    return Cache(layers=[FixedLayer(*torch.randn(size, device=device)) for _ in range(shape.config.num_hidden_layers)])
+
+
+@torch.no_grad()
+def overhead(settings: Settings) -> Part:
+    """What hook and cache add to a step of the embedded voice's shape: step by step in turn with one without either."""
+    shape, device = mini(settings.quick), settings.device
+    stock, converted = shape.build(torch.float32, device)
+    token = torch.ones(1, 1, dtype=torch.long, device=device)
+    cache = fill(
+        WandCache(shape.config, shape.window), shape, 2 * shape.window, batch=1, dtype=torch.float32, device=device
+    )
+    steps = {"without": Loop(stock, fixed_cache(shape, device), token), "with": Loop(converted, cache, token)}
+    ms: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(60 if settings.quick else 3000):
+        for name, step in steps.items():
+            start = now(device)
+            step()
+            ms[name].append(1e3 * (now(device) - start))
+    added = statistics.median(ms["with"]) / statistics.median(ms["without"]) - 1
+    return Part([Row(f"{shape.name}, fp32, batch 1", "hook and cache: share added to a step", added, "< 0.03")])
+
+
+BENCHMARKS: dict[str, Callable[[Settings], Part]] = {
+    "batch1": batch_one,
+    "batch16": batch_sixteen,
+    "beams": beams,
+    "growth": growth,
+    "floor": floor,
+    "overhead": overhead,
+}

@@ -5,12 +5,17 @@ import wandlib
 
 def test_public_names() -> None:
     assert wandlib.__all__ == [
+        "DistillationLoss",
         "InputError",
         "Speech",
         "SpeechSystem",
         "Step",
         "Trace",
         "WandCache",
+        "WandCollator",
+        "WandTrainer",
+        "WandTrainingArguments",
+        "WindowCurriculum",
         "attention_flops",
         "attention_mass",
         "cache_bytes",
@@ -21,6 +26,7 @@ def test_public_names() -> None:
         "profile",
         "restore",
         "set_window",
+        "skew_kl",
         "suggest_window",
     ]
     assert [name for name in wandlib.__all__ if not callable(getattr(wandlib, name))] == []

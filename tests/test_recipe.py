@@ -283,11 +283,12 @@ def test_codec_and_vocoder_learn(shards: Path, tmp_path: Path, monkeypatch: pyte
     codec = train_codec.Codec(
         width=32, encoder_layers=1, decoder_layers=1, fine_width=16, fine_layers=1, speaker_dims=8
     )
+    recogniser = align.Recogniser(width=16, layers=1).requires_grad_(False)
     optimiser = torch.optim.AdamW(codec.parameters(), lr=3e-3)
     crops = train_codec.Crops(items)
     history = []
     for number in range(30):
-        losses = train_codec.losses(codec, *crops.sample(number, batch=4))
+        losses = train_codec.losses(codec, recogniser, *crops.sample(number, batch=4))
         losses["loss"].backward()
         if number == 1:
             assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in codec.parameters())
@@ -436,9 +437,9 @@ def test_a_short_utterance_breaks_no_instrument() -> None:
 def test_summary_of_planted_rows() -> None:
     one, two = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
     rows = [
-        evaluate.Measured(stage, name, "some words here", heard, voiced, vector)
-        for name, vector in (("a", one), ("b", two))
-        for stage, heard, voiced in (("source", "some words here", 0.8), ("teacher", "some words", 0.6))
+        evaluate.Measured(stage, name, f"{first} words here", heard, voiced, vector)
+        for name, vector, first in (("a", one, "some"), ("b", two, "more"))
+        for stage, heard, voiced in (("source", f"{first} words here", 0.8), ("teacher", f"{first} words", 0.6))
     ]
     by_stage, by_speaker = evaluate.summarise(rows, {"a": one, "b": two})
     assert [row["WER"] for row in by_stage] == [0, pytest.approx(1 / 3)]

@@ -1,11 +1,11 @@
-"""What the recipe does after the codes are fixed: the decoder trained on, the vocoder tuned, shipped weights reused."""
+"""Parts of the recipe: the phonetic loss, the vocoder tuned on decoded spectra, shipped weights as a start."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from recipes.mini import align, analysis, encode, shipped, train_codec, train_decoder, train_vocoder
+from recipes.mini import align, analysis, encode, shipped, train_codec, train_vocoder
 from recipes.mini.loop import save, train
 from wandlib.systems.mini.codec import Codec
 from wandlib.systems.mini.features import HOP
@@ -27,24 +27,8 @@ def folder(tmp_path: Path) -> Path:
 def test_equal_spectra_sound_alike() -> None:
     torch.manual_seed(0)
     recogniser, mel = align.Recogniser(), torch.randn(2, 8, 80)
-    assert train_decoder.phonetic_distance(recogniser, mel, mel) == 0
-    assert train_decoder.phonetic_distance(recogniser, mel + 0.5, mel) > 0.01
-
-
-def test_the_decoder_learns_and_the_codes_stay(shards: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_codec, "BATCH", 2)
-    monkeypatch.setattr(train_codec, "CROP", 32)
-    monkeypatch.setattr(train_decoder.Crops.sample, "__defaults__", (2,))
-    before = encode.load_codec(folder)
-    items = analysis.read(shards)
-    monkeypatch.setattr(analysis, "read", lambda _: items * 20)  # two hundred are held out
-    train_decoder.run(folder, shards, total_steps=2)
-    after = encode.load_codec(folder)
-    learnt = {id(value) for value in train_decoder.decoder_parameters(after)}
-    for (name, one), two in zip(before.named_parameters(), after.parameters(), strict=True):
-        assert torch.equal(one, two) == (id(two) not in learnt), name
-    mel, _ = analysis.batch_of([(items[3], 0)], 32)
-    assert torch.equal(before.encode(mel, before.speaker(mel)), after.encode(mel, after.speaker(mel)))
+    assert train_codec.phonetic_distance(recogniser, mel, mel) == 0
+    assert train_codec.phonetic_distance(recogniser, mel + 0.5, mel) > 0.01
 
 
 def test_half_of_a_tuning_batch_has_passed_the_codec(shards: Path, folder: Path) -> None:
@@ -77,5 +61,18 @@ def test_shipped_weights_are_a_start(tmp_path: Path) -> None:
     stamp = (tmp_path / "codec.pt").stat().st_mtime_ns
     shipped.run(tmp_path)
     assert (tmp_path / "codec.pt").stat().st_mtime_ns == stamp
-    with pytest.raises(ValueError, match="finished weights"):
-        train("vocoder", tmp_path, Vocoder(), [], lambda number: {}, 1)
+
+
+def test_training_goes_on_from_bare_weights(tmp_path: Path) -> None:
+    """The first step starts where the weights stand, with a schedule of its own."""
+    model, asked = torch.nn.Linear(2, 1, bias=False), []
+    save(tmp_path / "part.pt", {"model": {"weight": torch.ones(1, 2)}, "average": {}, "step": 9})
+
+    def step(number: int) -> dict[str, torch.Tensor]:
+        asked.append((number, model.weight.detach().clone()))
+        return {"loss": model.weight.square().sum()}
+
+    train("part", tmp_path, model, [torch.optim.SGD(model.parameters(), lr=0.1)], step, 2)
+    assert [number for number, _ in asked] == [0, 1]
+    assert torch.equal(asked[0][1], torch.ones(1, 2))
+    assert bool((model.weight < 1).all())

@@ -23,7 +23,7 @@ from recipes.mini import (
     export,
     shipped,
     train_codec,
-    train_decoder,
+    train_student,
     train_teacher,
     train_vocoder,
 )
@@ -32,19 +32,19 @@ from wandlib.systems.mini.system import ASSETS
 
 STAGES = (
     *("corpus", "analysis", "aligner", "alignment", "vocoder", "codec", "codes"),
-    *("decoder", "tuning", "teacher", "export"),
+    *("tuning", "teacher", "student", "export"),
 )
 OTHERS = ("shipped",)
 """Stages that run only when asked for."""
-SHARED = ("aligner", "codec", "decoder", "tuning", "teacher")
+SHARED = ("aligner", "codec", "tuning", "teacher", "student")
 """Stages that several processes train together."""
-MINUTES = {"aligner": 7.0, "vocoder": 11.0, "codec": 40.0, "decoder": 25.0, "tuning": 8.0, "teacher": 65.0}
+MINUTES = {"aligner": 7.0, "vocoder": 11.0, "codec": 40.0, "tuning": 8.0, "teacher": 65.0}
 """Wall time of each training stage on two cores; shorter budgets lay the same schedule over less time."""
 
 
-def stage(name: str, folder: Path, hours: float, minutes: float, target: Path) -> None:
+def stage(name: str, folder: Path, hours: float, speed: float, target: Path) -> None:
     """Run one stage; a finished one returns at once."""
-    data, seconds = folder / "corpus", 60 * minutes
+    data, seconds = folder / "corpus", 60 * MINUTES.get(name, 0.0) / speed
     many = 1_000_000  # the clock ends training, not the number of steps
     if name == "corpus":
         corpus.build(data, hours, HARVARD)
@@ -60,14 +60,14 @@ def stage(name: str, folder: Path, hours: float, minutes: float, target: Path) -
         train_codec.run(folder, data, many, seconds)
     elif name == "codes":
         encode.run(folder, data)
-    elif name == "decoder":
-        train_decoder.run(folder, data, many, seconds)
     elif name == "tuning":
         train_vocoder.tune(folder, data, many, seconds)
     elif name == "shipped":
         shipped.run(folder)
     elif name == "teacher":
         train_teacher.run(folder, data, many, seconds)
+    elif name == "student":
+        train_student.run(folder, data, speed)
     elif name == "export":
         export.run(folder, data, target)
 
@@ -102,7 +102,7 @@ def main(
             command += ["-m", "recipes.mini", name, "--folder", str(folder), "--speed", str(speed)]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         else:
-            stage(name, folder, hours, MINUTES.get(name, 0.0) / speed, target)
+            stage(name, folder, hours, speed, target)
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{name}: done in {(time.monotonic() - started) / 60:.1f} min")
 

@@ -21,11 +21,9 @@ REFERENCE_FRAMES = 75 * FRAMES_PER_CODE
 
 
 def load_codec(folder: Path) -> Codec:
-    """The averaged weights of ``folder/codec.pt``, with the decoder of ``folder/decoder.pt`` where there is one."""
+    """The averaged weights of ``folder/codec.pt``."""
     codec = Codec()
-    for name in ("codec.pt", "decoder.pt"):
-        if name == "codec.pt" or (folder / name).exists():
-            codec.load_state_dict(torch.load(folder / name, weights_only=True)["average"])
+    codec.load_state_dict(torch.load(folder / "codec.pt", weights_only=True)["average"])
     return codec.eval()
 
 

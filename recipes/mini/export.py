@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+import wandlib
 from recipes.mini import analysis
 from recipes.mini.corpus import SPEAKERS, Utterance
 from recipes.mini.encode import load_codec
+from recipes.mini.train_student import WINDOW, load_student, load_teacher
 from recipes.mini.train_teacher import HELD_OUT_UTTERANCES, build_model
 from recipes.mini.train_vocoder import load_vocoder
 from wandlib.systems.mini.features import SAMPLE_RATE
@@ -22,7 +24,7 @@ CONTRAST = 1.25
 
 
 def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
-    """Write ``target/codec`` and ``target/teacher``; model cards are kept as they are."""
+    """Write ``codec``, ``teacher`` and ``student`` under ``target``; model cards are kept as they are."""
     codec, vocoder = load_codec(folder), load_vocoder(folder)
     codec.config["contrast"] = CONTRAST
     weights = {f"codec.{name}": value.detach() for name, value in codec.named_parameters()}
@@ -36,14 +38,10 @@ def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
     config = {"codec": codec.config, "vocoder": vocoder.config, "speakers": list(chosen)}
     (target / "codec" / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
-    teacher = build_model()
-    state = torch.load(folder / "teacher.pt", weights_only=True)["average"]
-    missing, unexpected = teacher.load_state_dict(state, strict=False)
-    if set(missing) - {"lm_head.weight"} or unexpected:
-        raise ValueError(f"teacher.pt does not fit the model: {missing} missing, {unexpected} unexpected")
-    teacher.tie_weights()
-    teacher.to(torch.bfloat16).save_pretrained(target / "teacher")
-    (target / "teacher" / "generation_config.json").unlink(missing_ok=True)
+    models = {"teacher": load_teacher(folder), "student": wandlib.convert(load_student(folder), window=WINDOW)}
+    for name, model in models.items():
+        model.to(torch.bfloat16).save_pretrained(target / name)
+        (target / name / "generation_config.json").unlink(missing_ok=True)
 
     system = MiniSystem(codec, vocoder, build_model(), {})
     voices = {name: system.voice_of(clean_reference(said.samples, SAMPLE_RATE)) for name, said in chosen.items()}

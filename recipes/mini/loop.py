@@ -118,21 +118,16 @@ def train(
     ------
     FloatingPointError
         When the loss is not finite; the last checkpoint stands.
-    ValueError
-        When the checkpoint holds shipped weights (:mod:`recipes.mini.shipped`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / f"{name}.pt", folder / f"{name}.jsonl"
-    average = Average(model, decay)
     base = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
     first, spent = 0, 0.0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        if "optimisers" not in state:
-            raise ValueError(
-                f"{path} holds finished weights and nothing to go on training from: remove it to start anew"
-            )
-        model.load_state_dict(state["model"])
+    state = torch.load(path, weights_only=True) if path.exists() else {}
+    if state:
+        model.load_state_dict(state["model"], strict=False)  # a tied weight need not be there twice
+    average = Average(model, decay)
+    if "optimisers" in state:  # else there are only weights to start from, of recipes.mini.shipped
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         average.shadow, average.updates = state["average"], state["updates"]

@@ -1,14 +1,15 @@
-"""Start from the weights that are shipped, instead of hours of training: codec, vocoder and teacher as checkpoints.
+"""Start from the weights that are shipped, instead of hours of training: codec, vocoder, teacher and student.
 
     python -m recipes.mini corpus analysis shipped codes
 
-leaves everything in place to train a student, or to go on with one part.
+leaves everything in place for the ablation, to train another student, or to go on with one part.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors.torch import save_file
 from torch import nn
 
 from recipes.mini.loop import save
@@ -16,7 +17,7 @@ from wandlib.systems.mini.system import ASSETS, MiniSystem
 
 
 def run(folder: Path, source: Path = ASSETS) -> None:
-    """Write ``codec.pt``, ``vocoder.pt`` and ``teacher.pt`` under ``folder``, where they are missing."""
+    """Write ``codec.pt``, ``vocoder.pt``, ``teacher.pt`` and ``student/`` under ``folder``, where they are missing."""
     system = MiniSystem.load(source)
     parts: dict[str, nn.Module] = {
         "codec": system.codec,
@@ -29,3 +30,8 @@ def run(folder: Path, source: Path = ASSETS) -> None:
         if not path.exists():
             weights = {key: value.detach().clone() for key, value in module.named_parameters()}
             save(path, {"model": weights, "average": weights, "step": 0})
+    student = folder / "student" / "model.safetensors"
+    if (source / "student").is_dir() and not student.exists():
+        student.parent.mkdir(parents=True, exist_ok=True)
+        weights = {key: value.detach() for key, value in system.models["window"].named_parameters()}
+        save_file(weights, student)

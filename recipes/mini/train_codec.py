@@ -1,4 +1,9 @@
-"""Train the codec on the analysed corpus: mel, pitch and voicing through 4,375 codes, 25 a second."""
+"""Train the codec on the analysed corpus: mel, pitch and voicing through 4,375 codes, 25 a second.
+
+Beside the errors of mel, pitch and voicing counts what the phone recogniser of :mod:`recipes.mini.align` makes of the
+spectra: its features of the decoded ones are to be those of the recorded ones (a perceptual loss, as of Johnson et al.,
+arXiv 1603.08155). Absolute error alone smooths away what tells one phone from another.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from recipes.mini import analysis
+from recipes.mini import align, analysis
 from recipes.mini.loop import join, train
 from wandlib.systems.mini.codec import PITCH_HZ, Codec
 from wandlib.systems.mini.features import FRAMES_PER_CODE, HOP
@@ -55,27 +60,31 @@ def _crop(item: analysis.Analysed, rng: random.Random) -> Crop:
     return item, rng.randrange(0, max(1, item.frames - CROP + 1), FRAMES_PER_CODE)
 
 
-def losses(codec: Codec, mel: torch.Tensor, pitch: torch.Tensor, reference: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The losses of spectra that pass through the codec, spoken by whoever speaks in ``reference``."""
+def losses(
+    codec: Codec, recogniser: align.Recogniser, mel: torch.Tensor, pitch: torch.Tensor, reference: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Mel (absolute and squared error), pitch where voiced, voicing, and phonetic distance; "loss" is their sum."""
     with torch.autocast(mel.device.type, torch.bfloat16):
         speaker = codec.speaker(reference)
-        made = codec.reconstruct(codec.quantise(mel, speaker), speaker)
-    return reconstruction(made, mel, pitch)
-
-
-def reconstruction(
-    made: tuple[torch.Tensor, torch.Tensor, torch.Tensor], mel: torch.Tensor, pitch: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Mel (absolute and squared error), pitch where voiced, and voicing, of what :meth:`Codec.reconstruct` returns."""
-    out, log_pitch, voicing = made
+        out, log_pitch, voicing = codec.reconstruct(codec.quantise(mel, speaker), speaker)
+        phonetic = phonetic_distance(recogniser, out, mel)
     voiced = pitch > 0
     target = (pitch.clamp_min(1) / PITCH_HZ).log()
     error = out - mel
     absolute = error.abs().mean()
     pitch_error = ((log_pitch - target).abs() * voiced).sum() / voiced.sum().clamp_min(1)
     voicing_error = nn.functional.binary_cross_entropy_with_logits(voicing, voiced.float())
-    loss = absolute + 0.5 * error.square().mean() + 1.0 * pitch_error + 0.15 * voicing_error
-    return {"loss": loss, "mel": absolute, "pitch": pitch_error, "voicing": voicing_error}
+    loss = absolute + 0.5 * error.square().mean() + 1.0 * pitch_error + 0.15 * voicing_error + 1.0 * phonetic
+    return {"loss": loss, "mel": absolute, "pitch": pitch_error, "voicing": voicing_error, "phonetic": phonetic}
+
+
+def phonetic_distance(recogniser: align.Recogniser, made: torch.Tensor, recorded: torch.Tensor) -> torch.Tensor:
+    """Mean over the recogniser's layers of the L1 distance between features, relative to the recorded ones' size."""
+    with torch.no_grad():
+        targets = recogniser.features(recorded)
+    pairs = zip(recogniser.features(made), targets, strict=True)
+    ratios = [(one.float() - two.float()).abs().mean() / two.float().abs().mean() for one, two in pairs]
+    return torch.stack(ratios).mean()
 
 
 def run(folder: Path, corpus: Path, total_steps: int = 12_000, seconds: float | None = None) -> Codec:
@@ -87,19 +96,19 @@ def run(folder: Path, corpus: Path, total_steps: int = 12_000, seconds: float | 
     torch.manual_seed(0)
     items = analysis.read(corpus)
     validation, training = Crops(items[:200]), Crops(items[200:])
-    codec = Codec()
+    codec, recogniser = Codec(), align.load_recogniser(folder).requires_grad_(False)
     optimiser = torch.optim.AdamW(codec.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     held_out = [validation.sample(10_000_000 + i) for i in range(4)]
 
     def validate() -> dict[str, float]:
-        rows = [losses(codec, *batch) for batch in held_out]
-        return {key: sum(float(row[key]) for row in rows) / len(rows) for key in ("mel", "pitch", "voicing")}
+        rows = [losses(codec, recogniser, *batch) for batch in held_out]
+        return {key: sum(float(row[key]) for row in rows) / len(rows) for key in rows[0]}
 
     def step(number: int) -> dict[str, torch.Tensor]:
-        return losses(codec, *training.sample(number * world + rank))
+        return losses(codec, recogniser, *training.sample(number * world + rank))
 
     train(
         "codec", folder, codec, [optimiser], step, total_steps, validate,
-        warm_up=200, hold=0.3, seconds=seconds,
+        warm_up=200, hold=0.3, every=100, seconds=seconds,
     )  # fmt: skip
     return codec.eval()

@@ -3,6 +3,7 @@
     python -m recipes.mini.tune
 
 ``contrast`` sharpens the spectra that the codec's decoder smooths; the temperature is that of the default sampling.
+``--references`` compares utterances of each speaker as the built-in reference instead (:data:`export.REFERENCES`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,37 @@ from recipes.mini import analysis
 from recipes.mini.corpus import SAMPLE_RATE
 from recipes.mini.train_teacher import HELD_OUT_UTTERANCES
 from wandlib.metrics import PocketSphinx, error_rates
+from wandlib.systems.mini.reference import clean_reference
 from wandlib.systems.mini.system import MiniSystem
 
 CONTRASTS = (1.0, 1.25, 1.5)
 TEMPERATURES = (0.0, 0.2, 0.35, 0.5)
+
+
+CANDIDATES = 6
+"""Utterances of each speaker that might be the built-in reference."""
+
+
+def sentences_of(folder: Path, count: int) -> list[analysis.Analysed]:
+    """Held-out utterances of the corpus to tune on."""
+    items = analysis.read(folder / "corpus")[:HELD_OUT_UTTERANCES]
+    usual = [item for item in items if 5 <= len(item.utterance.text.split()) <= 14 and item.utterance.seconds > 3]
+    return usual[:count]
+
+
+def compare_references(system: MiniSystem, folder: Path, texts: list[str]) -> None:
+    """Print, for each speaker, how well the teacher is understood with one reference and another."""
+    recognise = PocketSphinx()
+    held_out = [item.utterance for item in analysis.read(folder / "corpus")[:HELD_OUT_UTTERANCES]]
+    for speaker in list(system.speakers):
+        candidates = [said for said in held_out if said.speaker == speaker and 4 <= said.seconds <= 8][:CANDIDATES]
+        found = []
+        for said in tqdm(candidates, desc=speaker, leave=False):
+            system.voices["candidate"] = system.voice_of(clean_reference(said.samples, SAMPLE_RATE))
+            heard = [recognise(system.synthesize(text, "candidate").waveform, SAMPLE_RATE) for text in texts]
+            found.append((error_rates(texts, heard), said.text))
+        for rates, text in sorted(found, key=lambda row: row[0].wer + row[0].cer):
+            print(f"{speaker}: WER {rates.wer:.3f}, CER {rates.cer:.3f}: {text!r}", flush=True)
 
 
 @torch.inference_mode()
@@ -29,15 +57,16 @@ def main(
     folder: Annotated[Path, typer.Option(help="The recipe's folder.")] = Path("runs/mini"),
     assets: Annotated[Path | None, typer.Option(help="Weights; default: the shipped ones.")] = None,
     count: Annotated[int, typer.Option(help="Sentences.")] = 50,
+    references: Annotated[bool, typer.Option(help="Compare the speakers' references instead.")] = False,
 ) -> None:
     """Print the CER of the codec by contrast, and of the teacher by temperature."""
     torch.set_num_threads(1)
     system, recognise = MiniSystem.load(assets), PocketSphinx()
-    items = analysis.read(folder / "corpus")[:HELD_OUT_UTTERANCES]
-    chosen = [item for item in items if 5 <= len(item.utterance.text.split()) <= 14 and item.utterance.seconds > 3][
-        :count
-    ]
+    chosen = sentences_of(folder, count)
     texts = [item.utterance.text for item in chosen]
+    if references:
+        compare_references(system, folder, texts)
+        return
     shipped = system.codec.contrast
     for contrast in CONTRASTS:
         system.codec.contrast = contrast

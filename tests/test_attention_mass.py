@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from naive import positions
 from tiny_models import LANGUAGE_MODELS, SPEECH_DECODERS, VOCABULARY, Tiny
-from torch import Tensor
+from torch import Tensor, nn
 
 from wandlib.attention_mass import AttentionMass, attention_mass, suggest_window
 from wandlib.convert import base_decoder, convert
@@ -52,6 +53,23 @@ def test_mass_is_what_a_loop_over_the_maps_finds(tiny: Tiny) -> None:
         assert torch.allclose(mass.prefix[layer], prefix / queries, atol=1e-5)
         assert torch.allclose(mass.covered(2)[layer], (prefix + near) / queries, atol=1e-5)
     assert torch.allclose(mass.prefix + mass.generated, torch.ones_like(mass.prefix), atol=1e-4)
+
+
+def test_one_map_lives_at_a_time() -> None:
+    """When a layer has made its T x T map, those of the layers before it are gone."""
+    model = QWEN2.build()
+    maps: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def note(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
+        maps.append(weakref.ref(output[1]))
+        alive.append(sum(seen() is not None for seen in maps))
+
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_hook(note)
+    attention_mass(model, utterances())
+    assert alive == [1] * len(model.model.layers)
+    assert all(seen() is None for seen in maps)
 
 
 def test_a_converted_model_is_measured_as_its_own_teacher() -> None:

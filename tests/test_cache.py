@@ -336,10 +336,10 @@ def test_indexing_gives_what_a_layer_holds(model: PreTrainedModel) -> None:
 # ----------------------------------------------------------------------------------------------------- static, compiled
 
 
+@torch._dynamo.config.patch(error_on_recompile=True)
 def test_a_compiled_step_is_compiled_once(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """One graph, no break, no recompilation over 300 steps and a second prompt; the same tokens as the plain cache."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # dynamo cannot trace its checks
-    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -359,6 +359,40 @@ def test_a_compiled_step_is_compiled_once(model: PreTrainedModel, monkeypatch: p
     assert decode(compiled, cache) == expected
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shared", [1, 3])
+def test_a_cuda_graph_replays_a_step(shared: int) -> None:
+    """Captured once, replayed 40 times: the tokens of the plain cache."""
+    model = convert(QWEN2.build().cuda(), 6)
+    ids = prompt(5).expand(3, -1).cuda()
+
+    def start(cache: WandCache) -> Tensor:
+        feed(model, cache, ids)
+        return torch.tensor([[3], [5], [7]], device="cuda")
+
+    plain = WandCache(model.config, 6)
+    expected = [start(plain)]
+    for _ in range(40):
+        expected.append(feed(model, plain, expected[-1]).argmax(-1))
+
+    cache = WandCache(model.config, 6, static=True, shared=shared)
+    token = start(cache)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for warm in [copy.deepcopy(cache) for _ in range(3)]:
+            feed(model, warm, token)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        token.copy_(feed(model, cache, token).argmax(-1))
+    got = [token.clone()]
+    for _ in range(40):
+        graph.replay()
+        got.append(token.clone())
+    assert torch.cat(got, 1).tolist() == torch.cat(expected, 1).tolist()
 
 
 def test_static_bytes_and_addresses_never_change(model: PreTrainedModel) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from naive import brute_force, dense_masks, positions
 from tiny_models import LANGUAGE_MODELS, SHAPE, SPEECH_DECODERS, VOCABULARY, Tiny
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from transformers import (
     StaticCache,
     T5Config,
     T5ForConditionalGeneration,
+    Trainer,
+    TrainingArguments,
 )
 from transformers.models.csm.configuration_csm import CsmConfig
 from transformers.models.csm.modeling_csm import CsmForConditionalGeneration
@@ -439,6 +442,45 @@ def test_a_peft_model_converts() -> None:
     assert any(p.grad is not None for name, p in adapted.named_parameters() if "lora" in name)
     restore(adapted)
     assert torch.equal(generate(adapted.eval(), ids).sequences, generate(QWEN2.build(), ids).sequences)
+
+
+def test_a_stock_trainer_trains(tmp_path: Path) -> None:
+    """transformers' own Trainer: its loss is that of the dense mask, and the window stays under the model."""
+    model, ids = QWEN2.build(), prompt(4, 20)
+    labels = ids.masked_fill(torch.arange(20) < 5, -100)
+    conditioning = (torch.arange(20) < 5).expand(4, -1)
+    mask = dense_masks(conditioning, torch.zeros_like(conditioning), WINDOW, QWEN2.limits)
+    expected = float(model(ids, labels=labels, attention_mask=mask).loss.detach())
+    convert(model, WINDOW)
+    before = model.lm_head.weight.detach().clone()
+    rows = zip(ids, labels, conditioning, strict=True)
+    arguments = TrainingArguments(
+        tmp_path,
+        max_steps=1,
+        per_device_train_batch_size=4,
+        remove_unused_columns=False,  # or it takes `conditioning` away, which the model's own forward does not name
+        dataloader_pin_memory=False,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+    )
+    samples = [dict(zip(("input_ids", "labels", "conditioning"), row, strict=True)) for row in rows]
+    assert Trainer(model, arguments, train_dataset=samples).train().training_loss == pytest.approx(expected, rel=1e-5)
+    assert not torch.equal(model.lm_head.weight, before)
+    assert isinstance(generate(model.eval(), ids, 2).past_key_values, WandCache)
+
+
+@pytest.mark.parametrize("first", ["convert", "offload"])
+def test_accelerate_may_come_before_or_after(first: str) -> None:
+    """It replaces the forward of every module; the weights are away between calls."""
+    model, ids = QWEN2.build(), prompt()
+    expected = generate(convert(copy.deepcopy(model), WINDOW), ids).sequences
+    for change in (lambda: convert(model, WINDOW), lambda: cpu_offload(model, torch.device("cpu")))[
+        :: 1 if first == "convert" else -1
+    ]:
+        change()
+    assert model.lm_head.weight.device.type == "meta"
+    assert torch.equal(generate(model, ids).sequences, expected)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
 from wandlib.layers import Int8Layer, New, Read, WandLayer
-from wandlib.slots import Masks, Slots
+from wandlib.plan import Masks
+from wandlib.shared import reorder
+from wandlib.slots import Slots
 from wandlib.window import check_window, own_limits
 
 ASSISTED = (
@@ -57,14 +59,17 @@ class WandCache(Cache):
         CUDA graphs can replay it.
     capacity
         Conditioning slots of a static cache, in tokens; by default as many as the prefill needs.
-
     int8
         Keep the conditioning in int8: about a quarter of its memory in fp32, half in 16 bit, for a small error.
+    shared
+        How many sequences in a row have the same prompt, whose entries are stored once for all of them:
+        ``num_beams`` or ``num_return_sequences`` of ``generate``. :mod:`wandlib.shared` says how, and at what price.
 
     Raises
     ------
     ValueError
-        If ``window`` < 1, if options contradict each other, or if a layer of ``config`` is not plain attention.
+        If ``window`` or ``shared`` < 1, if options contradict each other, or if a layer of ``config`` is not plain
+        attention.
 
     Notes
     -----
@@ -83,16 +88,24 @@ class WandCache(Cache):
         static: bool = False,
         capacity: int | None = None,
         int8: bool = False,
+        shared: int = 1,
     ) -> None:
         check_window(window)
+        if not isinstance(shared, int) or isinstance(shared, bool) or shared < 1:
+            raise ValueError(f"shared is the number of sequences that share a prompt, at least 1; got {shared!r}")
         if conditioning is not None and conditioning_until is not None:
             raise ValueError("give either conditioning or conditioning_until, not both")
         if capacity is not None and not static:
             raise ValueError("capacity is for static=True: any other cache makes room as conditioning comes")
         if int8 and static:
             raise ValueError("int8 conditioning is not for a static cache: leave out one of the two")
+        if shared > 1 and conditioning_until is not None:
+            raise ValueError(
+                "conditioning that the model generates differs from sequence to sequence: leave out shared or "
+                "conditioning_until"
+            )
         limits = own_limits(config)
-        self.slots = Slots(window, set(limits), conditioning, conditioning_until, static, capacity)
+        self.slots = Slots(window, set(limits), conditioning, conditioning_until, static, capacity, shared)
         kind = Int8Layer if int8 else WandLayer
         super().__init__(layers=[kind(self.slots.plan, static) for _ in limits])
 
@@ -100,6 +113,11 @@ class WandCache(Cache):
     def window(self) -> int:
         """Generated keys that a query sees, its own included."""
         return self.slots.window
+
+    @property
+    def shared(self) -> int:
+        """Sequences that share a prompt."""
+        return self.slots.shared
 
     @property
     def generated(self) -> Any:
@@ -114,14 +132,17 @@ class WandCache(Cache):
     @property
     def batch_size(self) -> int:
         """Sequences held, or -1 while empty."""
-        return self.slots.batch or -1
+        return self.slots.batch * self.shared or -1
 
     def get_seq_length(self, layer_idx: int = 0) -> Any:
         """Tokens seen so far, evicted ones included: positions go on from here."""
         return self.slots.length
 
     def __getitem__(self, layer: int) -> tuple[Read, Read]:
-        """Keys and values that layer ``layer`` holds, each [batch, kv_heads, slots in use, head_dim]."""
+        """Keys and values that layer ``layer`` holds, each [batch, kv_heads, slots in use, head_dim].
+
+        Where prompts are shared, ``batch`` counts prompts.
+        """
         return self.layers[layer].held(self.slots.used(self.slots.count))
 
     # ------------------------------------------------------------------------------------------------- a forward pass
@@ -176,9 +197,20 @@ class WandCache(Cache):
     # ------------------------------------------------------------------------------------ beams, batches and rewinding
 
     def select(self, index: Int[Tensor, " batch"]) -> None:
-        """Make sequence ``index[b]`` the b-th one."""
+        """Make sequence ``index[b]`` the b-th one.
+
+        Raises
+        ------
+        ValueError
+            If prompts are shared: their sequences cannot be taken out of their group.
+        """
         if self.slots.batch == 0:
             return
+        if self.shared > 1:
+            raise ValueError(
+                f"a cache with shared={self.shared} cannot be expanded or cut, only reordered by a beam search: leave "
+                "out shared"
+            )
 
         def pick(state: Tensor) -> Tensor:
             picked = state.index_select(0, index.to(state.device))
@@ -191,7 +223,10 @@ class WandCache(Cache):
 
     def reorder_cache(self, beam_idx: Int[Tensor, " batch"]) -> None:
         """Follow a beam search: sequence b goes on from what was sequence ``beam_idx[b]``."""
-        self.select(beam_idx)
+        if self.slots.own is None:
+            self.select(beam_idx)
+        else:
+            reorder(self.slots.own, beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Hold every sequence ``repeats`` times, copies side by side."""

@@ -114,6 +114,7 @@ def convert(
         )
     hook = Window(decoder, window, conditioning_until)
     hook.handles.append(decoder.register_forward_pre_hook(hook.before, with_kwargs=True))
+    hook.handles.append(decoder.register_forward_hook(hook.unfold, with_kwargs=True))
     if check_finite:
         hook.handles.append(model.register_forward_hook(hook.after))
     decoder.wand = hook

@@ -4,7 +4,7 @@ One forward pre-hook on the base decoder (the module that owns the layers) does 
 ``generate``, of Trainer or of PEFT is replaced. Before each forward pass the hook
 
 - gives the decoder a :class:`~wandlib.cache.WandCache` where it was to fill an ordinary cache, and has the pass
-  planned;
+  planned; where sequences share a prompt, it folds them together, and a hook after the pass unfolds the output;
 - without a cache (training, scoring), puts in the 4-D mask of :mod:`wandlib.window`, hard or soft.
 """
 
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from wandlib.cache import ASSISTED, WandCache
+from wandlib.shared import apart, once, side_by_side
 from wandlib.window import additive_mask, block_mask, fitting, own_limits, tokens
 
 NEW_TOKENS = ("input_ids", "inputs_embeds", "audio_input_ids")
 """The arguments that can bring the new tokens, [batch, time, ...]; the last one: Higgs Audio's codes."""
 FLASH = (
-    "flash attention takes no mask, which padding, ragged batches, conditioning in mid-stream and sliding layers need: "
-    "load the model with attn_implementation='sdpa' (or 'eager'), or give a batch without padding"
+    "flash attention takes no mask, which padding, ragged batches, shared prompts, conditioning in mid-stream and "
+    "sliding layers need: load the model with attn_implementation='sdpa' (or 'eager'), or give a batch without padding"
 )
 
 
@@ -63,20 +64,34 @@ class Window:
         """Plan the forward pass that is about to start."""
         if args:
             kwargs = dict(zip(self.parameters, args, strict=False)) | kwargs
-        conditioning = kwargs.pop("conditioning", None)
         if self.asleep:
+            kwargs.pop("conditioning", None)
             return (), kwargs
-        new = next(tensor for name in NEW_TOKENS if (tensor := kwargs.get(name)) is not None)
-        cache = self.cache(decoder, kwargs, conditioning)
+        cache = self.cache(decoder, kwargs)
+        new = new_tokens(kwargs)
+        step = cache is not None and cache.slots.settled and new.shape[1] == 1 and kwargs.get("conditioning") is None
+        if cache is not None and cache.shared > 1:
+            rows, held = new.shape[0], cache.slots.length
+            kwargs = side_by_side(kwargs, rows, cache.shared, held) if step else once(kwargs, rows, cache.shared)
+            new = new_tokens(kwargs)
+        conditioning = kwargs.pop("conditioning", None)
         if cache is None:
             self.without_cache(decoder, kwargs, new, conditioning)
-        elif new.shape[1] == 1 and cache.slots.settled and conditioning is None:
+        elif step:
             kwargs["attention_mask"] = self.delivered(decoder, cache.plan_step(new.shape[0]))
         else:
             self.with_cache(decoder, cache, kwargs, new, conditioning)
         return (), kwargs
 
-    def cache(self, decoder: PreTrainedModel, kwargs: dict[str, Any], conditioning: Tensor | None) -> WandCache | None:
+    def unfold(self, decoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Give every sequence its own row of the output again, where prompts are shared."""
+        cache = kwargs.get("past_key_values")
+        if not isinstance(cache, WandCache) or cache.shared == 1:
+            return output
+        plan = cache.slots.plan
+        return apart(output, cache.shared, step=plan.slot is not None or plan.slots is not None)
+
+    def cache(self, decoder: PreTrainedModel, kwargs: dict[str, Any]) -> WandCache | None:
         """The cache of this pass: the caller's, or ours in place of an ordinary one that is still empty."""
         past = kwargs.get("past_key_values")
         if isinstance(past, WandCache):
@@ -84,7 +99,7 @@ class Window:
         if past is None:
             if kwargs.get("use_cache") is None:  # a pass that says what is conditioning is there to train or to score
                 default = getattr(decoder.config, "use_cache", False)
-                kwargs["use_cache"] = default and not decoder.training and conditioning is None
+                kwargs["use_cache"] = default and not decoder.training and kwargs.get("conditioning") is None
             if not kwargs["use_cache"]:
                 return None
             own = WandCache(decoder.config, self.window, conditioning_until=self.conditioning_until)
@@ -194,6 +209,12 @@ class AssistedDecoding:
         if self.window.asleep:
             return False
         raise ValueError(ASSISTED)
+
+
+def new_tokens(kwargs: dict[str, Any]) -> Tensor:
+    """The argument that brings the new tokens, [batch, time, ...]."""
+    new: Tensor = next(tensor for name in NEW_TOKENS if (tensor := kwargs.get(name)) is not None)
+    return new
 
 
 def culprit(cache: WandCache) -> str:

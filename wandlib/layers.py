@@ -1,4 +1,4 @@
-"""The storage of one layer of the cache: buffers that follow the plan of :mod:`wandlib.slots`, and know no more."""
+"""The storage of one layer of the cache: buffers that follow a :mod:`wandlib.plan`, and know no more."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from wandlib.slots import Plan
+from wandlib.plan import Plan
 
 New = Float[Tensor, "batch kv_heads length _"]
 Read = Float[Tensor, "batch kv_heads slots _"]
 
 
 class WandLayer(CacheLayerMixin):
-    """Keys and values of one layer; ``keys`` and ``values`` are [batch, kv_heads, slots, head_dim]."""
+    """Keys and values of one layer; ``keys`` and ``values`` are [batch, kv_heads, slots, head_dim].
+
+    Where prompts are shared, ``batch`` counts prompts, and a step brings an entry for each of their sequences.
+    """
 
     is_sliding = False
     is_croppable = False  # what has left the window cannot come back
@@ -36,8 +39,8 @@ class WandLayer(CacheLayerMixin):
         """Store the new entries as planned; return the keys and values that attention is to read."""
         plan, keys, values = self.plan, self.keys, self.values
         if plan.slot is not None:
-            keys.narrow(2, plan.slot, 1).copy_(key_states)
-            values.narrow(2, plan.slot, 1).copy_(value_states)
+            keys.narrow(2, plan.slot, key_states.shape[2]).copy_(key_states)
+            values.narrow(2, plan.slot, value_states.shape[2]).copy_(value_states)
             if plan.used == plan.capacity:
                 return keys, values
             return keys.narrow(2, 0, plan.used), values.narrow(2, 0, plan.used)
@@ -128,7 +131,7 @@ class Int8Layer(WandLayer):
             return read
         for ring, states in ((self.keys, key_states), (self.values, value_states)):
             if slot is not None:
-                ring.narrow(2, slot - plan.prefix, 1).copy_(states)
+                ring.narrow(2, slot - plan.prefix, states.shape[2]).copy_(states)
             elif plan.slots is not None:
                 ring.scatter_(2, (plan.slots - plan.prefix).expand_as(states), states)
         return self.held(plan.capacity if slot is None else plan.used)

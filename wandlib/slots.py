@@ -5,56 +5,22 @@ The same for every layer, and worked out once per forward pass, before the first
     slots   0 ............ P-1 | P ............ P+W-1
             conditioning       | ring: generated token n (from 0) lies in slot P + n % W
 
-Three kinds of plan:
-
-- *one slot*: a generated token in every sample, all at the same place of the ring (the usual decoding step; attention
-  reads the slots in use with no mask at all unless there is padding or a layer has a sliding window of its own);
-- *one slot per sample*: the same when the samples have generated different numbers of tokens (a *ragged* batch), or
-  when the cache is static: counters are tensors, shapes never change, `torch.compile` compiles a step once;
-- *rewrite*: anything else (prefill, chunks, conditioning in mid-stream): attention reads the slots in use followed by
-  the new entries, under a mask from the rule, then the slots are gathered anew from both.
-
-Which key is visible is decided by :mod:`wandlib.window` alone.
+Where N sequences share a prompt, the ring has N slots for each of these (:mod:`wandlib.shared`). What comes out is a
+:mod:`wandlib.plan` for the layers. Which key is visible is decided by :mod:`wandlib.window` alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import pad
 
+from wandlib.plan import Masks, Plan
+from wandlib.shared import Own, claim, keep_apart, of_the_prompt
 from wandlib.window import NEVER, Tokens, additive_mask, conditioning_until, fitting, prefix_conditioning, tokens
-
-Masks = dict[int | None, Tensor]
-"""The additive mask for each sliding window that layers have of their own (None: none). Empty: no mask is needed."""
-
-
-@dataclass
-class Plan:
-    """What the forward pass under way does to every layer."""
-
-    pending: bool = False
-    """Made, but not yet followed by the first layer."""
-    slot: int | None = None
-    """One slot: where the new entry goes."""
-    slots: Int[Tensor, "batch 1 1 1"] | None = None
-    """One slot per sample: where the new entries go."""
-    source: Int[Tensor, "batch slots"] | None = None
-    """Rewrite: which of the slots in use, followed by the new entries, fills each slot. None: the new ones, in turn."""
-    used: int = 0
-    """One slot: the slots in use after the step. Rewrite: before it."""
-    capacity: int = 0
-    """Slots of the buffer after the step."""
-    prefix: int = 0
-    """Those of them that are for conditioning."""
-    fill: float = float("nan")
-    """What an unwritten slot holds: NaN where nothing reads it, so that a wrong read cannot hide."""
-    after: dict[str, Any] = field(default_factory=dict)
-    """Rewrite: the state once it is followed."""
 
 
 class Slots:
@@ -66,7 +32,7 @@ class Slots:
         Generated keys that a query sees, W.
     limits
         The sliding windows that layers have of their own.
-    conditioning, conditioning_until, static, capacity
+    conditioning, conditioning_until, static, capacity, shared
         As for :class:`wandlib.cache.WandCache`.
     """
 
@@ -78,8 +44,9 @@ class Slots:
         conditioning_until: int | None,
         static: bool,
         capacity: int | None,
+        shared: int,
     ) -> None:
-        self.window, self.limits = window, limits
+        self.window, self.limits, self.shared = window, limits, shared
         self.conditioning, self.until = conditioning, conditioning_until
         self.static, self.room = static, capacity
         self.tightest = min((limit for limit in limits if limit is not None), default=None)
@@ -89,7 +56,7 @@ class Slots:
     def forget(self) -> None:
         """Hold nothing."""
         self.batch = 0
-        """Sequences."""
+        """Sequences; prompts where they are shared."""
         self.length: Any = 0
         """Tokens seen so far, padding counted; a tensor [] when static."""
         self.count: Any = 0
@@ -110,31 +77,36 @@ class Slots:
         """Whether every later call of one token brings a generated one."""
         self.rewritten = 0
         """``length`` after the last rewrite: what came later was generated, in every sample."""
-        self.padding_masks: Masks = {}
+        self.full_masks: Masks = {}
+        """What a step sees with the ring full; before that it reads fewer columns."""
+        self.own: Own | None = None
+        """Which slots each sequence reads; only where prompts are shared."""
         self.plan.pending, self.plan.capacity = False, 0
 
     def used(self, count: Any) -> int:
         """Slots in use once ``count`` tokens are generated; all of them where that differs from sample to sample."""
-        return self.prefix + (self.window if isinstance(count, Tensor) else min(count, self.window))
+        return self.prefix + self.shared * (self.window if isinstance(count, Tensor) else min(count, self.window))
 
     def tokens(self, count: Any, device: torch.device) -> Tokens:
         """Describe the slots in use once ``count`` tokens are generated; an empty slot looks like padding."""
         held = self.held
         if held is None:
             held = tokens(torch.ones(1, self.prefix, dtype=torch.bool, device=device))
-        slot = torch.arange(self.used(count) - self.prefix, device=device)[None]
+        slot = torch.arange((self.used(count) - self.prefix) // self.shared, device=device)[None]
         generated = count - (count - 1 - slot) % self.window  # of the last token that fell into each slot
         generated = torch.where(generated > 0, generated, NEVER)
         # Without limits of their own, layers only need to know that what is held came before the query.
         position = torch.zeros_like(slot) if self.ring_position is None else self.ring_position[:, : slot.shape[1]]
         ring = Tokens(position, generated, torch.zeros_like(slot, dtype=torch.bool))
+        if self.shared > 1:
+            ring = Tokens(*(part.repeat_interleave(self.shared, 1) for part in ring))
         parts = zip(held, ring, strict=True)
         return Tokens(*(torch.cat([a.expand(self.batch, -1), b.expand(self.batch, -1)], 1) for a, b in parts))
 
     # ----------------------------------------------------------------------------------------------- a decoding step
 
     def step(self, batch: int, dtype: torch.dtype, device: torch.device) -> Masks:
-        """Plan a usual decoding step: one generated token in each of ``batch`` sequences.
+        """Plan a usual decoding step: one generated token in each of ``batch`` x ``shared`` sequences.
 
         Raises
         ------
@@ -147,21 +119,31 @@ class Slots:
         plan.pending = True
         index = count % self.window
         if isinstance(count, Tensor):
-            plan.slots = (self.prefix + index)[:, :, None, None]
+            first = self.prefix + index * self.shared
+            plan.slots = (first + torch.arange(self.shared, device=device))[:, None, :, None]
             if self.ring_position is not None:
                 self.ring_position.scatter_(1, index, torch.zeros_like(index) + self.length)
-            return self.step_masks(count + 1, dtype, device)
-        plan.slot = self.prefix + index
+            return self.apart(self.step_masks(count + 1, dtype, device), plan.slots)
+        plan.slot = self.prefix + index * self.shared
         plan.used = self.used(count + 1)
         if self.tightest is not None and self.ring_position is not None:
             self.ring_position[:, index] = self.length
             if self.length + 1 >= self.tightest:
-                return self.step_masks(count + 1, dtype, device)
-        if not self.gaps:
+                return self.apart(self.step_masks(count + 1, dtype, device), plan.slot)
+        if not self.gaps and self.own is None:
             return {}
-        if not self.padding_masks:
-            self.padding_masks = self.step_masks(self.window, dtype, device)
-        return {limit: mask[..., : plan.used] for limit, mask in self.padding_masks.items()}
+        if not self.full_masks:
+            self.full_masks = self.step_masks(self.window, dtype, device)
+        masks = {limit: mask[..., : plan.used] for limit, mask in self.full_masks.items()}
+        return self.apart(masks, plan.slot)
+
+    def apart(self, masks: Masks, slots: Any) -> Masks:
+        """Keep the sequences of a prompt apart; ``slots`` are those of the new tokens."""
+        own = self.own
+        if own is None:
+            return masks
+        claim(own, slots)
+        return {limit: keep_apart(mask, own) for limit, mask in masks.items()}
 
     def step_masks(self, count: Any, dtype: torch.dtype, device: torch.device) -> Masks:
         """What the query of the ``count``-th generated token may see of the slots."""
@@ -173,8 +155,8 @@ class Slots:
     def refuse(self, batch: int) -> NoReturn:
         """Raise ValueError for a batch that is not the one held."""
         raise ValueError(
-            f"this cache holds {self.batch} sequence(s) and was given {batch}: to use it for another prompt, call "
-            "cache.reset() first"
+            f"this cache holds {self.batch * self.shared} sequence(s) and was given {batch * self.shared}: to use it "
+            "for another prompt, call cache.reset() first"
         )
 
     # --------------------------------------------------------------------------------------------------- a rewrite
@@ -194,12 +176,15 @@ class Slots:
         Raises
         ------
         ValueError
-            If the batch is not the one that is held, or a conditioning mask does not fit the new tokens.
+            If the batch is not the one that is held, a conditioning mask does not fit the new tokens, or conditioning
+            that is to be shared follows generated tokens.
         """
         if self.batch not in (0, batch):
             self.refuse(batch)
         start, self.batch = int(self.length), batch
         kinds, settled, ended = self.kinds(start, length, device, conditioning, input_ids)
+        if self.shared > 1:
+            self.check_shared(kinds, padding)
         plan = self.plan
         plan.pending, plan.slot, plan.slots, plan.source = True, None, None, None
         plan.after = {"settled": settled, "ended": ended, "rewritten": start + length}
@@ -234,7 +219,7 @@ class Slots:
         count = torch.maximum(key.generated.amax(1, keepdim=True), torch.zeros_like(key.generated[:, :1]) + self.count)
         rank = key.conditioning.cumsum(1)
         prefix = self.conditioning_slots(int(rank[:, -1].max()))
-        nowhere = prefix + window
+        nowhere = prefix + window * self.shared
         in_ring = ~key.conditioning & (count - key.generated < window)
         slot = torch.where(in_ring, prefix + (key.generated - 1) % window, nowhere)
         slot = torch.where(key.conditioning, rank - 1, slot)
@@ -247,8 +232,8 @@ class Slots:
         held = Tokens(position[:, :prefix], torch.where(filled, 0, NEVER), filled)
         ragged = self.static or bool((count != count[0]).any()) or not bool(filled.all())
         after = count if ragged else int(count[0])
-        plan.source = source[:, : prefix + (window if ragged else min(int(count[0]), window))]
-        self.foresee(plan.after["rewritten"], after, prefix, held, position[:, prefix:])
+        plan.source = source if ragged else source[:, : prefix + min(int(count[0]), window)]
+        self.foresee(plan.after["rewritten"], after, prefix, held, position[:, prefix : prefix + window])
         return masks
 
     def conditioning_slots(self, needed: int) -> int:
@@ -261,7 +246,8 @@ class Slots:
 
     def foresee(self, length: int, count: Any, prefix: int, held: Tokens | None, ring_position: Tensor) -> None:
         """Note the state that a rewrite leads to."""
-        self.plan.prefix, self.plan.capacity = prefix, prefix + self.window
+        ring, device = self.window * self.shared, ring_position.device
+        self.plan.prefix, self.plan.capacity = prefix, prefix + ring
         self.plan.fill = 0.0 if isinstance(count, Tensor) else float("nan")
         self.plan.after |= {
             "length": length,
@@ -270,8 +256,21 @@ class Slots:
             "held": held,
             "gaps": held is not None and not bool(held.conditioning.all()),
             "ring_position": None if self.tightest is None else ring_position,
-            "padding_masks": {},
+            "full_masks": {},
+            "own": None if self.shared == 1 else of_the_prompt(self.batch, self.shared, prefix, ring, device),
         }
+
+    def check_shared(self, kinds: Tensor | None, padding: Tensor | None) -> None:
+        """Raise ValueError unless everything up to the end of this pass is the same for those that share a prompt."""
+        generated = bool(torch.as_tensor(self.count).any())
+        if kinds is not None:
+            generated = generated or not bool((kinds if padding is None else kinds | padding).all())
+        if generated:
+            raise ValueError(
+                f"shared={self.shared} stores what {self.shared} sequences have in common, conditioning that comes "
+                "before all generated tokens; this pass brings generated tokens, or conditioning after them: leave out "
+                "shared"
+            )
 
     def kinds(
         self, start: int, length: int, device: torch.device, conditioning: Tensor | None, input_ids: Tensor | None
@@ -314,7 +313,7 @@ class Slots:
         if self.static and self.held is not None:
             self.length = torch.tensor(self.length, device=self.count.device)
             self.held = Tokens(*(part.contiguous() for part in self.held))
-            for counter in (self.length, self.count):
+            for counter in (self.length, self.count) if self.own is None else (self.length, self.count, self.own):
                 torch._dynamo.mark_static_address(counter)
 
     def each(self, change: Any) -> None:
@@ -326,7 +325,8 @@ class Slots:
             self.held = Tokens(*(change(part.expand(batch, -1)) for part in self.held))
         self.ring_position = None if self.ring_position is None else change(self.ring_position)
         self.ended = None if self.ended is None else change(self.ended)
-        self.padding_masks = {}
+        self.own = None if self.own is None else change(self.own)
+        self.full_masks = {}
 
     def crop(self, removed: int) -> None:
         """Forget the last ``removed`` generated tokens.

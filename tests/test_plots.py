@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import _pylab_helpers
 from matplotlib.figure import Figure
 
 from wandlib import plots
+from wandlib.attention_mass import AttentionMass
 from wandlib.systems.base import Step, Trace
 
 
@@ -96,3 +98,38 @@ def test_threads_draw_the_same_and_leave_no_global_figure() -> None:
 def test_a_notebook_shows_the_figure() -> None:
     picture = plots.cache_per_step([1000, 2000], [1500, 1500])
     assert picture._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_lines_with_an_axis_of_their_own() -> None:
+    one, other = plots.curve("one", [1.0, 2.0]), plots.curve("other", [1.0, 1.9], plots.FULL_COLOUR, dashed=True)
+    figure = plots.lines([one, other], x=[10, 20], x_label="time (s)", y_label="cache (MB)")
+    (axes,) = figure.axes
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [10, 20])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("time (s)", "cache (MB)")
+    assert labels(figure) == {"one", "other"}
+
+
+@pytest.mark.parametrize("ends", [[3.0, 3.0], [3.0, 3.1, 2.9], [1.0, 5.0]])
+def test_labels_stay_apart(ends: list[float]) -> None:
+    figure = plots.lines([plots.curve(str(i), [1.0, end]) for i, end in enumerate(ends)], x_label="x", y_label="y")
+    scale = max(ends) / 150  # a panel is about 150 points high
+    places = sorted(text.xyann[1] + end / scale for text, end in zip(figure.axes[0].texts, ends, strict=True))
+    assert np.diff(places).min() >= 13.9
+
+
+def test_coverage_marks_the_smallest_window_that_is_enough() -> None:
+    by_distance = torch.tensor([[[0.2, 0.1, 0.1]], [[0.4, 0.3, 0.1]]])
+    mass = AttentionMass(1 - by_distance.sum(-1), by_distance, windows=(1, 2))
+    figure = plots.coverage(mass, aim=0.75)
+    first, second, mean, mark = figure.axes[0].lines
+    np.testing.assert_allclose(first.get_ydata(), [80, 90, 100], rtol=1e-5)
+    np.testing.assert_allclose(second.get_ydata(), [60, 90, 100], rtol=1e-5)
+    np.testing.assert_allclose(mean.get_ydata(), [70, 90, 100], rtol=1e-5)
+    assert np.asarray(mark.get_xdata())[0] == 2
+    assert labels(figure) == {"75% from W = 2"}
+
+
+def test_panels_come_row_by_row() -> None:
+    picture, every = plots.panels(columns=2, rows=3, width=2, height=1)
+    assert len(every) == 6
+    assert tuple(picture.get_size_inches()) == (4, 3)

@@ -120,7 +120,7 @@ class WindowCurriculum:
             raise ValueError("this curriculum has no length yet: pass total_steps, the optimiser steps of the run")
         steps = np.arange(self.total_steps)
         course = [self.at(int(step)) for step in steps]
-        figure, (left, right) = plots._figure(columns=2)
+        figure, (left, right) = plots.panels(columns=2)
         left.plot(steps, [now.window for now in course], color=plots.WINDOW_COLOUR, linewidth=2)
         left.set_ylim(bottom=0)
         left.set_ylabel("window W (keys)")

@@ -12,11 +12,13 @@ import transformers
 import typer
 
 from benchmarks.cuda import cuda
+from benchmarks.distillation import distillation
 from benchmarks.figure import save, step_times
 from benchmarks.report import README, RESULTS, Part, file_name, machine, put, report, stored_reports
 from benchmarks.suite import BENCHMARKS, Settings
 
-ALL = BENCHMARKS | {"cuda": cuda}
+CPU = BENCHMARKS | {"distillation": distillation}
+ALL = CPU | {"cuda": cuda}
 
 
 def main(
@@ -31,7 +33,7 @@ def main(
     """Measure what a decoding step costs with full attention and with the window."""
     if write and (quick or only):
         raise typer.BadParameter("--write keeps whole runs only: leave out --quick and --only")
-    names = only or (["cuda"] if device.startswith("cuda") else list(BENCHMARKS))
+    names = only or (["cuda"] if device.startswith("cuda") else list(CPU))
     for name in names:
         if name not in ALL:
             raise typer.BadParameter(f"no benchmark {name!r}; there are {', '.join(ALL)}")

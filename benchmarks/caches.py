@@ -17,8 +17,6 @@ from wandlib.accounting import head_shape
 
 SINKS = 4
 """First tokens that the sink cache keeps, as in StreamingLLM."""
-CHUNK = 2**14
-"""Most tokens of a batch that go into a windowed cache at once: its masks are [batch, tokens, slots]."""
 
 
 class SinkLayer(DynamicLayer):
@@ -79,12 +77,14 @@ class Rival:
     """Whether its cache has its final length from the first step on, and so each step the cost of the last one."""
 
 
-STOCK, STATIC, SINK, WINDOW = "DynamicCache", "StaticCache", "sink cache", "window"
+STOCK, STATIC, SINK = "DynamicCache", "StaticCache", "sink cache"
+WINDOW, SHARED = "window", "window, shared prompt"
 RIVALS = {
     STOCK: Rival(lambda shape, length: DynamicCache(config=shape.config)),
     STATIC: Rival(lambda shape, length: StaticCache(config=shape.config, max_cache_len=length), reserved=True),
     SINK: Rival(lambda shape, length: sink_cache(shape.config, shape.prompt + shape.window)),
     WINDOW: Rival(lambda shape, length: WandCache(shape.config, shape.window), windowed=True),
+    SHARED: Rival(lambda shape, length: WandCache(shape.config, shape.window, shared=shape.beams), windowed=True),
 }
 
 
@@ -100,13 +100,21 @@ def fill(cache: Cache, shape: Shape, generated: int, *, batch: int, dtype: torch
     The model is not run: a decode can so be measured far from its start, where running up to there would take hours.
     """
     _, heads, dimension = head_shape(shape.config)
-    chunk = max(1, CHUNK // batch) if isinstance(cache, WandCache) else max(1, generated)
-    rest = [min(chunk, generated - start) for start in range(0, generated, chunk)]
-    for number, length in enumerate([shape.prompt, *rest]):
-        if isinstance(cache, WandCache):
-            kinds = None if number == 0 else torch.zeros(batch, length, dtype=torch.bool, device=device)
-            cache.plan_rewrite(batch, length, dtype=dtype, device=torch.device(device), conditioning=kinds)
-        states = torch.randn(batch, heads, length, dimension, dtype=dtype, device=device)
+    prompts = batch // cache.shared if isinstance(cache, WandCache) else batch
+
+    def store(length: int) -> None:
+        states = torch.randn(prompts, heads, length, dimension, dtype=dtype, device=device)
         for layer in range(shape.config.num_hidden_layers):
             cache.update(states, states, layer)
+
+    if isinstance(cache, WandCache):
+        cache.plan_rewrite(prompts, shape.prompt, dtype=dtype, device=torch.device(device))
+        store(shape.prompt)
+        for _ in range(generated):
+            cache.plan_step(prompts)
+            store(cache.shared)  # the sequences of a prompt, side by side
+    else:
+        store(shape.prompt)
+        if generated:
+            store(generated)
     return cache

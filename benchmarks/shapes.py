@@ -42,6 +42,8 @@ class Shape:
     """Generated tokens for a second of speech."""
     window: int = 32
     """Generated keys that a query sees, W."""
+    beams: int = 1
+    """Sequences that upstream decodes for one utterance."""
 
     def steps(self, seconds: float) -> int:
         """Decoding steps for so many seconds of speech."""
@@ -74,7 +76,7 @@ def indextts(quick: bool) -> Shape:
     small: dict[str, Any] = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 128}
     size = small if quick else {"n_embd": 1280, "n_layer": 24, "n_head": 20, "vocab_size": 8194}
     config = GPT2Config(**size, **NO_END, n_positions=1024, tie_word_embeddings=False)
-    return Shape("IndexTTS 1.5", config, prompt=79, rate=_rate(24000 / 1024, quick))
+    return Shape("IndexTTS 1.5", config, prompt=79, rate=_rate(24000 / 1024, quick), beams=3)
 
 
 def mini(quick: bool) -> Shape:

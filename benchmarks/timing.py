@@ -103,13 +103,13 @@ class Loop:
 def in_turn(runners: Mapping[Key, Runner], *, rounds: int, steps: int) -> dict[Key, list[float]]:
     """Let every runner take ``steps`` steps, ``rounds`` times over; the median milliseconds of each visit.
 
-    Rivals side by side in one round meet the same machine, whatever else it is doing. A round before the first does
-    not count.
+    Rivals side by side in one round meet the same machine, whatever else it is doing; every other round goes backwards,
+    so that a machine that slows down and recovers favours none of them. A round before the first does not count.
     """
     taken: dict[Key, list[float]] = {key: [] for key in runners}
     for turn in range(rounds + 1):
-        for key, runner in runners.items():
-            ms = statistics.median(runner(steps))
+        for key in reversed(list(runners)) if turn % 2 else runners:
+            ms = statistics.median(runners[key](steps))
             if turn:
                 taken[key].append(ms)
     return taken

@@ -17,8 +17,8 @@ from transformers import DynamicCache
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
-from benchmarks import caches, cuda, report, shapes, suite
-from benchmarks.caches import RIVALS, SINKS, STATIC, STOCK, WINDOW, fill, sink_cache
+from benchmarks import caches, cuda, distillation, report, shapes, suite
+from benchmarks.caches import RIVALS, SHARED, SINKS, STATIC, STOCK, WINDOW, fill, sink_cache
 from benchmarks.figure import save, step_times
 from benchmarks.floor import Floor
 from benchmarks.report import Row
@@ -102,9 +102,8 @@ def test_window_and_sink_cache_hold_equally_much() -> None:
 
 @pytest.mark.parametrize("generated", [0, 5, 100])
 @pytest.mark.parametrize("name", RIVALS)
-def test_fill(name: str, generated: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A filled cache has seen the tokens, holds the bytes, and decodes on, also where it was filled in chunks."""
-    monkeypatch.setattr(caches, "CHUNK", 2 * 30)
+def test_fill(name: str, generated: int) -> None:
+    """A filled cache has seen the tokens, holds the bytes, and decodes on."""
     shape = shapes.cosyvoice2(quick=True)
     cache = RIVALS[name].cache(shape, shape.prompt + generated + 10)
     fill(cache, shape, generated, batch=2, **CPU)
@@ -117,6 +116,21 @@ def test_fill(name: str, generated: int, monkeypatch: pytest.MonkeyPatch) -> Non
     model = shape.build(**CPU)[RIVALS[name].windowed]
     assert len(Generate(model, cache, prompt=shape.prompt, batch=2)(3)) == 3
     assert int(cache.get_seq_length()) == shape.prompt + generated + 4
+
+
+def test_beams_that_share_a_prompt_hold_what_they_should() -> None:
+    shape = shapes.indextts(quick=True)
+    on_paper = {"conditioning": shape.prompt, "generated": 100, "window": 32, "batch": 2, "beams": 3}
+    held = {}
+    for name in (WINDOW, SHARED):
+        cache = RIVALS[name].cache(shape, 0)
+        fill(cache, shape, 100, batch=6, **CPU)
+        assert cache.nbytes == cache_bytes(shape.config, **on_paper, shared=name == SHARED)
+        assert all(bool(states.isfinite().all()) for states in cache[1])
+        held[name] = cache
+    decode = Generate(shape.build(**CPU)[1], held[SHARED], prompt=shape.prompt, batch=2, beams=3)
+    assert len(decode(3)) == 3
+    assert held[SHARED].get_seq_length() == shape.prompt + 104
 
 
 # ------------------------------------------------------------------------------------------------------------- timing
@@ -153,7 +167,7 @@ def test_in_turn() -> None:
 
     a, b = [[99.0], [1.0, 2.0, 90.0], [4.0]], [[99.0], [1.0], [8.0]]
     taken = in_turn({"a": runner("a", a), "b": runner("b", b)}, rounds=2, steps=3)
-    assert order == ["a3", "b3"] * 3
+    assert order == ["a3", "b3", "b3", "a3", "a3", "b3"]
     assert taken == {"a": [2.0, 4.0], "b": [1.0, 8.0]}
     assert ratio(taken["a"], taken["b"]) == statistics.median([2.0, 0.5])
 
@@ -177,6 +191,9 @@ def test_total_of_a_decode_whose_steps_grow_evenly() -> None:
     assert sweep.to_json()["ms"][STATIC] == [3.0, 4.0, 5.0]
     with pytest.raises(ValueError, match="not in tuple"):
         sweep.at(STOCK, 20)
+    pieces = [1.25 * (2.0 + 0.01 * 250 * (turn + 1.5)) for turn in range(rounds)]
+    beside = Sweep("planted", 25, seconds, visit, ms, [1.0] * rounds, {STOCK: pieces}, piece=250)
+    assert beside.apart(STOCK) == pytest.approx(1 - 1 / 1.25)
 
 
 @pytest.mark.parametrize("make", [shapes.cosyvoice2, shapes.indextts])
@@ -243,8 +260,35 @@ def test_every_benchmark_runs(name: str, untraced: None) -> None:
     assert part.rows
     assert all(math.isfinite(row.value) for row in part.rows)
     for sweep in part.sweeps:
+        assert all(len(pieces) == 1 and pieces[0] > 0 for pieces in sweep.whole.values())
         assert all(ms > 0 for places in sweep.ms.values() for rounds in places for ms in rounds)
         assert len(sweep.floor) == 1
+
+
+def test_distillation_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, small in {"BATCH": 2, "PROMPT": 5, "GENERATED": 9}.items():
+        monkeypatch.setattr(distillation, name, small)
+    part = distillation.distillation(QUICK)
+    assert [row.target for row in part.rows] == ["<= 1.7", ""] * 2
+    assert all(math.isfinite(row.value) and row.value > 0 for row in part.rows)
+
+
+def test_distillation_times_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two kinds of cross-entropy are the same number, the distilling loss another; each leaves gradients."""
+    runners = distillation.step_runners(QUICK, bf16=False)
+    found = {}
+    for name in runners:
+        backward = torch.Tensor.backward
+
+        def note(loss: torch.Tensor, name: str = name, backward: Any = backward) -> None:
+            found[name] = float(loss.detach())
+            backward(loss)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "backward", note)
+            assert runners[name](1)[0] > 0
+    assert found[distillation.ENTROPY] == pytest.approx(found[distillation.STOCK_LOSS], rel=1e-4)
+    assert found[distillation.DISTILLED] > found[distillation.ENTROPY]
 
 
 def test_a_run_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

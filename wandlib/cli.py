@@ -1,4 +1,4 @@
-"""The command line: ``wandlib say``, ``compare``, ``profile`` and ``evaluate``."""
+"""The command line: ``wandlib say``, ``compare``, ``profile``, ``train`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from rich.table import Table
 from wandlib.commands.evaluate import evaluate
 from wandlib.commands.profile import profile
 from wandlib.commands.shared import console, explained
+from wandlib.commands.train import train
 from wandlib.systems import InputError, Speech, SpeechSystem, Step, load_system
 from wandlib.systems.base import sound_file
 
 app = typer.Typer(no_args_is_help=True, help="Text-to-speech that costs the same per step however long it speaks.")
 app.command()(profile)
+app.command()(train)
 app.command()(evaluate)
 
 Text = Annotated[str, typer.Argument(help="What to say.")]

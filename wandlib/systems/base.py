@@ -85,6 +85,16 @@ class Trace:
         """Median wall time of a step; 0 when there was none."""
         return statistics.median(self.milliseconds) if self.steps else 0.0
 
+    def __repr__(self) -> str:
+        """One line: a notebook would print every step."""
+        return f"<Trace: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """Attention, number of steps and why generation ended, in words."""
+        attention = "full attention" if self.window is None else f"window {self.window}"
+        return f"{attention}, {len(self.steps)} steps, finish {self.finish!r}"
+
 
 @dataclass
 class Speech:
@@ -110,6 +120,11 @@ class Speech:
     trace: Trace
     text: str
     seconds_to_compute: float = 0.0
+
+    def __repr__(self) -> str:
+        """One line: a notebook would print every code and step."""
+        text = self.text if len(self.text) <= 40 else self.text[:37] + "..."
+        return f"<Speech: {text!r}, {self.seconds:.2f} s, {self.trace.summary}>"
 
     @property
     def seconds(self) -> float:

@@ -16,7 +16,7 @@ demo: $(VENV)/.installed-app ## hear it: the app on 127.0.0.1:7860
 
 test: lint types $(VENV)/.installed-all ## ruff, types, tests, and the notebooks run and compared
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks
 
 lint: $(VENV)/.installed-all ## ruff over code and notebooks
 	$(BIN)/ruff check
@@ -26,7 +26,7 @@ types: $(VENV)/.installed-all ## mypy
 	$(BIN)/mypy
 
 notebooks: $(VENV)/.installed-all ## run every notebook and store its outputs
-	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	$(BIN)/python notebooks/store.py
 
 lab: $(VENV)/.installed-all ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

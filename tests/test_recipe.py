@@ -416,10 +416,16 @@ def test_a_batch_that_could_not_be_aligned_has_no_pull() -> None:
     assert pull.loss(torch.full((2, 9), -1)) == 0
 
 
-def test_references_are_of_every_speaker_and_of_the_right_length(tmp_path: Path) -> None:
+def test_references_are_of_every_speaker_and_of_the_right_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [(1, "zoe"), (5, "zoe"), (6, "zoe"), (7, "adam"), (30, "eve")]
     made = [corpus.Utterance("", name, tmp_path, 0, 16_000 * seconds) for seconds, name in rows]
     assert {name: said.seconds for name, said in export.references(made).items()} == {"zoe": 5, "adam": 7}
+    monkeypatch.setitem(export.REFERENCES, "zoe", "The chosen")
+    chosen = corpus.Utterance("The chosen one.", "zoe", tmp_path, 0, 16_000 * 7)
+    too_long = corpus.Utterance("The chosen one, long.", "zoe", tmp_path, 0, 16_000 * 9)
+    assert export.references([*made, chosen, too_long])["zoe"] is chosen
     with pytest.raises(ValueError, match="4 to 8 seconds"):
         export.references(made[-1:])
 

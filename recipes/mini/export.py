@@ -20,7 +20,16 @@ from wandlib.systems.mini.reference import clean_reference
 from wandlib.systems.mini.system import ASSETS, MiniSystem, save_voices
 
 CONTRAST = 1.25
-"""Chosen with :mod:`recipes.mini.tune`."""
+REFERENCES = {
+    "clara": "Birds are being urbanized by people",
+    "ruth": "This robot can sense the presence",
+    "peter": "Even when he is sick, he works",
+    "felix": "The withdrawal of French troops",
+    "henry": "There were cracks in the plaster",
+    "angus": "They meet monthly",
+    "victor": "The dog snapped off a piece",
+}
+"""Both chosen with :mod:`recipes.mini.tune`: by speaker, how the utterance begins that the voice is taken from."""
 
 
 def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
@@ -49,7 +58,9 @@ def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
 
 
 def references(utterances: list[Utterance], most: int = 8) -> dict[str, Utterance]:
-    """The first utterance of 4 to 8 seconds of each speaker, of ``most`` speakers; flite's in the order of their list.
+    """An utterance of 4 to 8 seconds of each speaker, of ``most`` speakers; flite's in the order of their list.
+
+    The one that :data:`REFERENCES` names, if there is one, else the first.
 
     Raises
     ------
@@ -59,6 +70,9 @@ def references(utterances: list[Utterance], most: int = 8) -> dict[str, Utteranc
     found: dict[str, Utterance] = {}
     for utterance in utterances:
         if 4 <= utterance.seconds <= 8:
+            wanted = REFERENCES.get(utterance.speaker)
+            if wanted is not None and utterance.text.startswith(wanted):
+                found[utterance.speaker] = utterance
             found.setdefault(utterance.speaker, utterance)
     if not found:
         raise ValueError("no held-out utterance of 4 to 8 seconds to serve as a speaker's reference")

@@ -3,7 +3,7 @@
     python -m recipes.mini.tune
 
 ``contrast`` sharpens the spectra that the codec's decoder smooths; the temperature is that of the default sampling.
-``--references`` compares utterances of each speaker as the built-in reference instead (:data:`export.REFERENCES`).
+``--references NAME`` compares utterances of a speaker as the built-in reference instead (:data:`export.REFERENCES`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import typer
 from tqdm import tqdm
 
 from recipes.mini import analysis
-from recipes.mini.corpus import SAMPLE_RATE
+from recipes.mini.corpus import SAMPLE_RATE, Utterance
 from recipes.mini.train_teacher import HELD_OUT_UTTERANCES
-from wandlib.metrics import PocketSphinx, error_rates
+from wandlib.metrics import ErrorRates, PocketSphinx, error_rates
 from wandlib.systems.mini.reference import clean_reference
 from wandlib.systems.mini.system import MiniSystem
 
@@ -26,8 +26,10 @@ CONTRASTS = (1.0, 1.25, 1.5)
 TEMPERATURES = (0.0, 0.2, 0.35, 0.5)
 
 
-CANDIDATES = 6
-"""Utterances of each speaker that might be the built-in reference."""
+CANDIDATES, FINALISTS = 14, 4
+"""Utterances of each speaker that might be the built-in reference, and how many of them are heard a second time."""
+FIRST, SECOND = slice(0, 10), slice(10, 36)
+"""Sentences of the two rounds."""
 
 
 def sentences_of(folder: Path, count: int) -> list[analysis.Analysed]:
@@ -37,19 +39,28 @@ def sentences_of(folder: Path, count: int) -> list[analysis.Analysed]:
     return usual[:count]
 
 
-def compare_references(system: MiniSystem, folder: Path, texts: list[str]) -> None:
-    """Print, for each speaker, how well the teacher is understood with one reference and another."""
+def compare_references(system: MiniSystem, folder: Path, speakers: list[str]) -> None:
+    """Print, for each speaker, how well the teacher is understood with one reference and another, in two rounds.
+
+    The second round is of other sentences: the best of many by a few sentences is partly the luckiest.
+    """
     recognise = PocketSphinx()
+    texts = [item.utterance.text for item in sentences_of(folder, SECOND.stop)]
     held_out = [item.utterance for item in analysis.read(folder / "corpus")[:HELD_OUT_UTTERANCES]]
-    for speaker in list(system.speakers):
+
+    def rates(said: Utterance, texts: list[str]) -> ErrorRates:
+        system.voices["candidate"] = system.voice_of(clean_reference(said.samples, SAMPLE_RATE))
+        return error_rates(texts, [recognise(system.synthesize(t, "candidate").waveform, SAMPLE_RATE) for t in texts])
+
+    for speaker in speakers:
         candidates = [said for said in held_out if said.speaker == speaker and 4 <= said.seconds <= 8][:CANDIDATES]
-        found = []
-        for said in tqdm(candidates, desc=speaker, leave=False):
-            system.voices["candidate"] = system.voice_of(clean_reference(said.samples, SAMPLE_RATE))
-            heard = [recognise(system.synthesize(text, "candidate").waveform, SAMPLE_RATE) for text in texts]
-            found.append((error_rates(texts, heard), said.text))
-        for rates, text in sorted(found, key=lambda row: row[0].wer + row[0].cer):
-            print(f"{speaker}: WER {rates.wer:.3f}, CER {rates.cer:.3f}: {text!r}", flush=True)
+        for chosen in (FIRST, SECOND):
+            heard = [(rates(said, texts[chosen]), said) for said in tqdm(candidates, desc=speaker, leave=False)]
+            heard.sort(key=lambda row: row[0].wer + row[0].cer)
+            for found, said in heard:
+                print(f"{speaker}: WER {found.wer:.3f}, CER {found.cer:.3f}: {said.text!r}", flush=True)
+            candidates = [said for _, said in heard[:FINALISTS]]
+            print(flush=True)
 
 
 @torch.inference_mode()
@@ -57,16 +68,16 @@ def main(
     folder: Annotated[Path, typer.Option(help="The recipe's folder.")] = Path("runs/mini"),
     assets: Annotated[Path | None, typer.Option(help="Weights; default: the shipped ones.")] = None,
     count: Annotated[int, typer.Option(help="Sentences.")] = 50,
-    references: Annotated[bool, typer.Option(help="Compare the speakers' references instead.")] = False,
+    references: Annotated[list[str] | None, typer.Option(help="Compare references of this speaker instead.")] = None,
 ) -> None:
     """Print the CER of the codec by contrast, and of the teacher by temperature."""
     torch.set_num_threads(1)
     system, recognise = MiniSystem.load(assets), PocketSphinx()
+    if references:
+        compare_references(system, folder, references)
+        return
     chosen = sentences_of(folder, count)
     texts = [item.utterance.text for item in chosen]
-    if references:
-        compare_references(system, folder, texts)
-        return
     shipped = system.codec.contrast
     for contrast in CONTRASTS:
         system.codec.contrast = contrast

@@ -14,8 +14,9 @@ import typer
 from benchmarks.cuda import cuda
 from benchmarks.distillation import distillation
 from benchmarks.figure import save, step_times
-from benchmarks.report import README, RESULTS, Part, file_name, machine, put, report, stored_reports
+from benchmarks.report import README, RESULTS, Part, file_name, machine, report, stored_reports
 from benchmarks.suite import BENCHMARKS, Settings
+from wandlib.report import put_measured
 
 CPU = BENCHMARKS | {"distillation": distillation}
 ALL = CPU | {"cuda": cuda}
@@ -40,7 +41,7 @@ def main(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise typer.BadParameter(f"--device {device}: torch {torch.__version__} finds no GPU here")
     if write:
-        put(README.read_text(encoding="utf-8"), "")  # better before than after ten minutes
+        put_measured(README.read_text(encoding="utf-8"), "")  # better before than after ten minutes
     if threads is not None:
         torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
@@ -75,10 +76,10 @@ def keep(result: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     name = file_name(result["machine"])
     result["figure"] = f"{name}.svg"
-    (sweep,) = [sweep for sweep in result["sweeps"] if sweep["title"].endswith("batch 16")]
+    (sweep,) = [sweep for sweep in result["sweeps"] if sweep["title"].endswith("bf16, batch 16")]
     save(step_times(sweep), RESULTS / result["figure"])
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    README.write_text(put(README.read_text(encoding="utf-8"), stored_reports()), encoding="utf-8")
+    README.write_text(put_measured(README.read_text(encoding="utf-8"), stored_reports()), encoding="utf-8")
 
 
 if __name__ == "__main__":

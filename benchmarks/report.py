@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.sweep import FLOOR, Sweep
+from wandlib.report import markdown_table
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -69,15 +70,6 @@ def file_name(machine: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a markdown table; numbers with three decimals."""
-    columns = list(rows[0])
-    cells = [
-        [f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in columns] for row in rows
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *cells])
-
-
 def sweep_table(sweep: dict[str, Any]) -> str:
     """Milliseconds of a step by rival and place."""
     rows: list[dict[str, Any]] = [
@@ -86,7 +78,7 @@ def sweep_table(sweep: dict[str, Any]) -> str:
         for name, row in sweep["ms"].items()
     ]
     rows.append({"ms a step after": FLOOR} | {f"{place:g} s": f"{sweep[FLOOR]:.2f}" for place in sweep["seconds"]})
-    return f"{sweep['title']}:\n\n{table(rows)}"
+    return f"{sweep['title']}:\n\n{markdown_table(rows)}"
 
 
 def report(result: dict[str, Any]) -> str:
@@ -99,7 +91,7 @@ def report(result: dict[str, Any]) -> str:
         {"where": row.where, "what": row.what, "measured": row.value, "target": row.target, "": row.verdict}
         for row in rows
     ]
-    parts = [f"{head}{result['minutes']:.0f} minutes.", table(targets), *map(sweep_table, result["sweeps"])]
+    parts = [f"{head}{result['minutes']:.0f} minutes.", markdown_table(targets), *map(sweep_table, result["sweeps"])]
     if "figure" in result:
         parts.insert(1, f"![Milliseconds of a step over seconds of speech, batch 16.](results/{result['figure']})")
     return "\n\n".join(parts)
@@ -110,11 +102,3 @@ def stored_reports() -> str:
     files = sorted(RESULTS.glob("*.json"))
     reports = [report(json.loads(file.read_text(encoding="utf-8"))) for file in files]
     return "\n\n".join(reports) or "Nothing yet."
-
-
-def put(text: str, block: str) -> str:
-    """``text`` with what stands between its two measurement marks replaced."""
-    pattern = re.compile(r"(<!-- measured -->\n).*?(\n<!-- end of measured -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError("no <!-- measured --> ... <!-- end of measured --> in the text")
-    return pattern.sub(lambda match: match.group(1) + block + match.group(2), text)

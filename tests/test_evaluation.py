@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wandlib.evaluation import SENTENCES, evaluate, reference_sounds
 from wandlib.metrics import Interval, error_rates
 from wandlib.mos import Unavailable
-from wandlib.report import Report, markdown_table
+from wandlib.report import Report, markdown_table, put_measured
 from wandlib.systems import InputError, Speech, load_system
 
 TEXTS = ["one two three", "four five", "six seven eight nine"]
@@ -227,3 +227,10 @@ def test_the_embedded_voice_is_understood_and_known_again() -> None:
     assert found.interval("CER", "full").value < 0.5
     assert found.interval("similarity", "full").value > 0.87
     assert [u.failures for u in found.utterances] == [[]]
+
+
+def test_put_measured_needs_its_marks() -> None:
+    text = "a\n<!-- measured -->\nold\nlines\n<!-- end of measured -->\nb"
+    assert put_measured(text, r"new \1") == "a\n<!-- measured -->\nnew \\1\n<!-- end of measured -->\nb"
+    with pytest.raises(ValueError, match="measured"):
+        put_measured("nothing", "new")

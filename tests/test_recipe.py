@@ -25,7 +25,9 @@ from recipes.mini import (
     train_vocoder,
 )
 from recipes.mini.loop import cosine, train
+from wandlib.report import put_measured
 from wandlib.systems.mini.prompt import END, FIRST_CODE, FIRST_SYMBOL, SPEECH
+from wandlib.systems.mini.reference import LEVEL
 from wandlib.systems.mini.text import SPACE, SYMBOLS
 
 
@@ -85,7 +87,7 @@ def test_prepare() -> None:
     sound[8_000:24_000] = np.sin(np.arange(16_000) / 5)
     made = corpus.prepare(sound).astype(np.float32) / 32767
     assert len(made) == pytest.approx(16_000 + 2 * 0.08 * 16_000, abs=320)
-    assert np.sqrt((made**2).mean()) == pytest.approx(corpus.LEVEL, rel=0.01)
+    assert np.sqrt((made**2).mean()) == pytest.approx(LEVEL, rel=0.01)
     with pytest.raises(ValueError, match="silence"):
         corpus.prepare(np.zeros(16_000, np.float32))
 
@@ -383,14 +385,7 @@ def test_cards_quote_the_results() -> None:
     result = json.loads(evaluate.RESULTS.read_text(encoding="utf-8"))
     for card in evaluate.CARDS:
         text = card.read_text(encoding="utf-8")
-        assert evaluate.put(text, evaluate.report(result)) == text, card
-
-
-def test_put_needs_its_marks() -> None:
-    text = "a\n<!-- measured -->\nold\nlines\n<!-- end of measured -->\nb"
-    assert evaluate.put(text, r"new \1") == "a\n<!-- measured -->\nnew \\1\n<!-- end of measured -->\nb"
-    with pytest.raises(ValueError, match="measured"):
-        evaluate.put("nothing", "new")
+        assert put_measured(text, evaluate.report(result)) == text, card
 
 
 def test_voiced_share() -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from recipes.mini import ablation, evaluate, long_form, train_student
+from recipes.mini import ablation, long_form, train_student
 from recipes.mini.train_student import Utterances, Variant
 from wandlib.convert import base_decoder
 from wandlib.metrics import ErrorCounts
-from wandlib.report import Report, Utterance
+from wandlib.report import Report, Utterance, put_measured
 from wandlib.systems.mini.prompt import END, FIRST_CODE, SPEECH, VOCABULARY
 from wandlib.systems.mini.system import MiniSystem
 
@@ -124,4 +124,4 @@ def test_reports_quote_the_results() -> None:
     for module in (ablation, long_form):
         text = module.REPORT.read_text(encoding="utf-8")
         result = json.loads(module.RESULTS.read_text(encoding="utf-8"))
-        assert evaluate.put(text, module.document(result)) == text, module.REPORT
+        assert put_measured(text, module.document(result)) == text, module.REPORT

@@ -193,7 +193,8 @@ class Window:
         if logits.is_cuda and torch.cuda.is_current_stream_capturing():
             return
         # The maximum: NaN comes through it, while a token that a model rules out with -inf does not disturb it.
-        highest = float(logits.detach()[:, -1].amax())
+        last = logits if logits.shape[1] == 1 else logits[:, -1]
+        highest = last.amax().item()
         if highest != highest or highest == float("inf"):
             step = int(torch.as_tensor(cache.generated).max())
             raise FloatingPointError(f"the logits of generation step {step} are not finite; {culprit(cache)}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,13 +234,29 @@ def _bootstrap(measured: Measured) -> Interval:
     return bootstrap(values, weights, [text for text, _, _ in measured])
 
 
-def markdown_table(frame: pd.DataFrame) -> str:
-    """A data frame as a markdown table: numbers with a fraction to three places, NaN empty."""
+def markdown_table(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> str:
+    """Rows, all with the same columns, as a markdown table: numbers with a fraction to three places, NaN empty."""
+    records = rows if isinstance(rows, Sequence) else rows.to_dict("records")
 
     def cell(value: Any) -> str:
         if isinstance(value, float):
             return "" if math.isnan(value) else f"{value:.3f}"
         return str(value)
 
-    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.itertuples(index=False, name=None)]
-    return "\n".join("| " + " | ".join(cell(value) for value in row) + " |" for row in rows)
+    columns = list(records[0])
+    lines = [columns, ["---"] * len(columns), *([cell(row[column]) for column in columns] for row in records)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def put_measured(text: str, block: str) -> str:
+    """``text`` with what stands between ``<!-- measured -->`` and ``<!-- end of measured -->`` replaced.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there.
+    """
+    pattern = re.compile(r"(<!-- measured -->\n).*?(\n<!-- end of measured -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError("no <!-- measured --> ... <!-- end of measured --> in the text")
+    return pattern.sub(lambda match: match.group(1) + block + match.group(2), text)

@@ -25,11 +25,10 @@ from transformers import Qwen2ForCausalLM
 
 import wandlib
 from recipes.mini import train_student
-from recipes.mini.evaluate import put
 from recipes.mini.sentences import HARVARD
 from recipes.mini.train_student import EVERYTHING, WINDOW, Variant
 from wandlib.evaluation import evaluate
-from wandlib.report import Report, markdown_table
+from wandlib.report import Report, markdown_table, put_measured
 from wandlib.systems.mini.prompt import END
 from wandlib.systems.mini.system import MiniSystem
 
@@ -213,7 +212,7 @@ def main(
         "attention mass": attention_masses(folder, corpus).to_dict("records"),
     }
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    REPORT.write_text(put(REPORT.read_text(encoding="utf-8"), document(result)), encoding="utf-8")
+    REPORT.write_text(put_measured(REPORT.read_text(encoding="utf-8"), document(result)), encoding="utf-8")
     print(document(result))
 
 

@@ -29,10 +29,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from recipes.mini.sentences import passages
+from wandlib.systems.mini.reference import levelled, without_silence
 
 SAMPLE_RATE = 16_000
-LEVEL = 0.06
-"""Root mean square of every utterance, full scale 1."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,12 @@ SPEAKERS = (
 )
 
 
-def prepare(samples: NDArray[np.float32], margin: float = 0.08) -> NDArray[np.int16]:
-    """Cut the silence at both ends down to ``margin`` seconds, set the level, and store in 16 bits."""
-    hop = SAMPLE_RATE // 100
-    frames = samples[: len(samples) // hop * hop].reshape(-1, hop)
-    loud = np.flatnonzero(np.sqrt((frames**2).mean(1)) > 0.02 * np.abs(samples).max())
-    if not len(loud):
+def prepare(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Cut the silence at both ends, set the level, and store in 16 bits."""
+    trimmed = without_silence(samples)
+    if not len(trimmed):
         raise ValueError("nothing but silence")
-    keep = int(margin * 100)
-    trimmed = samples[max(0, loud[0] - keep) * hop : (loud[-1] + 1 + keep) * hop]
-    trimmed = trimmed * (LEVEL / np.sqrt((trimmed**2).mean()))
-    return (np.clip(trimmed, -1, 1) * 32767).astype(np.int16)
+    return (np.clip(levelled(trimmed), -1, 1) * 32767).astype(np.int16)
 
 
 def synthesise_one(job: tuple[str, FliteSpeaker]) -> tuple[str, str, NDArray[np.int16]]:

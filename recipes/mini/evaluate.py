@@ -19,7 +19,6 @@ import functools
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -42,6 +41,7 @@ from wandlib.evaluation import reference_sounds
 from wandlib.failures import failures
 from wandlib.metrics import Interval, bootstrap, count_errors, error_rates
 from wandlib.recognisers import PocketSphinx
+from wandlib.report import markdown_table, put_measured
 from wandlib.speakers import Resemblyzer, similarity
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.features import LogMel
@@ -230,16 +230,6 @@ def speed(assets: Path | None) -> dict[str, float]:
     return factors | {"import and load, s": float(times[0]), "first speech from a cold start, s": float(times[1])}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a markdown table."""
-    columns = list(rows[0])
-    lines = [" | ".join(columns), "|".join("---" for _ in columns)]
-    lines += [
-        " | ".join(f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c]) for c in columns) for row in rows
-    ]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 def report(result: dict[str, Any]) -> str:
     """The tables as markdown."""
     tried = result["sentences of every kind"]
@@ -253,27 +243,19 @@ def report(result: dict[str, Any]) -> str:
         or "none"
     )
     lines = [
-        table(result["stages"]),
+        markdown_table(result["stages"]),
         "",
         "*voiced*: share of loud frames with a pitch, relative to the source, for the worst speaker. *similarity*: to",
         "the speaker's own reference (resemblyzer); *margin*: over the closest other speaker, for the worst speaker.",
         "",
-        table(result["speakers"]),
+        markdown_table(result["speakers"]),
         "",
         f"Failures (no end, runaway, early stop, repetition) of {tried} texts of 1 to 40 words, of all kinds that",
         f"people type (many of their words stand in sentences that training used): {counts}. Which: {kinds}.",
         "",
-        table([{"speed": name, result["machine"]: value} for name, value in result["speed"].items()]),
+        markdown_table([{"speed": name, result["machine"]: value} for name, value in result["speed"].items()]),
     ]
     return "\n".join(lines)
-
-
-def put(text: str, block: str) -> str:
-    """``text`` with what stands between its two measurement marks replaced."""
-    pattern = re.compile(r"(<!-- measured -->\n).*?(\n<!-- end of measured -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError("no <!-- measured --> ... <!-- end of measured --> in the text")
-    return pattern.sub(lambda match: match.group(1) + block + match.group(2), text)
 
 
 def main(
@@ -289,7 +271,7 @@ def main(
     system = MiniSystem.load(assets)
     if write:
         for card in CARDS:  # better before than after ten minutes
-            put(card.read_text(encoding="utf-8"), "")
+            put_measured(card.read_text(encoding="utf-8"), "")
     with get_context("spawn").Pool(workers) as pool:
         jobs = [(assets, text, number) for number, text in enumerate(HARVARD[:sentences])]
         rows = [row for part in tqdm(pool.imap(_measure, jobs), total=len(jobs), desc="sentences") for row in part]
@@ -310,7 +292,7 @@ def main(
     if write:
         RESULTS.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for card in CARDS:
-            card.write_text(put(card.read_text(encoding="utf-8"), report(result)), encoding="utf-8")
+            card.write_text(put_measured(card.read_text(encoding="utf-8"), report(result)), encoding="utf-8")
 
 
 if __name__ == "__main__":

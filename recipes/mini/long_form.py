@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import DynamicCache
 
-from recipes.mini.evaluate import put, table
 from recipes.mini.sentences import HARVARD
 from wandlib.cache import WandCache
 from wandlib.metrics import PocketSphinx, Resemblyzer, normalise, similarity
 from wandlib.profiling import held_bytes
+from wandlib.report import markdown_table, put_measured
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE
 from wandlib.systems.mini.prompt import END, FIRST_CODE, TEXT, prompt
@@ -166,7 +166,7 @@ def document(result: dict[str, Any]) -> str:
             }
             for number in range(longest)
         ]
-        parts.append(f"{key}:\n\n{table(rows)}" if rows else "no speech")
+        parts.append(f"{key}:\n\n{markdown_table(rows)}" if rows else "no speech")
     return "\n\n".join(parts)
 
 
@@ -195,7 +195,7 @@ def main(
     print(document(result))
     if write:
         RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        REPORT.write_text(put(REPORT.read_text(encoding="utf-8"), document(result)), encoding="utf-8")
+        REPORT.write_text(put_measured(REPORT.read_text(encoding="utf-8"), document(result)), encoding="utf-8")
 
 
 if __name__ == "__main__":

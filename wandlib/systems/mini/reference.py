@@ -15,7 +15,7 @@ from wandlib.systems.mini.features import SAMPLE_RATE
 MINIMUM_SECONDS, MAXIMUM_SECONDS = 1.0, 60.0
 MAXIMUM_BYTES = 50_000_000
 LEVEL = 0.06
-"""Root mean square of a reference, full scale 1: that of the training corpus."""
+"""Root mean square of a reference and of every utterance of the training corpus, full scale 1."""
 
 
 def read_reference(path: str | Path) -> NDArray[np.float32]:
@@ -71,13 +71,26 @@ def clean_reference(samples: NDArray[np.float32], rate: int) -> NDArray[np.float
     if peak < 1e-3:
         raise InputError("the reference is silent: record or choose a few seconds of speech")
     mono = soxr.resample(samples / peak, rate, SAMPLE_RATE) if rate != SAMPLE_RATE else samples / peak
-    hop = SAMPLE_RATE // 100
-    loudness = np.sqrt((mono[: len(mono) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1))
-    loud = np.flatnonzero(loudness > 0.02 * loudness.max())
-    trimmed = mono[max(0, loud[0] - 8) * hop : (loud[-1] + 9) * hop]
+    trimmed = without_silence(mono)
     if len(trimmed) < MINIMUM_SECONDS * SAMPLE_RATE:
         raise InputError(
             f"the reference holds only {len(trimmed) / SAMPLE_RATE:.2f} s of sound: "
             f"at least {MINIMUM_SECONDS:.0f} s of speech is needed"
         )
-    return (trimmed * (LEVEL / np.sqrt((trimmed**2).mean()))).astype(np.float32)
+    return levelled(trimmed)
+
+
+def without_silence(samples: NDArray[np.float32], margin: float = 0.08) -> NDArray[np.float32]:
+    """16 kHz samples with the silence at both ends, 34 dB below the loudest 10 ms, cut down to ``margin`` seconds."""
+    hop = SAMPLE_RATE // 100
+    loudness = np.sqrt((samples[: len(samples) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1))
+    loud = np.flatnonzero(loudness > 0.02 * loudness.max(initial=0.0))
+    if not len(loud):
+        return samples[:0]
+    keep = round(margin * 100)
+    return samples[max(0, loud[0] - keep) * hop : (loud[-1] + 1 + keep) * hop]
+
+
+def levelled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The samples at the root mean square ``LEVEL``."""
+    return (samples * (LEVEL / np.sqrt((samples**2).mean()))).astype(np.float32)

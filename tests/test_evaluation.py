@@ -222,7 +222,7 @@ def test_what_cannot_be_evaluated(settings: dict[str, Any], words: str) -> None:
 
 
 def test_the_embedded_voice_is_understood_and_known_again() -> None:
-    """One sentence: far from silence (an error rate of 1), and closer than another voice (.833 by the voice's card)."""
+    """One sentence: far from silence (an error rate of 1), and closer than another voice is, by the card."""
     found = evaluate(load_system("mini"), SENTENCES[:1], speakers=["henry"], attentions=["full"], seeds=[0])
     assert found.interval("CER", "full").value < 0.5
     assert found.interval("similarity", "full").value > 0.87

@@ -117,6 +117,16 @@ def test_labels_stay_apart(ends: list[float]) -> None:
     assert np.diff(places).min() >= 13.9
 
 
+def test_labels_stay_off_the_axis() -> None:
+    ends = [0.0, 0.0, 0.1]
+    figure = plots.lines([plots.curve(str(i), [3.0, end]) for i, end in enumerate(ends)], x_label="x", y_label="y")
+    (axes,) = figure.axes
+    assert axes.get_xlim() == (0, 2), "no line of the axis or the grid runs through a label"
+    heights = sorted(text.xyann[1] + 150 * end / 3 for text, end in zip(axes.texts, ends, strict=True))
+    assert heights[0] >= 0, "below are the numbers of the axis"
+    assert np.diff(heights).min() >= 13.9
+
+
 def test_coverage_marks_the_smallest_window_that_is_enough() -> None:
     by_distance = torch.tensor([[[0.2, 0.1, 0.1]], [[0.4, 0.3, 0.1]]])
     mass = AttentionMass(1 - by_distance.sum(-1), by_distance, windows=(1, 2))

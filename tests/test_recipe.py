@@ -77,6 +77,14 @@ def test_held_out_sentences_never_appear(wordnet: Path) -> None:
     assert made == list(itertools.islice(sentences.sentences(0, held_out, wordnet), 200))
 
 
+def test_fragments_come_after_the_whole_passages(wordnet: Path) -> None:
+    made = list(itertools.islice(sentences.passages(0, ["A text of another kind."], wordnet), sentences.WHOLE + 65))
+    later = made[sentences.WHOLE :: sentences.FRAGMENTS]
+    assert [len(sentences.words_of(text)) in (1, 2) for text in later] == [True] * 5
+    assert all(text[-1] in ".,!?" for text in later)
+    assert min(len(sentences.words_of(text)) for text in made[: sentences.WHOLE]) > 2
+
+
 def test_wordnet_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="wordnet-base"):
         sentences.wordnet_examples(tmp_path)

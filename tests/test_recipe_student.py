@@ -50,6 +50,14 @@ def test_a_sample_is_conditioning_then_codes() -> None:
     assert torch.equal(ids, made[4]["input_ids"])
 
 
+def test_long_utterances_come_more_often() -> None:
+    codes = [np.arange(count) for count in (80, train_student.LONG - 1, train_student.LONG, 4000)]
+    made = Utterances([[1]] * 4, codes, ["a"] * 4, long_times=3)
+    assert made.numbers == [0, 1, 2, 2, 2, 3, 3, 3]
+    heads = {tuple(made[index]["input_ids"][:76].tolist()) for index in (2, 3, 4)}
+    assert len(heads) == 3, "each time with another reference"
+
+
 def test_somebody_must_have_a_reference() -> None:
     with pytest.raises(ValueError, match="75 codes"):
         Utterances([[1]], [np.arange(20)], ["a"])

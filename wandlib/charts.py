@@ -200,18 +200,17 @@ def bars(names: Sequence[str], groups: Sequence[Bars], *, y_label: str, number: 
 def draw(axes: Axes, curves: list[Curve], x: NDArray[np.float64] | None = None, values: str | None = None) -> None:
     """Plot the curves from zero and write each one's label, and its last value if asked, at its right end."""
     curves = [curve for curve in curves if curve.values.size]
-    for curve in curves:
-        across = np.arange(len(curve.values)) + 1 if x is None else x
+    across = [np.arange(1, len(curve.values) + 1, dtype=np.float64) if x is None else x for curve in curves]
+    for curve, places in zip(curves, across, strict=True):
         line_style = (0, (4, 1.5)) if curve.dashed else "solid"
-        axes.plot(across, curve.values, color=curve.colour, linewidth=2, linestyle=line_style)
-    axes.set_xlim(left=0)
+        axes.plot(places, curve.values, color=curve.colour, linewidth=2, linestyle=line_style)
+    axes.set_xlim(0, max((float(places.max()) for places in across), default=0) or 1)  # no axis runs through a label
     axes.set_ylim(bottom=0, top=1.12 * max((curve.values.max() for curve in curves), default=1.0))
-    for curve, nudge in zip(curves, _nudges(curves), strict=True):
-        across = np.arange(len(curve.values)) + 1 if x is None else x
+    for curve, places, nudge in zip(curves, across, _nudges(curves), strict=True):
         text = curve.label if values is None else f"{curve.label}\n{values.format(curve.values[-1])}"
         axes.annotate(
             text,
-            (float(across[-1]), float(curve.values[-1])),
+            (float(places[-1]), float(curve.values[-1])),
             xytext=(6, nudge),
             textcoords="offset points",
             color=curve.colour,
@@ -233,4 +232,5 @@ def _nudges(curves: list[Curve]) -> list[float]:
             if overlap > 0:
                 places[lower] -= overlap / 2
                 places[upper] += overlap / 2
+        places = [max(place, 0.0) for place in places]  # below are the numbers of the axis
     return [place - end for place, end in zip(places, ends, strict=True)]

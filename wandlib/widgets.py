@@ -98,7 +98,8 @@ class Explorer:
             import_module("google.colab.output").enable_custom_widget_manager()
         self.picture, self._draw = picture, draw
         self.controls = {name: _control(name, values) for name, values in sliders.items()}
-        self._image = ipywidgets.Image(format="png")
+        # As large as it was drawn: a box stretches what is in it, and blurs it.
+        self._image = ipywidgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
         for control in self.controls.values():
             control.observe(self.redraw, names="value")
         self._box = ipywidgets.VBox([*self.controls.values(), self._image])

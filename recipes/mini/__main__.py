@@ -38,7 +38,7 @@ OTHERS = ("shipped",)
 """Stages that run only when asked for."""
 SHARED = ("aligner", "codec", "tuning", "teacher", "student")
 """Stages that several processes train together."""
-MINUTES = {"aligner": 7.0, "vocoder": 11.0, "codec": 40.0, "tuning": 8.0, "teacher": 65.0}
+MINUTES = {"aligner": 7.0, "vocoder": 11.0, "codec": 55.0, "tuning": 8.0, "teacher": 85.0}
 """Wall time of each training stage on two cores; shorter budgets lay the same schedule over less time."""
 
 
@@ -82,13 +82,13 @@ def main(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where data and checkpoints live.")] = Path("runs/mini"),
     target: Annotated[Path, typer.Option(help="Where the finished weights go.")] = ASSETS,
-    hours: Annotated[float, typer.Option(help="Hours of speech to make.")] = 20.0,
+    hours: Annotated[float, typer.Option(help="Hours of speech to make.")] = 40.0,
     speed: Annotated[float, typer.Option(help="Divide every training budget by this, to try the recipe out.")] = 1.0,
     processes: Annotated[int, typer.Option(help="Processes that train codec and teacher, one thread each.")] = 2,
 ) -> None:
     """Make the embedded voice from nothing: speech from flite, a codec, a vocoder, an aligner, the teacher.
 
-    About 2 hours and 20 minutes on two cores. Stop it at any time: the next run goes on.
+    About 3 hours and 40 minutes on two cores. Stop it at any time: the next run goes on.
     """
     chosen = stages or list(STAGES)
     unknown = sorted(set(chosen) - {*STAGES, *OTHERS})

@@ -8,6 +8,7 @@ training sentence that shares five consecutive words with one of them is dropped
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -34,6 +35,10 @@ QUESTIONS = (
     "|do you like the {}|have you seen the {} {}|is this your {}|how much is the {} {}|could you bring me the {}"
     "|can we talk about the {}"
 ).split("|")
+
+
+WHOLE, FRAGMENTS = 240, 16
+"""Passages before the first fragment, and of how many one is a fragment."""
 
 
 def spell(number: int) -> str:
@@ -139,11 +144,24 @@ def five_grams(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
 
 
+def fragment(text: str, rng: random.Random) -> str:
+    """One or two words of a text."""
+    words = words_of(text)
+    start = rng.randrange(len(words))
+    return " ".join(words[start : start + rng.choice((1, 1, 2))]).capitalize() + rng.choice("...,!?")
+
+
 def passages(seed: int, held_out: list[str], folder: Path = WORDNET) -> Iterator[str]:
-    """Sentences alone and joined: about 45 % of one, the others of 2 to 5, up to 45 words."""
+    """Sentences alone and joined: about 45 % of one, the others of 2 to 5, up to 45 words.
+
+    After the first ``WHOLE``, one in ``FRAGMENTS`` is a word or two: who never heard a lone "the" cannot end it.
+    """
     rng = random.Random(seed + 1)
     source = sentences(seed, held_out, folder)
-    while True:
+    for number in itertools.count():
+        if number >= WHOLE and number % FRAGMENTS == 0:
+            yield fragment(next(source), rng)
+            continue
         wanted = rng.choices((1, 2, 3, 4, 5), (45, 25, 15, 10, 5))[0]
         parts = [next(source)]
         while len(parts) < wanted:

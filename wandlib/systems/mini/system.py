@@ -36,7 +36,7 @@ CHUNK_SYMBOLS = 200
 MAXIMUM_SYMBOLS = 4_000
 """Of one text: more than MAXIMUM_CHARACTERS of prose have. Digits and emoji become many phones each."""
 TEMPERATURE, TOP_K = 0.0, 20
-"""Greedy, unless asked otherwise: what this voice learned from says a sentence in one way, and sampling costs words."""
+"""Greedy, unless asked otherwise: what this voice learned from says a sentence in one way."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ ROWS = {
     **{f"{name}, sampled": Row(sampled=True) for name in (TEACHER, UNTRAINED, STUDENT)},
     "CE + reverse KL": Row(replace(DIRECT, form="reverse"), spoken=False),
     "CE + Jensen-Shannon": Row(replace(DIRECT, form="jensen-shannon"), spoken=False),
+    "CE + KL, on-policy": Row(replace(DIRECT, on_policy=0.25), spoken=False),
     "CE + KL + hidden states": Row(replace(DIRECT, hidden_weight=1.0), spoken=False),
 }
 """The paper's table, LoRA, other windows, and what the paper does not have; sampled rows have several seeds."""

@@ -17,7 +17,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import torch
 import typer
 from tqdm import tqdm
@@ -38,7 +37,7 @@ SPEAKERS = ("clara", "henry", "victor")
 SENTENCES = HARVARD[:20]
 SEEDS, TEMPERATURE = (0, 1, 2), 0.35
 """Of the sampled comparison; the other rows are greedy, which needs no seed."""
-SHORT = replace(Variant(), steps=60)
+SHORT = Variant(steps=60)
 
 
 @dataclass(frozen=True)
@@ -160,13 +159,13 @@ def line(name: str, row: dict[str, Any], teacher: Report) -> dict[str, Any]:
     return found | {"failures": sum(bool(utterance.failures) for utterance in report.utterances)}
 
 
-def attention_masses(folder: Path, corpus: Path, utterances: int = 5) -> pd.DataFrame:
-    """Where the teacher looks, on held-out utterances: the paper's table, with and without the two guided heads."""
+def attention_masses(folder: Path, corpus: Path, utterances: int = 5) -> list[dict[str, float]]:
+    """Where the teacher looks, on held-out utterances: the paper's table."""
     _, held = train_student.read_utterances(corpus)
     longest = sorted(range(len(held)), key=lambda i: -len(held[i]["input_ids"]))[:utterances]
     batch = wandlib.WandCollator(pad_token_id=END)([held[i] for i in longest])
     mass = wandlib.attention_mass(train_student.load_teacher(folder), batch, windows=(4, 8, 16, 32, 64))
-    return pd.DataFrame(mass.table())
+    return mass.table()
 
 
 def document(result: dict[str, Any]) -> str:
@@ -193,7 +192,7 @@ def document(result: dict[str, Any]) -> str:
             "",
             "Where the teacher looks while it decodes (five long held-out utterances, mean over layers and heads):",
             "",
-            markdown_table(pd.DataFrame(result["attention mass"])),
+            markdown_table(result["attention mass"]),
             "",
             f"Measured on {result['machine']}, {result['date']}.",
         ]
@@ -213,7 +212,7 @@ def main(
     corpus = folder / "corpus"
     if not (corpus / "codes.npz").exists():
         raise typer.BadParameter(
-            f"no codes in {corpus}: run `python -m recipes.mini corpus analysis shipped codes` first (15 minutes)"
+            f"no codes in {corpus}: run `python -m recipes.mini corpus analysis shipped codes` first (half an hour)"
         )
     (folder / "ablation").mkdir(parents=True, exist_ok=True)
     jobs = [(folder, corpus, name) for name in chosen]
@@ -233,7 +232,7 @@ def main(
         "date": time.strftime("%Y-%m-%d"),
         "rows": [row for row in lines if "WER" in row],
         "beyond the paper": [row for row in lines if "WER" not in row],
-        "attention mass": attention_masses(folder, corpus).to_dict("records"),
+        "attention mass": attention_masses(folder, corpus),
     }
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     REPORT.write_text(put_measured(REPORT.read_text(encoding="utf-8"), document(result)), encoding="utf-8")

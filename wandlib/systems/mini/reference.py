@@ -80,15 +80,14 @@ def clean_reference(samples: NDArray[np.float32], rate: int) -> NDArray[np.float
     return levelled(trimmed)
 
 
-def without_silence(samples: NDArray[np.float32], margin: float = 0.08) -> NDArray[np.float32]:
-    """16 kHz samples with the silence at both ends, 34 dB below the loudest 10 ms, cut down to ``margin`` seconds."""
+def without_silence(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """16 kHz samples with the silence at both ends, 34 dB below the loudest 10 ms, cut down to 80 ms."""
     hop = SAMPLE_RATE // 100
     loudness = np.sqrt((samples[: len(samples) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1))
     loud = np.flatnonzero(loudness > 0.02 * loudness.max(initial=0.0))
     if not len(loud):
         return samples[:0]
-    keep = round(margin * 100)
-    return samples[max(0, loud[0] - keep) * hop : (loud[-1] + 1 + keep) * hop]
+    return samples[max(0, loud[0] - 8) * hop : (loud[-1] + 1 + 8) * hop]
 
 
 def levelled(samples: NDArray[np.float32]) -> NDArray[np.float32]:

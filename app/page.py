@@ -64,7 +64,8 @@ figcaption {font-weight: 600; padding-bottom: .3rem}
 svg.curves {width: 100%; height: auto; display: block}
 .dark svg.curves polyline, .dark svg.curves text[font-weight] {filter: brightness(1.5)}
 #full, #windowed {min-height: 190px}
-#numbers th * {word-break: normal !important; overflow-wrap: normal !important}
+#numbers table, #numbers table * {font-family: inherit; font-size: .8rem}
+#numbers th * {padding-left: 1px; padding-right: 1px; word-break: normal !important; overflow-wrap: normal !important}
 #status {min-height: 1.6rem; overflow: hidden}
 #status .error, #status .clear-status {display: none}
 """

@@ -17,7 +17,7 @@ from benchmarks.floor import Floor
 from benchmarks.report import Part, Row
 from benchmarks.shapes import Shape, cosyvoice2, indextts, mini
 from benchmarks.sweep import FLOOR, Sweep, sweep
-from benchmarks.timing import Generate, Loop, Runner, Steps, in_turn, now, ratio
+from benchmarks.timing import Generate, Loop, Runner, Steps, in_turn, ratio
 from wandlib import WandCache, convert, restore
 from wandlib.accounting import cache_bytes, head_shape
 
@@ -273,7 +273,7 @@ def fixed_cache(shape: Shape, device: str) -> Cache:
 
 @torch.no_grad()
 def overhead(settings: Settings) -> Part:
-    """What hook and cache add to a step of the embedded voice's shape: step by step in turn with one without either.
+    """What hook and cache add to a step of the embedded voice's shape: a few steps in turn with some without either.
 
     Two copies of a model, equal but for where they lie in memory, differ by more than one per cent: each takes both
     parts, and that cancels.
@@ -288,15 +288,11 @@ def overhead(settings: Settings) -> Part:
             WandCache(shape.config, shape.window), shape, 2 * shape.window, batch=1, dtype=torch.float32, device=device
         )
         convert(windowed, window=shape.window)
-        steps = {"without": Loop(model, fixed_cache(shape, device), token), "with": Loop(windowed, cache, token)}
-        ms: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(60 if settings.quick else 2000):
-            for name, step in steps.items():
-                start = now(device)
-                step()
-                ms[name].append(1e3 * (now(device) - start))
+        loops = {"without": Loop(model, fixed_cache(shape, device), token), "with": Loop(windowed, cache, token)}
+        runners: dict[str, Runner] = {name: Steps(loop, device) for name, loop in loops.items()}
+        taken = in_turn(runners, rounds=settings.rounds(300), steps=5)
         restore(windowed)
-        added.append(statistics.median(ms["with"]) / statistics.median(ms["without"]))
+        added.append(ratio(taken["with"], taken["without"]))
     title = f"{shape.name}, fp32, batch 1"
     share = statistics.geometric_mean(added) - 1
     return Part([Row(title, "hook and cache: share added to a step", share, "< 0.03")])

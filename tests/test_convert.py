@@ -428,6 +428,29 @@ def test_scoring_equals_decoding(model: PreTrainedModel) -> None:
     assert torch.allclose(scored, torch.cat(stepped, 1), atol=1e-4)
 
 
+def test_gradients_reach_back_through_the_ring(model: PreTrainedModel) -> None:
+    """From the last logits to the tokens decoded before: the same as in one pass over the whole sequence."""
+    length = 7 + WINDOW + 3
+    conditioning = (torch.arange(length) < 7).expand(2, -1)
+    embedded = model.get_input_embeddings()(prompt(2, length)).detach()
+    whole, stepped = embedded.clone().requires_grad_(), embedded.clone().requires_grad_()
+    model(inputs_embeds=whole, conditioning=conditioning).logits[:, -1].square().mean().backward()
+    cache = WandCache(model.config, WINDOW)
+    for part in stepped.split([7] + [1] * (length - 7), 1):
+        logits = model(inputs_embeds=part, past_key_values=cache, use_cache=True).logits
+    logits[:, -1].square().mean().backward()
+    assert whole.grad is not None
+    assert stepped.grad is not None
+    assert whole.grad[:, 7:].abs().amax((0, 2)).min() > 1e-3
+    assert torch.allclose(stepped.grad[:, 7:], whole.grad[:, 7:], rtol=1e-4, atol=1e-4)
+
+    kinds = torch.cat([conditioning, conditioning[:, -1:]], 1)
+    with torch.no_grad():  # and on without gradients
+        expected = model(inputs_embeds=torch.cat([embedded, embedded[:, -1:]], 1), conditioning=kinds).logits[:, -1:]
+        logits = model(inputs_embeds=embedded[:, -1:], past_key_values=cache, use_cache=True).logits
+    assert torch.allclose(logits, expected, atol=1e-4)
+
+
 @pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing`:FutureWarning"
 )  # peft asks transformers for its old name

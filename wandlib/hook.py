@@ -49,7 +49,11 @@ class Window:
         self.tau = float("inf")
         """Strength of the soft mask in passes without a cache; ``inf``: the hard window."""
         self.conditioning_until = conditioning_until
-        self.limits = set(own_limits(decoder.config))
+        limits = own_limits(decoder.config)
+        self.limits = set(limits)
+        kinds = getattr(decoder.config.get_text_config(decoder=True), "layer_types", None)
+        self.kinds = dict(zip(kinds or (), limits, strict=False))
+        """The own limit of each kind of layer, where the decoder takes a mask for each kind."""
         self.parameters = tuple(inspect.signature(decoder.forward).parameters)
         self.suspended: dict[int, int] = {}
         """How deep each thread is inside :func:`wandlib.convert.full_attention`."""
@@ -58,29 +62,30 @@ class Window:
     @property
     def asleep(self) -> bool:
         """Whether this thread runs under full attention."""
-        return bool(self.suspended) and threading.get_ident() in self.suspended
+        return threading.get_ident() in self.suspended
 
     def before(self, decoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Plan the forward pass that is about to start."""
         if args:
             kwargs = dict(zip(self.parameters, args, strict=False)) | kwargs
-        if self.asleep:
+        if self.suspended and self.asleep:
             kwargs.pop("conditioning", None)
             return (), kwargs
-        cache = self.cache(decoder, kwargs)
-        new = new_tokens(kwargs)
-        step = cache is not None and cache.slots.settled and new.shape[1] == 1 and kwargs.get("conditioning") is None
-        if cache is not None and cache.shared > 1:
-            rows, held = new.shape[0], cache.slots.length
-            kwargs = side_by_side(kwargs, rows, cache.shared, held) if step else once(kwargs, rows, cache.shared)
+        cache, new = self.cache(decoder, kwargs), new_tokens(kwargs)
+        if cache is None:
+            self.without_cache(decoder, kwargs, new, kwargs.pop("conditioning", None))
+            return (), kwargs
+        slots = cache.slots
+        step = slots.settled and new.shape[1] == 1 and kwargs.get("conditioning") is None
+        if slots.shared > 1:
+            rows, sequences = new.shape[0], slots.shared
+            kwargs = side_by_side(kwargs, rows, sequences, slots.length) if step else once(kwargs, rows, sequences)
             new = new_tokens(kwargs)
         conditioning = kwargs.pop("conditioning", None)
-        if cache is None:
-            self.without_cache(decoder, kwargs, new, conditioning)
-        elif step:
-            kwargs["attention_mask"] = self.delivered(decoder, cache.plan_step(new.shape[0]))
-        else:
+        if not step:
             self.with_cache(decoder, cache, kwargs, new, conditioning)
+            return (), kwargs
+        kwargs["attention_mask"] = self.delivered(decoder, cache.plan_step(new.shape[0]))
         return (), kwargs
 
     def unfold(self, decoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -89,7 +94,7 @@ class Window:
         if not isinstance(cache, WandCache) or cache.shared == 1:
             return output
         plan = cache.slots.plan
-        return apart(output, cache.shared, step=plan.slot is not None or plan.slots is not None)
+        return apart(output, cache.shared, step=plan.place is not None or plan.slots is not None)
 
     def cache(self, decoder: PreTrainedModel, kwargs: dict[str, Any]) -> WandCache | None:
         """The cache of this pass: the caller's, or ours in place of an ordinary one that is still empty."""
@@ -171,15 +176,12 @@ class Window:
             kwargs["attention_mask"] = self.delivered(decoder, masks)
 
     def delivered(self, decoder: PreTrainedModel, masks: dict[int | None, Any]) -> Any:
-        """The masks as the decoder takes them: one, or a dict where only some layers have a window of their own."""
-        if not masks:
-            return None
-        if "flash" in self.attention(decoder):
+        """The masks as the decoder takes them; where it takes one for each kind of layer, it need not look for any."""
+        if masks and "flash" in self.attention(decoder):
             raise ValueError(FLASH)
-        if len(masks) == 1:
-            return next(iter(masks.values()))
-        sliding = next(mask for limit, mask in masks.items() if limit is not None)
-        return {"full_attention": masks[None], "sliding_attention": sliding}
+        if self.kinds:
+            return {kind: masks.get(limit) for kind, limit in self.kinds.items()}
+        return next(iter(masks.values()), None)
 
     def attention(self, decoder: PreTrainedModel) -> str:
         """The name of the attention implementation."""
@@ -214,8 +216,11 @@ class AssistedDecoding:
 
 def new_tokens(kwargs: dict[str, Any]) -> Tensor:
     """The argument that brings the new tokens, [batch, time, ...]."""
-    new: Tensor = next(tensor for name in NEW_TOKENS if (tensor := kwargs.get(name)) is not None)
-    return new
+    for name in NEW_TOKENS:
+        new: Tensor | None = kwargs.get(name)
+        if new is not None:
+            return new
+    raise ValueError(f"the decoder was given no new tokens: pass one of {', '.join(NEW_TOKENS)}")
 
 
 def culprit(cache: WandCache) -> str:

@@ -31,27 +31,54 @@ class WandLayer(CacheLayerMixin):
         super().__init__()
         self.plan = plan
         self.is_compileable = self.static = static
+        self.places: list[tuple[Tensor, Tensor]] = []
+        """Views of the ring, keys and values of each place; made when first needed."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: the first plan brings the number of slots."""
 
     def update(self, key_states: New, value_states: New, *args: Any, **kwargs: Any) -> tuple[Read, Read]:
         """Store the new entries as planned; return the keys and values that attention is to read."""
-        plan, keys, values = self.plan, self.keys, self.values
-        if plan.slot is not None:
-            keys.narrow(2, plan.slot, key_states.shape[2]).copy_(key_states)
-            values.narrow(2, plan.slot, value_states.shape[2]).copy_(value_states)
-            if plan.used == plan.capacity:
-                return keys, values
-            return keys.narrow(2, 0, plan.used), values.narrow(2, 0, plan.used)
-        if plan.slots is not None:
-            keys.scatter_(2, plan.slots.expand_as(key_states), key_states)
-            values.scatter_(2, plan.slots.expand_as(value_states), value_states)
-            return keys, values
-        self.keys, key_states = self.rewritten(keys, key_states)
-        self.values, value_states = self.rewritten(values, value_states)
-        self.is_initialized = True
-        return key_states, value_states
+        plan = self.plan
+        if plan.place is None and plan.slots is None:
+            self.places = []
+            self.keys, key_states = self.rewritten(self.keys, key_states)
+            self.values, value_states = self.rewritten(self.values, value_states)
+            self.is_initialized = True
+            return key_states, value_states
+        self.store(plan, key_states, value_states)
+        if plan.place is None or plan.used == plan.capacity:
+            return self.keys, self.values
+        return self.keys.narrow(2, 0, plan.used), self.values.narrow(2, 0, plan.used)
+
+    def store(self, plan: Plan, key_states: New, value_states: New) -> None:
+        """Put a step's entries into the ring."""
+        if plan.place is None:
+            row, slot = plan.slots or ()
+            self.keys[row, :, slot - self.kept_apart] = key_states.transpose(1, 2)
+            self.values[row, :, slot - self.kept_apart] = value_states.transpose(1, 2)
+        elif key_states.requires_grad:  # gradients may flow back through what earlier steps read
+            count = key_states.shape[2]
+            start = plan.prefix - self.kept_apart + plan.place * count
+            self.keys = self.keys.slice_scatter(key_states, 2, start, start + count)
+            self.values = self.values.slice_scatter(value_states, 2, start, start + count)
+            self.places = []
+        else:
+            keys, values = (self.places or self.cut(key_states.shape[2]))[plan.place]
+            keys.copy_(key_states)
+            values.copy_(value_states)
+
+    def cut(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        """Cut the ring into places of ``count`` slots: views, made once."""
+        self.keys, self.values = self.keys.detach(), self.values.detach()
+        rings = (held[:, :, self.plan.prefix - self.kept_apart :] for held in (self.keys, self.values))
+        self.places = list(zip(*(ring.split(count, dim=2) for ring in rings), strict=True))
+        return self.places
+
+    @property
+    def kept_apart(self) -> int:
+        """How many of the conditioning slots are not in ``keys`` and ``values``."""
+        return 0
 
     def rewritten(self, old: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
         """Gather the slots from the old buffer and the new entries; return the buffer and what attention reads."""
@@ -81,19 +108,19 @@ class WandLayer(CacheLayerMixin):
     def each(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put ``change(tensor)`` in place of every tensor; each has a row for each sequence."""
         if self.is_initialized:
-            self.keys, self.values = change(self.keys), change(self.values)
+            self.keys, self.values, self.places = change(self.keys), change(self.values), []
 
     def clear(self) -> None:
         """Let go of the buffers."""
         self.keys = self.values = None
-        self.is_initialized = False
+        self.is_initialized, self.places = False, []
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """How many keys attention will read, and offset 0: slots are not positions."""
         plan = self.plan
         if not plan.pending:  # `generate` asks, to prepare masks for a static cache; the plan replaces them
             return plan.capacity + query_length, 0
-        if plan.slot is not None:
+        if plan.place is not None:
             return plan.used, 0
         return plan.capacity if plan.slots is not None else plan.used + query_length, 0
 
@@ -121,20 +148,21 @@ class Int8Layer(WandLayer):
     def update(self, key_states: New, value_states: New, *args: Any, **kwargs: Any) -> tuple[Read, Read]:
         """Store the new entries as planned; return the keys and values that attention is to read."""
         plan = self.plan
-        slot = plan.slot
-        if slot is None and plan.slots is None:
+        if plan.place is None and plan.slots is None:
+            self.places = []
             old = self.held(plan.used) if self.is_initialized and plan.used else (None, None)
             buffers, read = zip(*map(self.rewritten, old, (key_states, value_states)), strict=True)
             self.keys, self.values = (buffer[:, :, plan.prefix :].clone() for buffer in buffers)
             self.quantised = [part for buffer in buffers for part in quantise(buffer[:, :, : plan.prefix])]
             self.is_initialized = True
             return read
-        for ring, states in ((self.keys, key_states), (self.values, value_states)):
-            if slot is not None:
-                ring.narrow(2, slot - plan.prefix, states.shape[2]).copy_(states)
-            elif plan.slots is not None:
-                ring.scatter_(2, (plan.slots - plan.prefix).expand_as(states), states)
-        return self.held(plan.capacity if slot is None else plan.used)
+        self.store(plan, key_states, value_states)
+        return self.held(plan.capacity if plan.place is None else plan.used)
+
+    @property
+    def kept_apart(self) -> int:
+        """How many of the conditioning slots are not in ``keys`` and ``values``."""
+        return self.plan.prefix
 
     @property
     def nbytes(self) -> int:

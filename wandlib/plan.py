@@ -29,10 +29,10 @@ class Plan:
 
     pending: bool = False
     """Made, but not yet followed by the first layer."""
-    slot: int | None = None
-    """One slot: where the new entry goes, or the first of those that share a prompt."""
-    slots: Int[Tensor, "batch 1 sequences 1"] | None = None
-    """One slot per sample: where the new entries go."""
+    place: int | None = None
+    """One slot: which place of the ring the new entry goes to; those that share a prompt have a slot each there."""
+    slots: tuple[Int[Tensor, "batch 1"], Int[Tensor, "batch sequences"]] | None = None
+    """One slot per sample: the rows of the batch, and where in each the new entries go."""
     source: Int[Tensor, "batch slots"] | None = None
     """Rewrite: which of the slots in use, followed by the new entries, fills each slot. None: the new ones, in turn."""
     used: int = 0

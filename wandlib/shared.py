@@ -123,14 +123,14 @@ def of_the_prompt(prompts: int, sequences: int, prefix: int, ring: int, device: 
     return (slot < prefix).expand(prompts, 1, sequences, -1).clone()
 
 
-def claim(own: Own, slots: Int[Tensor, "prompts 1 sequences 1"] | int) -> None:
+def claim(own: Own, slots: Int[Tensor, "prompts sequences"] | int) -> None:
     """Give each sequence the slot that its new token goes to, from whoever had it before, in place."""
     sequences = own.shape[2]
     each = torch.eye(sequences, dtype=torch.bool, device=own.device).expand(len(own), 1, -1, -1)
     if isinstance(slots, int):
         own.narrow(3, slots, sequences).copy_(each)
     else:
-        own.scatter_(3, slots.transpose(2, 3).expand_as(each), each)
+        own.scatter_(3, slots[:, None, None].expand_as(each), each)
 
 
 def keep_apart(mask: Tensor, own: Own) -> Tensor:

@@ -120,22 +120,23 @@ class Slots:
         index = count % self.window
         if isinstance(count, Tensor):
             first = self.prefix + index * self.shared
-            plan.slots = (first + torch.arange(self.shared, device=device))[:, None, :, None]
+            slot = first + torch.arange(self.shared, device=device)
+            plan.slots = torch.arange(len(count), device=device)[:, None], slot
             if self.ring_position is not None:
                 self.ring_position.scatter_(1, index, torch.zeros_like(index) + self.length)
-            return self.apart(self.step_masks(count + 1, dtype, device), plan.slots)
-        plan.slot = self.prefix + index * self.shared
+            return self.apart(self.step_masks(count + 1, dtype, device), slot)
+        plan.place, slot = index, self.prefix + index * self.shared
         plan.used = self.used(count + 1)
         if self.tightest is not None and self.ring_position is not None:
             self.ring_position[:, index] = self.length
             if self.length + 1 >= self.tightest:
-                return self.apart(self.step_masks(count + 1, dtype, device), plan.slot)
+                return self.apart(self.step_masks(count + 1, dtype, device), slot)
         if not self.gaps and self.own is None:
             return {}
         if not self.full_masks:
             self.full_masks = self.step_masks(self.window, dtype, device)
         masks = {limit: mask[..., : plan.used] for limit, mask in self.full_masks.items()}
-        return self.apart(masks, plan.slot)
+        return self.apart(masks, slot)
 
     def apart(self, masks: Masks, slots: Any) -> Masks:
         """Keep the sequences of a prompt apart; ``slots`` are those of the new tokens."""
@@ -186,7 +187,7 @@ class Slots:
         if self.shared > 1:
             self.check_shared(kinds, padding)
         plan = self.plan
-        plan.pending, plan.slot, plan.slots, plan.source = True, None, None, None
+        plan.pending, plan.place, plan.slots, plan.source = True, None, None, None
         plan.after = {"settled": settled, "ended": ended, "rewritten": start + length}
         plan.after["padded"] = self.padded or padding is not None
         if start == 0 and kinds is None:
@@ -304,7 +305,7 @@ class Slots:
         """Let the state follow the plan. Not before the first layer: until then the model reads the old length."""
         plan = self.plan
         plan.pending = False
-        if plan.slot is not None or plan.slots is not None:
+        if plan.place is not None or plan.slots is not None:
             self.length += 1  # in place where it is a tensor
             self.count += 1
             return

@@ -16,8 +16,8 @@ from benchmarks.sweep import sweep
 from benchmarks.timing import Loop, Steps
 from wandlib.accounting import cache_bytes
 
-COMPILED: dict[str, dict[str, Any]] = {"compiled": {}, "CUDA graphs": {"mode": "reduce-overhead"}}
-"""How to compile, by name."""
+COMPILED: dict[str, dict[str, Any]] = {"compiled": {"cuda_graphs": False}, "CUDA graphs": {}}
+"""How to compile a step, by name: arguments of `wandlib.compile_step`."""
 SECONDS = (0.0, 10.0, 60.0, 180.0)
 BATCHES = (1, 16, 64, 256)
 DTYPE = DTYPES["bf16"]

@@ -18,12 +18,12 @@ from benchmarks.report import Part, Row
 from benchmarks.shapes import Shape, cosyvoice2, indextts, mini
 from benchmarks.sweep import FLOOR, Sweep, sweep
 from benchmarks.timing import Generate, Loop, Runner, Steps, in_turn, ratio
-from wandlib import WandCache, convert, restore
+from wandlib import WandCache, compile_step, convert, restore
 from wandlib.accounting import cache_bytes, head_shape
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-CPU_COMPILED: dict[str, dict[str, Any]] = {"compiled": {"options": {"cpp_wrapper": True}}}
-"""How to compile, by name. The C++ wrapper saves a CPU the launch of each kernel from Python."""
+COMPILED: dict[str, dict[str, Any]] = {"compiled": {}}
+"""How to compile a step, by name: arguments of `wandlib.compile_step`."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,11 @@ def floor(settings: Settings) -> Part:
     """How far a step is from its bare kernels, at both shapes."""
     quick = {"compiled": {"backend": "eager"}}
     large, small = cosyvoice2(settings.quick), mini(settings.quick)
-    compiled = quick if settings.quick else CPU_COMPILED
-    rows = against_floor(settings, large, torch.float32, {"eager": "<= 1.3"}, {}, rounds=8, steps=3)
-    rows += against_floor(
-        settings, small, torch.float32, {"eager": "<= 3.0", "compiled": "<= 1.5"}, compiled, rounds=40, steps=10
-    )
+    compiled = quick if settings.quick else COMPILED
+    targets = {"stock": "", "eager": "<= 1.3"}
+    rows = against_floor(settings, large, torch.float32, targets, {}, rounds=8, steps=3)
+    targets = {"stock": "", "eager": "<= 3.0", "compiled": "<= 1.5"}
+    rows += against_floor(settings, small, torch.float32, targets, compiled, rounds=40, steps=10)
     return Part(rows)
 
 
@@ -184,9 +184,9 @@ def against_floor(
     Parameters
     ----------
     targets
-        By name: "eager", and those of ``compiled``.
+        By name: "stock", "eager", and those of ``compiled``.
     compiled
-        Options of `torch.compile`, by name; these run over a static cache.
+        Arguments of `wandlib.compile_step`, by name; these run over a static cache.
     """
     taken = step_times(settings, shape, dtype, compiled, batch=1, rounds=rounds, steps=steps)
     bits = next(name for name, known in DTYPES.items() if known == dtype)
@@ -207,15 +207,15 @@ def step_times(
     steps: int,
     full: Sequence[float] = (),
 ) -> dict[str, list[float]]:
-    """Milliseconds of the floor, of a step in a bare decode loop, and of it compiled; by round.
+    """Milliseconds, by round: the floor, the stock model over a cache that costs nothing, ours, and ours compiled.
 
     Parameters
     ----------
     compiled
-        Options of `torch.compile`, by name.
+        Arguments of `wandlib.compile_step`, by name.
     full
-        Seconds of speech for which the stock model, compiled with the last of these options, decodes with a StaticCache
-        as well.
+        Seconds of speech for which a model under full attention, compiled with the last of these, decodes with a
+        StaticCache as well.
     """
     device = settings.device
     stock, converted = shape.build(dtype, device)
@@ -232,15 +232,15 @@ def step_times(
     rounds = settings.rounds(rounds)
     floor = Floor(stock, batch=batch, slots=shape.prompt + shape.window)
     runners: dict[str, Runner] = {FLOOR: Steps(floor, device)}
+    runners["stock"] = Steps(Loop(stock, fixed_cache(shape, dtype, device, batch), token), device)
     runners["eager"] = loop(converted, converted, WandCache(shape.config, shape.window))
     for name, options in compiled.items():
-        model = torch.compile(converted, dynamic=False, **options)
-        runners[name] = loop(model, converted, WandCache(shape.config, shape.window, static=True))
+        model = shape.build(dtype, device)[1]  # its attention will be another than that of the eager one
+        runners[name] = loop(compile_step(model, **options), model, WandCache(shape.config, shape.window, static=True))
     for seconds in full:
-        model = torch.compile(stock, dynamic=False, **options)
         taken = shape.window + 1 + (rounds + 1) * (steps + 1)
         cache = RIVALS[STATIC].cache(shape, shape.prompt + max(shape.steps(seconds), taken))
-        runners[f"{STATIC} for {seconds:g} s, {name}"] = loop(model, stock, cache)
+        runners[f"{STATIC} for {seconds:g} s, {name}"] = loop(compile_step(stock, **options), stock, cache)
     return in_turn(runners, rounds=rounds, steps=steps)
 
 
@@ -264,11 +264,12 @@ class FixedLayer(DynamicLayer):
         return self.keys.shape[2], 0
 
 
-def fixed_cache(shape: Shape, device: str) -> Cache:
+def fixed_cache(shape: Shape, dtype: torch.dtype, device: str, batch: int) -> Cache:
     """A cache whose steps neither store nor plan."""
     _, heads, dimension = head_shape(shape.config)
-    size = (2, 1, heads, shape.prompt + shape.window, dimension)
-    return Cache(layers=[FixedLayer(*torch.randn(size, device=device)) for _ in range(shape.config.num_hidden_layers)])
+    layers = shape.config.num_hidden_layers
+    size = (2, batch, heads, shape.prompt + shape.window, dimension)
+    return Cache(layers=[FixedLayer(*torch.randn(size, dtype=dtype, device=device)) for _ in range(layers)])
 
 
 @torch.no_grad()
@@ -288,7 +289,8 @@ def overhead(settings: Settings) -> Part:
             WandCache(shape.config, shape.window), shape, 2 * shape.window, batch=1, dtype=torch.float32, device=device
         )
         convert(windowed, window=shape.window)
-        loops = {"without": Loop(model, fixed_cache(shape, device), token), "with": Loop(windowed, cache, token)}
+        without = fixed_cache(shape, torch.float32, device, batch=1)
+        loops = {"without": Loop(model, without, token), "with": Loop(windowed, cache, token)}
         runners: dict[str, Runner] = {name: Steps(loop, device) for name, loop in loops.items()}
         taken = in_turn(runners, rounds=settings.rounds(300), steps=5)
         restore(windowed)

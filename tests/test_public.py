@@ -19,6 +19,7 @@ def test_public_names() -> None:
         "attention_flops",
         "attention_mass",
         "cache_bytes",
+        "compile_step",
         "convert",
         "full_attention",
         "load",

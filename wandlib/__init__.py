@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wandlib.accounting import attention_flops, cache_bytes
 from wandlib.attention_mass import attention_mass, suggest_window
 from wandlib.cache import WandCache
+from wandlib.compiled import compile_step
 from wandlib.convert import convert, full_attention, load, restore, set_window
 from wandlib.profiling import profile
 from wandlib.systems import InputError, Speech, SpeechSystem, Step, Trace, load_system
@@ -49,6 +50,7 @@ __all__ = [
     "attention_flops",
     "attention_mass",
     "cache_bytes",
+    "compile_step",
     "convert",
     "full_attention",
     "load",

@@ -55,8 +55,8 @@ class WandCache(Cache):
         Token id that ends the conditioning, itself included, when the model generates part of it (Spark-TTS's global
         tokens). Needs ``input_ids``. Not together with ``conditioning``.
     static
-        Keep every shape fixed and every counter in a tensor, so that `torch.compile` compiles a decoding step once and
-        CUDA graphs can replay it.
+        Keep every shape fixed and every counter in a tensor, so that :func:`wandlib.compile_step` compiles a decoding
+        step once and CUDA graphs can replay it.
     capacity
         Conditioning slots of a static cache, in tokens; by default as many as the prefill needs.
     int8
@@ -64,6 +64,7 @@ class WandCache(Cache):
     shared
         How many sequences in a row have the same prompt, whose entries are stored once for all of them:
         ``num_beams`` or ``num_return_sequences`` of ``generate``. :mod:`wandlib.shared` says how, and at what price.
+        Where heads share keys, ``model.set_attn_implementation("grouped_sdpa")`` lowers it.
 
     Raises
     ------

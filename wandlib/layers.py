@@ -54,7 +54,8 @@ class WandLayer(CacheLayerMixin):
     def store(self, plan: Plan, key_states: New, value_states: New) -> None:
         """Put a step's entries into the ring."""
         if plan.place is None:
-            row, slot = plan.slots or ()
+            assert plan.slots is not None
+            row, slot = plan.slots
             self.keys[row, :, slot - self.kept_apart] = key_states.transpose(1, 2)
             self.values[row, :, slot - self.kept_apart] = value_states.transpose(1, 2)
         elif key_states.requires_grad:  # gradients may flow back through what earlier steps read

@@ -56,7 +56,7 @@ def batch_one(settings: Settings) -> Part:
             device=settings.device,
             rivals=(STOCK, STATIC, SINK, WINDOW),
             seconds=(0, 4, 10, 60, 120),
-            rounds=settings.rounds(5),
+            rounds=settings.rounds(4),
             steps=3,
         )
         part.sweeps.append(measured)
@@ -132,7 +132,7 @@ def growth(settings: Settings) -> Part:
         device=settings.device,
         rivals=(STOCK, STATIC, SINK, WINDOW),
         seconds=(0, 10, 30, 60, 90, seconds),
-        rounds=settings.rounds(12),
+        rounds=settings.rounds(10),
         steps=4,
         whole=(STOCK, WINDOW),
     )

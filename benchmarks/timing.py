@@ -77,7 +77,7 @@ class Steps:
     def __init__(self, step: Callable[[], Any], device: str) -> None:
         self.step, self.device = step, device
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(self, steps: int) -> list[float]:
         """Take ``steps`` steps; milliseconds of each."""
         self.step()

@@ -156,6 +156,41 @@ def test_another_cache_is_another_graph(model: PreTrainedModel, dynamo: Any) -> 
     assert decode(model, step, WandCache(model.config, static=True, **shared), ids) == expected
 
 
+@torch.no_grad()
+def test_other_arguments_are_another_graph(model: PreTrainedModel, dynamo: Any) -> None:
+    step, cache = compile_step(model, backend="eager"), WandCache(model.config, WINDOW, static=True)
+    decode(model, step, cache, prompt(5))
+    token = torch.ones(2, 1, dtype=torch.long)
+    assert isinstance(step(input_ids=token, past_key_values=cache, use_cache=True, return_dict=False), tuple)
+
+
+@torch.no_grad()
+def test_what_is_no_step_is_refused(model: PreTrainedModel, dynamo: Any) -> None:
+    """A prompt, one without a prompt, conditioning that goes on."""
+    step, cache = compile_step(model, backend="eager"), WandCache(model.config, WINDOW, static=True)
+    token = torch.ones(2, 1, dtype=torch.long)
+    for inputs in ({"input_ids": prompt(5)}, {"input_ids": token}):
+        with pytest.raises(ValueError, match="a compiled step takes one generated token of each sequence"):
+            step(**inputs, past_key_values=cache, use_cache=True)
+    cache = WandCache(model.config, WINDOW, static=True, conditioning=7)
+    model(input_ids=prompt(5), past_key_values=cache, use_cache=True)
+    with pytest.raises(ValueError, match="conditioning to the model itself"):
+        step(input_ids=token, past_key_values=cache, use_cache=True)
+
+
+@torch.no_grad()
+def test_another_model_is_another_graph(dynamo: Any) -> None:
+    """The same shapes, another activation function."""
+    ids = prompt(5)
+    for activation in (nn.SiLU(), nn.Tanh()):
+        model: Any = convert(QWEN2.build(), WINDOW)
+        for layer in model.model.layers:
+            layer.mlp.act_fn = activation
+        expected = decode(model, model, WandCache(model.config, WINDOW), ids)
+        step = compile_step(model, backend="eager")
+        assert decode(model, step, WandCache(model.config, WINDOW, static=True), ids) == expected
+
+
 @pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace the builtin `_thread.get_ident:UserWarning")
 @torch.no_grad()
 def test_full_attention_is_noticed(model: PreTrainedModel, dynamo: Any) -> None:

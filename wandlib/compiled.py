@@ -10,7 +10,7 @@ It works on a ``WandCache(static=True)``::
 
 Before each step, `torch.compile` makes sure that nothing has changed of all that it has looked at. In a model that is
 some hundred things a layer, which takes longer than the step of a small model, or than a GPU takes. Here it looks at
-the tensors alone, those of the cache among them, whose shapes say what kind of cache it is.
+tensors and at what a step is called with, and takes it that the model stays as it is.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ import torch
 from torch import nn
 
 from wandlib.attention import GROUPED
+from wandlib.cache import WandCache
 from wandlib.convert import base_decoder, inner_model
+from wandlib.hook import new_tokens
 
 
 def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "inductor") -> Callable[..., Any]:
     """Compile the decoding step of a causal decoder.
 
     The first step compiles, which takes seconds to a minute, once for each shape: batch, capacity of the cache. The
-    model must stay as it is from then on; after ``convert``, ``restore`` and the like, compile anew.
+    model must stay as it is from then on; after ``convert``, ``restore`` and the like, compile anew. Logits are not
+    checked: NaN ends in tokens, not in an error.
     An attention implementation of "sdpa" becomes "grouped_sdpa" (:mod:`wandlib.attention`).
 
     Parameters
@@ -43,26 +46,58 @@ def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "
 
     Returns
     -------
-    To be called as the model is, with one token for each sequence and a cache that holds a prompt.
+    To be called by keyword, as the model is, with one token of each sequence and a cache that holds a prompt.
 
     Raises
     ------
     ValueError
-        If ``model`` is not a transformers causal decoder.
+        If ``model`` is not a transformers causal decoder; from a step, if it is given anything but one generated token
+        of each sequence.
     """
     decoder, inner = base_decoder(model), inner_model(model)
     if decoder.config._attn_implementation == "sdpa":
         inner.set_attn_implementation(GROUPED)
-    options: dict[str, Any] = {"guard_filter_fn": tensors_and_sleep}
+    options: dict[str, Any] = {"guard_filter_fn": worth_a_look}
     if backend == "inductor":
         device = next(decoder.parameters()).device.type
         # The C++ wrapper launches a CPU's kernels without Python.
         options |= {"triton.cudagraphs": cuda_graphs} if device == "cuda" else {"cpp_wrapper": device == "cpu"}
-    compiled: Callable[..., Any] = torch.compile(model, dynamic=False, backend=backend, options=options)
-    return compiled
+        options["size_asserts"] = False
+
+    def step(**kwargs: Any) -> Any:
+        return model(**kwargs)
+
+    # A function, not the model: so the call of the model and its hooks are compiled as well. Graphs are kept by code
+    # object, and nothing that is looked at would tell those of this model from another's.
+    step.__code__ = step.__code__.replace()
+    compiled: Callable[..., Any] = torch.compile(step, dynamic=False, backend=backend, options=options)
+
+    def checked(**inputs: Any) -> Any:
+        cache = inputs.get("past_key_values")
+        if isinstance(cache, WandCache) and not a_step(cache, inputs):
+            raise ValueError(
+                "a compiled step takes one generated token of each sequence and a cache that holds their prompts: give "
+                "prompts, chunks of them and conditioning to the model itself"
+            )
+        return compiled(**inputs)
+
+    return checked
 
 
-def tensors_and_sleep(guards: Any) -> list[bool]:
-    """Keep the guards of tensors, and the one that sees :func:`wandlib.full_attention`."""
-    kept = torch.compiler.keep_tensor_guards_unsafe(guards)
-    return [keep or ".suspended" in guard.name for keep, guard in zip(kept, guards, strict=True)]
+def a_step(cache: WandCache, inputs: dict[str, Any]) -> bool:
+    """Whether a pass brings one generated token of each sequence."""
+    return cache.slots.settled and new_tokens(inputs).shape[1] == 1 and inputs.get("conditioning") is None
+
+
+def worth_a_look(guards: Any) -> list[bool]:
+    """Keep the guards of tensors, of what a step is called with, and the one of :func:`wandlib.full_attention`."""
+    tensors = torch.compiler.keep_tensor_guards_unsafe(guards)
+    return [
+        tensor or of_the_inputs(guard.name) or ".suspended" in guard.name
+        for tensor, guard in zip(tensors, guards, strict=True)
+    ]
+
+
+def of_the_inputs(name: str) -> bool:
+    """Whether a guard is of an argument of ``step``; of a cache's layers, the tensors say it all."""
+    return name.startswith("kwargs") and ".layers[" not in name

@@ -84,14 +84,13 @@ def sweep_table(sweep: dict[str, Any]) -> str:
 def report(result: dict[str, Any]) -> str:
     """One machine's result as markdown."""
     rows = [Row(**row) for row in result["rows"]]
-    head = (
-        f"### {result['machine']}\n\ntorch {result['torch']}, transformers {result['transformers']}, {result['date']}, "
-    )
+    head = f"### {result['machine']}\n\ntorch {result['torch']}, transformers {result['transformers']}, "
     targets = [
         {"where": row.where, "what": row.what, "measured": row.value, "target": row.target, "": row.verdict}
         for row in rows
     ]
-    parts = [f"{head}{result['minutes']:.0f} minutes.", markdown_table(targets), *map(sweep_table, result["sweeps"])]
+    head += f"{result['date']}, {result['minutes']:.0f} minutes. {result.get('note', '')}"
+    parts = [head.rstrip(), markdown_table(targets), *map(sweep_table, result["sweeps"])]
     if "figure" in result:
         parts.insert(1, f"![Milliseconds of a step over seconds of speech, batch 16.](results/{result['figure']})")
     return "\n\n".join(parts)

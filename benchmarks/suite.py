@@ -240,7 +240,8 @@ def step_times(
     for seconds in full:
         taken = shape.window + 1 + (rounds + 1) * (steps + 1)
         cache = RIVALS[STATIC].cache(shape, shape.prompt + max(shape.steps(seconds), taken))
-        runners[f"{STATIC} for {seconds:g} s, {name}"] = loop(compile_step(stock, **options), stock, cache)
+        model = shape.build(dtype, device)[0]
+        runners[f"{STATIC} for {seconds:g} s, {name}"] = loop(compile_step(model, **options), model, cache)
     return in_turn(runners, rounds=rounds, steps=steps)
 
 

@@ -191,14 +191,45 @@ def test_another_model_is_another_graph(dynamo: Any) -> None:
         assert decode(model, step, WandCache(model.config, WINDOW, static=True), ids) == expected
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace the builtin `_thread.get_ident:UserWarning")
 @torch.no_grad()
-def test_full_attention_is_noticed(model: PreTrainedModel, dynamo: Any) -> None:
-    step, cache = compile_step(model, backend="eager"), WandCache(model.config, WINDOW, static=True)
-    decode(model, step, cache, prompt(5))
-    token = torch.ones(2, 1, dtype=torch.long)
-    with full_attention(model), pytest.raises(RuntimeError, match="pass a DynamicCache instead"):
-        step(input_ids=token, past_key_values=cache, use_cache=True)
+def test_full_attention_is_not_compiled(model: PreTrainedModel, dynamo: Any) -> None:
+    step, ids = compile_step(model, backend="eager"), prompt(5)
+    windowed = decode(model, step, WandCache(model.config, WINDOW, static=True), ids)
+    with full_attention(model):
+        expected = decode(model, model, DynamicCache(config=model.config), ids)
+        assert decode(model, step, DynamicCache(config=model.config), ids) == expected != windowed
+        with pytest.raises(RuntimeError, match="pass a DynamicCache instead"):
+            step(input_ids=ids[:, :1], past_key_values=WandCache(model.config, WINDOW, static=True), use_cache=True)
+
+
+@torch.no_grad()
+def test_what_cannot_be_one_graph_is_an_error(model: Any, dynamo: Any) -> None:
+    """Never a graph for each layer: nothing would tell those from each other."""
+    ids, step = prompt(5), compile_step(model, backend="eager")
+    model.model.layers[0].mlp.register_forward_hook(lambda *args: torch._dynamo.graph_break())
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        decode(model, step, WandCache(model.config, WINDOW, static=True), ids)
+
+
+@torch.no_grad()
+def test_a_hook_on_a_layer_stays_in_force(model: Any, dynamo: Any) -> None:
+    model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output * output.abs().max())
+    ids = prompt(5)
+    expected = decode(model, model, WandCache(model.config, WINDOW), ids)
+    step = compile_step(model, backend="eager")
+    assert decode(model, step, WandCache(model.config, WINDOW, static=True), ids) == expected
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma3"])
+@torch.no_grad()
+def test_caches_that_count_in_python_are_refused(name: str, dynamo: Any) -> None:
+    model = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == name).build()
+    step, token = compile_step(model, backend="eager"), torch.ones(2, 1, dtype=torch.long)
+    sliding = StaticCache(config=model.config, max_cache_len=30)
+    assert any(sliding.is_sliding)
+    for cache in (sliding, DynamicCache(config=model.config), WandCache(model.config, WINDOW), None):
+        with pytest.raises(ValueError, match=f"needs a cache of fixed shapes, got {type(cache).__name__}"):
+            step(input_ids=token, past_key_values=cache, use_cache=True)
 
 
 @torch.no_grad()

@@ -467,6 +467,19 @@ def test_a_peft_model_converts() -> None:
     assert torch.equal(generate(adapted.eval(), ids).sequences, generate(QWEN2.build(), ids).sequences)
 
 
+def test_gradients_of_the_values_alone(model: PreTrainedModel) -> None:
+    """LoRA on queries and values, as PEFT has it by default: the first layer's keys need no gradient."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(target_modules=["q_proj", "v_proj"], r=2, init_lora_weights=False)
+    tuned = get_peft_model(model, lora).eval()
+    ids, cache = prompt(2, 25), WandCache(model.config, WINDOW)
+    conditioning = (torch.arange(25) < 7).expand(2, -1)
+    scored = tuned(input_ids=ids, conditioning=conditioning).logits
+    stepped = [tuned(input_ids=p, past_key_values=cache, use_cache=True).logits for p in ids.split([7] + [1] * 18, 1)]
+    assert torch.allclose(scored, torch.cat(stepped, 1), atol=1e-4)
+
+
 def test_a_stock_trainer_trains(tmp_path: Path) -> None:
     """transformers' own Trainer: its loss is that of the dense mask, and the window stays under the model."""
     model, ids = QWEN2.build(), prompt(4, 20)

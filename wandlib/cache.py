@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
 
 from wandlib.layers import Int8Layer, New, Read, WandLayer
-from wandlib.plan import Masks
+from wandlib.plan import Masks, pin
 from wandlib.shared import reorder
 from wandlib.slots import Slots
 from wandlib.window import check_window, own_limits
@@ -263,6 +263,7 @@ class WandCache(Cache):
         self.slots.each(lambda state: state.to(device))
         if isinstance(self.slots.length, Tensor):
             self.slots.length = self.slots.length.to(device)
+            pin(self.slots.length)
         return self
 
     def activate_past_recording(self) -> None:

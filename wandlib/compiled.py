@@ -3,7 +3,7 @@
 It works on a ``WandCache(static=True)``::
 
     step = wandlib.compile_step(model)
-    cache = wandlib.WandCache(model.config, static=True)
+    cache = wandlib.WandCache(model.config, static=True, capacity=256)  # prompts of up to 256 tokens
     logits = model(input_ids=prompt, past_key_values=cache, use_cache=True).logits  # the prompt is not compiled
     while ...:
         logits = step(input_ids=token, past_key_values=cache, use_cache=True).logits  # token: [batch, 1]
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import StaticCache
 
 from wandlib.attention import GROUPED
 from wandlib.cache import WandCache
@@ -30,15 +31,17 @@ from wandlib.hook import new_tokens
 def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "inductor") -> Callable[..., Any]:
     """Compile the decoding step of a causal decoder.
 
-    The first step compiles, which takes seconds to a minute, once for each shape: batch, capacity of the cache. The
-    model must stay as it is from then on; after ``convert``, ``restore`` and the like, compile anew. Logits are not
+    The first step compiles, which takes seconds to a minute, once for each shape: batch, capacity of the cache; after
+    eight of them (``torch._dynamo.config.recompile_limit``) it refuses. Under ``full_attention`` nothing is compiled.
+    The model must stay as it is from then on; after ``convert``, ``restore`` and the like, compile anew. Logits are not
     checked: NaN ends in tokens, not in an error.
     An attention implementation of "sdpa" becomes "grouped_sdpa" (:mod:`wandlib.attention`).
 
     Parameters
     ----------
     model
-        On the device on which it will run; converted, or else for a ``StaticCache`` of transformers.
+        On the device on which it will run; converted, or else for a ``StaticCache`` of transformers without sliding
+        layers.
     cuda_graphs
         On a GPU, replay a step as one CUDA graph. What a step returns is then good until the next one.
     backend
@@ -52,7 +55,7 @@ def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "
     ------
     ValueError
         If ``model`` is not a transformers causal decoder; from a step, if it is given anything but one generated token
-        of each sequence.
+        of each sequence, or a cache that is not static.
     """
     decoder, inner = base_decoder(model), inner_model(model)
     if decoder.config._attn_implementation == "sdpa":
@@ -70,32 +73,45 @@ def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "
     # A function, not the model: so the call of the model and its hooks are compiled as well. Graphs are kept by code
     # object, and nothing that is looked at would tell those of this model from another's.
     step.__code__ = step.__code__.replace()
-    compiled: Callable[..., Any] = torch.compile(step, dynamic=False, backend=backend, options=options)
+    compiled: Callable[..., Any] = torch.compile(
+        step, fullgraph=True, dynamic=False, backend=backend, options=options
+    )  # the whole: parts of it, one for each layer, could not be told apart either
+    hook = getattr(decoder, "wand", None)
 
-    def checked(**inputs: Any) -> Any:
-        cache = inputs.get("past_key_values")
-        if isinstance(cache, WandCache) and not a_step(cache, inputs):
-            raise ValueError(
-                "a compiled step takes one generated token of each sequence and a cache that holds their prompts: give "
-                "prompts, chunks of them and conditioning to the model itself"
-            )
-        return compiled(**inputs)
+    def checked(**kwargs: Any) -> Any:
+        if hook is not None and hook.suspended:
+            return model(**kwargs)
+        check_step(kwargs)
+        return compiled(**kwargs)
 
     return checked
 
 
-def a_step(cache: WandCache, inputs: dict[str, Any]) -> bool:
-    """Whether a pass brings one generated token of each sequence."""
-    return cache.slots.settled and new_tokens(inputs).shape[1] == 1 and inputs.get("conditioning") is None
+def check_step(inputs: dict[str, Any]) -> None:
+    """Raise ValueError unless a pass brings one generated token of each sequence, to a static cache."""
+    cache = inputs.get("past_key_values")
+    if isinstance(cache, WandCache):
+        static = cache.slots.static
+        step = cache.slots.settled and new_tokens(inputs).shape[1] == 1 and inputs.get("conditioning") is None
+    else:
+        static = isinstance(cache, StaticCache) and not any(cache.is_sliding)
+        step = new_tokens(inputs).shape[1] == 1
+    if not static:
+        raise ValueError(
+            f"a compiled step needs a cache of fixed shapes, got {type(cache).__name__}: pass "
+            "WandCache(model.config, static=True), or to an unconverted model a StaticCache without sliding layers"
+        )
+    if not step:
+        raise ValueError(
+            "a compiled step takes one generated token of each sequence and a cache that holds their prompts: give "
+            "prompts, chunks of them and conditioning to the model itself"
+        )
 
 
 def worth_a_look(guards: Any) -> list[bool]:
-    """Keep the guards of tensors, of what a step is called with, and the one of :func:`wandlib.full_attention`."""
+    """Keep the guards of tensors and of what a step is called with."""
     tensors = torch.compiler.keep_tensor_guards_unsafe(guards)
-    return [
-        tensor or of_the_inputs(guard.name) or ".suspended" in guard.name
-        for tensor, guard in zip(tensors, guards, strict=True)
-    ]
+    return [tensor or of_the_inputs(guard.name) for tensor, guard in zip(tensors, guards, strict=True)]
 
 
 def of_the_inputs(name: str) -> bool:

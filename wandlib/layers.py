@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from wandlib.plan import Plan
+from wandlib.plan import Plan, pin
 
 New = Float[Tensor, "batch kv_heads length _"]
 Read = Float[Tensor, "batch kv_heads slots _"]
@@ -58,7 +58,7 @@ class WandLayer(CacheLayerMixin):
             row, slot = plan.slots
             self.keys[row, :, slot - self.kept_apart] = key_states.transpose(1, 2)
             self.values[row, :, slot - self.kept_apart] = value_states.transpose(1, 2)
-        elif key_states.requires_grad:  # gradients may flow back through what earlier steps read
+        elif key_states.requires_grad or value_states.requires_grad:  # they may flow back to what earlier steps stored
             count = key_states.shape[2]
             start = plan.prefix - self.kept_apart + plan.place * count
             self.keys = self.keys.slice_scatter(key_states, 2, start, start + count)
@@ -92,7 +92,7 @@ class WandLayer(CacheLayerMixin):
         if old is None or old.shape != shape:
             old = new.new_empty(shape)
             if self.static:
-                torch._dynamo.mark_static_address(old)
+                pin(old)
         old[:, :, : kept.shape[2]] = kept
         old[:, :, kept.shape[2] :] = plan.fill
         return old, read
@@ -110,6 +110,8 @@ class WandLayer(CacheLayerMixin):
         """Put ``change(tensor)`` in place of every tensor; each has a row for each sequence."""
         if self.is_initialized:
             self.keys, self.values, self.places = change(self.keys), change(self.values), []
+        if self.is_initialized and self.static:
+            pin(self.keys, self.values)
 
     def clear(self) -> None:
         """Let go of the buffers."""

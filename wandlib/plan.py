@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -45,3 +46,10 @@ class Plan:
     """What an unwritten slot holds: NaN where nothing reads it, so that a wrong read cannot hide."""
     after: dict[str, Any] = field(default_factory=dict)
     """Rewrite: the state once it is followed."""
+
+
+def pin(*tensors: Tensor | None) -> None:
+    """Promise `torch.compile` that these tensors stay where they are, so that a CUDA graph may write to them."""
+    for tensor in tensors:
+        if tensor is not None:
+            torch._dynamo.mark_static_address(tensor)

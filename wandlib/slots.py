@@ -18,7 +18,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wandlib.plan import Masks, Plan
+from wandlib.plan import Masks, Plan, pin
 from wandlib.shared import Own, claim, keep_apart, of_the_prompt
 from wandlib.window import NEVER, Tokens, additive_mask, conditioning_until, fitting, prefix_conditioning, tokens
 
@@ -314,8 +314,7 @@ class Slots:
         if self.static and self.held is not None:
             self.length = torch.tensor(self.length, device=self.count.device)
             self.held = Tokens(*(part.contiguous() for part in self.held))
-            for counter in (self.length, self.count) if self.own is None else (self.length, self.count, self.own):
-                torch._dynamo.mark_static_address(counter)
+            pin(self.length, self.count, self.ring_position, self.own)
 
     def each(self, change: Any) -> None:
         """Put ``change(tensor)`` in place of every tensor that has a row for each sequence."""
@@ -328,6 +327,8 @@ class Slots:
         self.ended = None if self.ended is None else change(self.ended)
         self.own = None if self.own is None else change(self.own)
         self.full_masks = {}
+        if isinstance(self.length, Tensor):
+            pin(self.count, self.ring_position, self.own)
 
     def crop(self, removed: int) -> None:
         """Forget the last ``removed`` generated tokens.

@@ -25,7 +25,7 @@ from transformers import Qwen2ForCausalLM
 import wandlib
 from recipes.mini import train_student
 from recipes.mini.sentences import HARVARD
-from recipes.mini.train_student import EVERYTHING, WINDOW, Variant
+from recipes.mini.train_student import UNBOUNDED, WINDOW, Variant
 from wandlib.evaluation.measurement import evaluate
 from wandlib.evaluation.report import Report, markdown_table, put_measured
 from wandlib.systems.mini.prompt import END
@@ -45,7 +45,7 @@ class Row:
     """A line of the tables: what is trained, or which window the teacher's own weights are put under."""
 
     variant: Variant | None = None
-    window: int = EVERYTHING
+    window: int = UNBOUNDED
     sampled: bool = False
     spoken: bool = True
     """Whether it also speaks the sentences; else it is measured on held-out utterances alone."""
@@ -82,7 +82,7 @@ def model_of(folder: Path, corpus: Path, name: str) -> tuple[Qwen2ForCausalLM, i
         return train_student.load_teacher(folder), row.window
     slug = "student" if name == STUDENT else f"ablation/{slug_of(name)}"
     model = train_student.train(folder, corpus, row.variant, slug)
-    return model, EVERYTHING if row.variant.full else row.variant.window
+    return model, UNBOUNDED if row.variant.full else row.variant.window
 
 
 def slug_of(name: str) -> str:

@@ -29,7 +29,7 @@ WINDOW = 16
 """Codes, .64 s: there the teacher's own weights fall apart (RESULTS.md), so that training has something to mend."""
 LONG, LONG_TIMES = 150, 2
 """Training takes utterances of this many codes, 6 s, twice as often: a window gets lost in long texts."""
-EVERYTHING = 4096
+UNBOUNDED = 4096
 """A window that hides nothing."""
 BATCH = 16
 """Utterances of each process in a step; the shipped student has two processes."""
@@ -143,7 +143,7 @@ def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCa
     if not done.exists():
         training, held_out = read_utterances(corpus)
         torch.manual_seed(variant.seed)
-        student = student_of(folder, variant.lora, EVERYTHING if variant.full else variant.window)
+        student = student_of(folder, variant.lora, UNBOUNDED if variant.full else variant.window)
         trainer = wandlib.WandTrainer(
             model=student,
             teacher=None if variant.lora else load_teacher(folder),
@@ -170,7 +170,7 @@ def load_student(folder: Path, name: str = "student") -> Qwen2ForCausalLM:
 
 def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
     """The trainer's settings of a variant."""
-    window = EVERYTHING if variant.full else variant.window
+    window = UNBOUNDED if variant.full else variant.window
     return wandlib.WandTrainingArguments(
         str(output),
         use_cpu=True,

@@ -1,8 +1,8 @@
 """Live curves as small SVG pictures.
 
-A picture takes well under a millisecond to write. The figures of :mod:`wandlib.plots.costs` take a hundred, during which the
-thread that generates would wait for the interpreter: the drawing would show up as spikes in the times it draws.
-Colours, dashes and labels are those of :mod:`wandlib.plots.costs`; text takes the page's colour, light or dark.
+A picture takes well under a millisecond to write. The figures of :mod:`wandlib.plots.costs` take a hundred, during
+which the generating thread would wait for the interpreter: the drawing would show up as spikes in the times it draws.
+Colors, dashes and labels are those of :mod:`wandlib.plots.costs`; text takes the page's color, light or dark.
 """
 
 from __future__ import annotations

@@ -86,9 +86,11 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
+# A folder of its own beside the newer packages; transformers below 5.21 wants the first major version of its hub client.
 $(VENV)/.oldest-transformers-%: $(VENV)/.installed-all
 	rm -rf $@
-	$(BIN)/python -m pip install --no-deps --target $@ 'transformers==$*'
+	$(BIN)/python -m pip install --no-deps --target $@ 'transformers==$*' 'huggingface-hub<2'
+	touch $@
 
 $(UV):
 	$(PYTHON) -m venv .venv-uv

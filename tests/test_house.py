@@ -44,10 +44,12 @@ def texts() -> dict[Path, str]:
 
 
 def requirements() -> dict[str, Requirement]:
-    """Every dependency of the library and its extras, by its name."""
+    """Every dependency of the library and its extras by its name; what the library itself asks for comes first."""
     groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][name] for name in extras())]
-    found = [Requirement(line) for group in groups for line in group]
-    return {canonicalize_name(requirement.name): requirement for requirement in found}
+    found: dict[str, Requirement] = {}
+    for requirement in [Requirement(line) for group in groups for line in group]:
+        found.setdefault(canonicalize_name(requirement.name), requirement)
+    return found
 
 
 def extras() -> list[str]:

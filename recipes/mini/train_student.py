@@ -109,7 +109,7 @@ def read_utterances(corpus: Path) -> tuple[Utterances, Utterances]:
 
 
 def load_teacher(folder: Path) -> Qwen2ForCausalLM:
-    """The averaged weights of ``folder/teacher.pt``."""
+    """Load the averaged weights of ``folder/teacher.pt``."""
     return _filled(torch.load(folder / "teacher.pt", weights_only=True)["average"])
 
 
@@ -123,7 +123,7 @@ def _filled(weights: dict[str, Tensor]) -> Qwen2ForCausalLM:
 
 
 def student_of(folder: Path, lora: bool = False, window: int = WINDOW) -> Any:
-    """The teacher's weights under the window, with an adapter for LoRA where asked for."""
+    """Apply the window to the teacher's weights, with an adapter for LoRA where asked for."""
     student: Any = wandlib.convert(load_teacher(folder), window=window)
     if lora:
         from peft import LoraConfig, get_peft_model
@@ -164,12 +164,12 @@ def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCa
 
 
 def load_student(folder: Path, name: str = "student") -> Qwen2ForCausalLM:
-    """What :func:`train` wrote under ``folder/name``, without a window."""
+    """Load what :func:`train` wrote under ``folder/name``, without a window."""
     return _filled(load_file(folder / name / "model.safetensors"))
 
 
 def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
-    """The trainer's settings of a variant."""
+    """Return the trainer's settings of a variant."""
     window = UNBOUNDED if variant.full else variant.window
     return wandlib.WandTrainingArguments(
         str(output),

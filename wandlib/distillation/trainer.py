@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from wandlib.attention.adapters import complete_adapter
 from wandlib.attention.conversion import base_decoder, full_attention, hook_of, inner_model, set_window
 from wandlib.attention.hook import Window
 from wandlib.distillation.arguments import WandTrainingArguments, check_compatible
@@ -245,6 +246,11 @@ class WandTrainer(Trainer):
         """Save the student, with the window of inference in its config."""
         with self.inference_window():
             super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and hasattr(self.student, "disable_adapter"):
+            complete_adapter(self.student, output_dir or str(self.args.output_dir), state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         check_finite(self.student, self.state.global_step, str(self.args.output_dir))

@@ -80,9 +80,9 @@ def clean_reference(samples: NDArray[np.float32], rate: int) -> NDArray[np.float
     return levelled(trimmed)
 
 
-def without_silence(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """16 kHz samples with the silence at both ends, 34 dB below the loudest 10 ms, cut down to 80 ms."""
-    hop = SAMPLE_RATE // 100
+def without_silence(samples: NDArray[np.float32], rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
+    """The samples with the silence at both ends, 34 dB below the loudest 10 ms, cut down to 80 ms."""
+    hop = rate // 100
     loudness = np.sqrt((samples[: len(samples) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1))
     loud = np.flatnonzero(loudness > 0.02 * loudness.max(initial=0.0))
     if not len(loud):

@@ -141,11 +141,16 @@ def _mark(matched: str) -> str:
     return "." if "." in matched else ","
 
 
-@functools.cache
-def _espeak():  # type: ignore[no-untyped-def]  # phonemizer ships no types
+def load_espeak() -> None:
+    """Let phonemizer use the espeak-ng of the pip package.
+
+    Raises
+    ------
+    ImportError
+        Where phonemizer-fork or espeakng-loader is missing; the message gives the pip line.
+    """
     try:
         import espeakng_loader
-        from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
     except ImportError as error:
         raise ImportError(
@@ -153,8 +158,15 @@ def _espeak():  # type: ignore[no-untyped-def]  # phonemizer ships no types
         ) from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
+    logging.getLogger("wandlib.espeak").setLevel(logging.ERROR)  # a word that is read as two is no news here
+
+
+@functools.cache
+def _espeak():  # type: ignore[no-untyped-def]  # phonemizer ships no types
+    load_espeak()
+    from phonemizer.backend import EspeakBackend
+
     logger = logging.getLogger("wandlib.espeak")
-    logger.setLevel(logging.ERROR)  # a word that is read as two is no news here
     # No mark counts as punctuation here: clauses are cut before, and points inside numbers are for espeak-ng to read.
     return EspeakBackend(
         "en-us", punctuation_marks="\u2063", with_stress=True, language_switch="remove-flags", logger=logger

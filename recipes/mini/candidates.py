@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from recipes.mini.kokoro import ENGLISH, SAMPLE_RATE, Kokoro
 from recipes.mini.speakers import SPEAKERS
-from wandlib.metrics import bootstrap, count_errors, similarity
-from wandlib.mos import Dnsmos
-from wandlib.recognisers import FasterWhisper
-from wandlib.report import markdown_table
-from wandlib.speakers import Resemblyzer
+from wandlib.evaluation.error_rates import bootstrap, count_errors, similarity
+from wandlib.evaluation.mos import Dnsmos
+from wandlib.evaluation.recognizers import FasterWhisper
+from wandlib.evaluation.report import markdown_table
+from wandlib.evaluation.speakers import Resemblyzer
 
 REPORT = Path(__file__).parent / "CANDIDATES.md"
 SENTENCES = (

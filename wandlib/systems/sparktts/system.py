@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from wandlib.cache import WandCache
-from wandlib.convert import convert, full_attention
-from wandlib.profiling import held_bytes
+from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.conversion import convert, full_attention
+from wandlib.profiling.measure import held_bytes
 from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem, Step, Trace
 from wandlib.systems.published import read_yaml
 from wandlib.systems.sparktts.bicodec import BiCodec, mel_spectrogram

@@ -8,7 +8,7 @@ import torch
 from sinusoids import fill, sinusoid
 from torch import Tensor
 
-from wandlib.systems.acoustics.weight_norm import fold_weight_norm
+from wandlib.systems.acoustics.weight_norm import fold_weight_norm, unfold_weight_norm
 from wandlib.systems.sparktts.bicodec import BiCodec, mel_spectrogram, without_training_only
 
 SETTINGS: dict[str, Any] = {
@@ -84,3 +84,17 @@ def outputs(codec: BiCodec) -> dict[str, Tensor]:
         "prenet": prenet,
         "sound": codec.decode(CODES, TOKENS),
     }
+
+
+def published_weights() -> dict[str, Tensor]:
+    """Weights in the published form: gain and direction apart."""
+    plain = build().state_dict()
+    names = {n for n in plain if n.endswith("weight") and plain[n].ndim == 3 and n.startswith(("decoder", "quantizer"))}
+    split = unfold_weight_norm(plain, names)
+    for name, tensor in split.items():
+        wave = sinusoid(name, tensor.shape)
+        if name.endswith("weight_g"):
+            split[name] = 0.3 + 0.1 * wave  # small enough that tanh at the end does not saturate
+        elif name.endswith("weight_v"):
+            split[name] = wave
+    return split

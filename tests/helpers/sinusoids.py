@@ -22,17 +22,25 @@ def sinusoid(name: str, shape: torch.Size | tuple[int, ...]) -> Tensor:
 
 def fill(module: nn.Module, gain: float = 1.5) -> nn.Module:
     """Set every parameter and every running statistic of ``module``, in place; returns it in evaluation mode."""
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if not tensor.is_floating_point() or name.endswith((".filter", ".fb", ".window", ".pe")):
-                continue
-            wave = sinusoid(name, tensor.shape)
-            if name.endswith(("running_var", "weight_g", "original0")) or (name.endswith("alpha") and tensor.ndim == 3):
-                tensor.copy_(1 + 0.4 * wave)
-            elif tensor.ndim >= 2:
-                tensor.copy_(gain * wave / math.sqrt(max(1, tensor[0].numel())))
-            elif name.endswith("weight"):
-                tensor.copy_(1 + 0.2 * wave)
-            else:
-                tensor.copy_(0.2 * wave)
+    fill_state(module.state_dict(), gain)
     return module.eval()
+
+
+@torch.no_grad()
+def fill_state(state: dict[str, Tensor], gain: float = 1.5) -> dict[str, Tensor]:
+    """Set every parameter and every running statistic of a state dict, in place; returns it."""
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or name.endswith((".filter", ".fb", ".window", ".pe")):
+            continue
+        wave = sinusoid(name, tensor.shape)
+        if name.endswith(("running_var", "original0")) or (name.endswith("alpha") and tensor.ndim == 3):
+            tensor.copy_(1 + 0.4 * wave)
+        elif name.endswith("weight_g"):
+            tensor.copy_(0.4 + 0.2 * wave)
+        elif tensor.ndim >= 2:
+            tensor.copy_(gain * wave / math.sqrt(max(1, tensor[0].numel())))
+        elif name.endswith("weight"):
+            tensor.copy_(1 + 0.2 * wave)
+        else:
+            tensor.copy_(0.2 * wave)
+    return state

@@ -11,6 +11,7 @@ from torch import Tensor
 from wandlib.systems.acoustics.resample import resample
 from wandlib.systems.acoustics.weight_norm import fold_weight_norm, unfold_weight_norm
 from wandlib.systems.indextts.checkpoint import language_config
+from wandlib.systems.indextts.decoding import generate
 from wandlib.systems.indextts.features import LogMel
 from wandlib.systems.indextts.language_model import IndexLM
 from wandlib.systems.indextts.vocoder import Vocoder
@@ -61,6 +62,8 @@ SOUND = 0.5 * sinusoid("sound", (1, 9000))
 MEL = sinusoid("mel", (1, 100, 37)) - 4
 TEXT = 2 + (sinusoid("text", (1, 7)).abs() * 38).long()
 CODES = (sinusoid("codes", (1, 9)).abs() * 64).long()
+LIMIT = 40
+"""Codes to generate."""
 STATES = sinusoid("states", (1, 3, 32))
 
 
@@ -96,3 +99,14 @@ def acoustic_outputs(voice: VoiceEncoder, decoder: Vocoder) -> dict[str, Tensor]
         "speaker vector": decoder.speaker_encoder(MEL)[..., 0],
         "sound": decoder(STATES, MEL),
     }
+
+
+@torch.no_grad()
+def language_outputs(model: IndexLM, voice: VoiceEncoder) -> dict[str, Tensor]:
+    """Hidden states for the vocoder, and codes without sampling."""
+    latents = voice(MEL)
+    found = {
+        f"codes of {beams} beams": generate(model, latents, TEXT, limit=LIMIT, beams=beams, sampled=False, cache=None)
+        for beams in (1, 3)
+    }
+    return {"states": model.states(latents, TEXT, CODES), **found}

@@ -1,7 +1,7 @@
 """Resampling by a windowed sinc, as torchaudio's ``Resample`` does it by default.
 
-Published models were trained on recordings resampled so; another filter moves their codes. For a rate ratio n/o in lowest
-terms, sample k of the output lies at time k o / n and is a sum over the input with the weights::
+Published models were trained on recordings resampled so; another filter moves their codes. For a rate ratio n/o in
+lowest terms, sample k of the output lies at time k o / n and is a sum over the input with the weights::
 
     h(t) = c sinc(c t) cos^2(pi c t / (2 L)),   |c t| < L,   c = 0.99 min(o, n) / o,   L = 6 zero crossings
 """

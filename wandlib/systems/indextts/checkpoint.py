@@ -85,7 +85,10 @@ def read_language_model(path: Path, settings: Mapping[str, Any]) -> tuple[IndexL
     state = read_pickle(path, "model")
     state.pop("gpt.wte.weight", None)  # the codes' embedding a second time, in files saved after inference
     with torch.device("meta"):
-        model, voice = IndexLM(language_config(settings)), VoiceEncoder(settings["model_dim"], settings["condition_module"])
+        model, voice = (
+            IndexLM(language_config(settings)),
+            VoiceEncoder(settings["model_dim"], settings["condition_module"]),
+        )
     check_keys(path, state, {**model.state_dict(), **voice.state_dict()})
     of_the_voice = {name: tensor for name, tensor in state.items() if name.startswith(VOICE)}
     voice.load_state_dict(of_the_voice, strict=True, assign=True)

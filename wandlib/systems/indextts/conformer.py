@@ -39,9 +39,7 @@ class Attention(nn.Module):
         self.pos_bias_u = nn.Parameter(torch.zeros(heads, width // heads))
         self.pos_bias_v = nn.Parameter(torch.zeros(heads, width // heads))
 
-    def forward(
-        self, frames: Frames, positions: Float[Tensor, "1 time width"], valid: Valid | None = None
-    ) -> Frames:
+    def forward(self, frames: Frames, positions: Float[Tensor, "1 time width"], valid: Valid | None = None) -> Frames:
         query, key, value, place = (
             projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projected in (

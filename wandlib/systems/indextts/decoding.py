@@ -90,7 +90,7 @@ def generate(
     if beams > 1:
         settings["length_penalty"] = 0.0
     clock = StoppingCriteriaList([] if on_step is None else [StepClock(on_step)])
-    output: Any = model.generate(  # type: ignore[operator]
+    output: Any = model.generate(
         filler,
         inputs_embeds=prompt,
         attention_mask=torch.ones_like(filler),

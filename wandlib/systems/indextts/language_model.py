@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, GPT2Config, GPT2Model, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
+from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.models import cache_inputs
 from wandlib.systems.base import InputError
 
@@ -114,12 +115,13 @@ class IndexLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         width = config.n_embd
         self.text_embedding = nn.Embedding(config.text_size, width)
-        self.mel_embedding = nn.Embedding(config.vocab_size, width)
+        self.mel_embedding: nn.Module = nn.Embedding(config.vocab_size, width)
         self.text_pos_embedding = Positions(config.text_positions, width)
         self.mel_pos_embedding = Positions(config.code_positions, width)
-        self.gpt = GPT2Model(config)
-        self.gpt.wpe = NoPositions(width)
-        del self.gpt.wte
+        decoder: Any = GPT2Model(config)
+        decoder.wpe = NoPositions(width)
+        del decoder.wte
+        self.gpt: GPT2Model = decoder
         self.final_norm = nn.LayerNorm(width)
         self.text_head = nn.Linear(width, config.text_size)
         self.mel_head = nn.Linear(width, config.vocab_size)
@@ -273,9 +275,7 @@ class IndexLM(PreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Inputs of one pass of ``generate``, with the positions of the codes after a prompt of ``prefix_length``."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, inputs_embeds=inputs_embeds, **kwargs
-        )
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
         if inputs.get("inputs_embeds") is None and prefix_length is not None:
             new = inputs["input_ids"].shape[1]
             first = input_ids.shape[1] - new - prefix_length + FIRST_DECODED
@@ -289,23 +289,25 @@ class IndexLM(PreTrainedModel, GenerationMixin):
         text: Int[Tensor, "1 text"],
         codes: Int[Tensor, "1 codes"],
         *,
-        windowed: bool,
+        window: int | None = None,
     ) -> Float[Tensor, "1 codes width"]:
         """Hidden states that predict ``codes``, for the vocoder: all of them in one pass.
 
         Parameters
         ----------
-        windowed
-            Under the window of a converted model: without it, a pass over codes that were decoded under a window would
-            show them what they had not seen.
+        window
+            Of a converted model, in keys: the pass shows each code what it saw while decoding. None: everything, for a
+            model that is not converted or runs under full attention.
         """
         prompt = self.prefix(latents, text)
         framed = nn.functional.pad(codes, (0, 1), value=self.config.end_code)
         after = self.embed_codes(framed, torch.arange(1, framed.shape[1] + 1, device=codes.device)[None])
         embedded = torch.cat((prompt, after), dim=1)
-        extra: dict[str, Any] = {}
-        if windowed:
-            extra["conditioning"] = torch.arange(embedded.shape[1], device=codes.device)[None] < prompt.shape[1]
-        output = self.gpt(inputs_embeds=embedded, use_cache=False, **extra)
+        cached: dict[str, Any] = {"use_cache": False}
+        if window is not None:
+            # A cache of its own carries the window of this call, whatever the model was converted with.
+            cache = WandCache(self.gpt.config, window, conditioning=prompt.shape[1])
+            cached = {"use_cache": True, **cache_inputs(self.gpt, cache)}
+        output = self.gpt(inputs_embeds=embedded, **cached)
         states: Tensor = self.final_norm(output.last_hidden_state)[:, prompt.shape[1] - 1 : -2]
         return states

@@ -36,7 +36,7 @@ JQX = re.compile("([jqx])[uü]", re.IGNORECASE)
 
 REPLACED = {
     **dict.fromkeys("：；;，、:", ","),
-    **dict.fromkeys("“”\"‘’（）()《》【】[]「」", "'"),
+    **dict.fromkeys('“”"‘’（）()《》【】[]「」', "'"),
     **dict.fromkeys("·—～~", "-"),
     **dict.fromkeys(("...", ",,,", "，，，", "……"), "…"),
     "。": ".",
@@ -52,16 +52,14 @@ HAN = re.compile(
 """Characters that are words by themselves; the ranges are those of NLTK's tokenizer."""
 
 SENTENCE_ENDS = (".", "!", "?", "▁.", "▁?", "▁...")
-COMMAS, DASHES = (",", "▁,"), ("-",)
+FINER = ((",", "▁,"), ("-",))
+"""Commas, then dashes."""
 QUOTES = ("'", "▁'")
 
 
 def reads_as_chinese(text: str) -> bool:
     """Whether the Chinese rules read a text: it has Chinese or pinyin, is an address, or has no letter at all."""
-    return bool(
-        CHINESE.search(text) or not LETTER.search(text) or EMAIL.match(text) and EMAIL.fullmatch(text.rstrip("\n"))
-        or PINYIN.search(text)
-    )
+    return bool(CHINESE.search(text) or not LETTER.search(text) or EMAIL.fullmatch(text) or PINYIN.search(text))
 
 
 def load_wetext() -> tuple[Normalize, Normalize] | None:
@@ -70,7 +68,8 @@ def load_wetext() -> tuple[Normalize, Normalize] | None:
         from wetext import Normalizer
     except ModuleNotFoundError:
         return None
-    return Normalizer(lang="zh", operator="tn", remove_erhua=False).normalize, Normalizer("en", "tn").normalize
+    chinese = Normalizer(lang="zh", operator="tn", remove_erhua=False)
+    return chinese.normalize, Normalizer(lang="en", operator="tn").normalize
 
 
 class TextNormalizer:
@@ -182,8 +181,10 @@ class Tokenizer:
         return [[self._pieces.piece_to_id(piece) for piece in part] for part in split(self.pieces(text), most)]
 
 
-def split(pieces: Sequence[str], most: int, marks: Sequence[str] = SENTENCE_ENDS) -> list[list[str]]:
-    """Parts of at most ``most`` tokens, cut at ``marks``; where none comes in time at commas, dashes or anywhere.
+def split(
+    pieces: Sequence[str], most: int, marks: Sequence[str] = SENTENCE_ENDS, finer: Sequence[Sequence[str]] = FINER
+) -> list[list[str]]:
+    """Parts of at most ``most`` tokens, cut at ``marks``; where none comes in time at ``finer`` ones or anywhere.
 
     Neighbors that fit together are joined again.
     """
@@ -198,10 +199,10 @@ def split(pieces: Sequence[str], most: int, marks: Sequence[str] = SENTENCE_ENDS
                 parts.append([*current, *(quote for quote in pieces[index + 1 : index + 2] if quote in QUOTES)])
                 current = []
             continue
-        if not set(COMMAS) & set(marks) and set(COMMAS) & set(current):
-            parts += split(current, most, COMMAS)
-        elif not set(DASHES) & set(marks) and set(DASHES) & set(current):
-            parts += split(current, most, DASHES)
+        # A mark is tried once: upstream goes back and forth between two that are no help, until Python stops it.
+        use = next((index for index, marks in enumerate(finer) if set(marks) & set(current)), None)
+        if use is not None:
+            parts += split(current, most, finer[use], finer[use + 1 :])
         else:
             warnings.warn(f"{most} tokens without a mark to cut at: cut in mid-sentence", RuntimeWarning, stacklevel=2)
             parts += [current[start : start + most] for start in range(0, count, most)]

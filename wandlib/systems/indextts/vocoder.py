@@ -1,12 +1,13 @@
 """BigVGAN on the language model's hidden states, in a reference's voice: 1024 samples a code, 24 kHz.
 
 Lee et al., arXiv 2206.04658: transposed convolutions, and after each the mean of three residual blocks of dilated
-convolutions whose activations are periodic and free of aliasing. Here the input is no mel spectrum but the hidden states
-of the codes, and a speaker vector of the reference is added, through one linear map for each stage.
+convolutions whose activations are periodic and free of aliasing. Here the input is no mel spectrum but the hidden
+states of the codes, and a speaker vector of the reference is added, through one linear map for each stage.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,7 @@ class ResidualBlock(nn.Module):
             nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2)
             for dilation in dilations
         )
-        self.convs2 = nn.ModuleList(
-            nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2) for _ in dilations
-        )
+        self.convs2 = nn.ModuleList(nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2) for _ in dilations)
         self.activations = nn.ModuleList(AntiAliased(SnakeBeta(channels)) for _ in range(2 * len(dilations)))
 
     def forward(self, signal: Signal) -> Signal:
@@ -81,8 +80,9 @@ class Vocoder(nn.Module):
         blocks = list(zip(settings["resblock_kernel_sizes"], settings["resblock_dilation_sizes"], strict=True))
         widths = [first >> (stage + 1) for stage in range(len(rates))]
         self.conv_pre = nn.Conv1d(settings["gpt_dim"], first, 7, padding=3)
+        self.rates = tuple(rates)
         self.ups = nn.ModuleList(
-            nn.ModuleList([nn.ConvTranspose1d(2 * width, width, kernel, rate, padding=(kernel - rate) // 2)])
+            nn.Sequential(nn.ConvTranspose1d(2 * width, width, kernel, rate, padding=(kernel - rate) // 2))
             for width, rate, kernel in zip(widths, rates, kernels, strict=True)
         )
         self.resblocks = nn.ModuleList(
@@ -117,10 +117,7 @@ class Vocoder(nn.Module):
     @property
     def samples(self) -> int:
         """Samples a hidden state."""
-        product = 1
-        for stage in self.ups:
-            product *= stage[0].stride[0]  # type: ignore[index, union-attr]
-        return product
+        return math.prod(self.rates)
 
     def forward(
         self, states: Float[Tensor, "batch codes width"], mel: Float[Tensor, "batch bands time"]
@@ -130,8 +127,7 @@ class Vocoder(nn.Module):
         signal = self.conv_pre(states.transpose(1, 2)) + self.cond_layer(voice)
         parallel = len(self.resblocks) // len(self.ups)
         for stage, (upsample, condition) in enumerate(zip(self.ups, self.conds, strict=True)):
-            (transposed,) = upsample  # type: ignore[misc]
-            signal = transposed(signal) + condition(voice)
+            signal = upsample(signal) + condition(voice)
             blocks = self.resblocks[stage * parallel : (stage + 1) * parallel]
             signal = sum(block(signal) for block in blocks) / parallel
         sound: Tensor = self.conv_post(self.activation_post(signal)).tanh()

@@ -37,7 +37,9 @@ class VoiceEncoder(nn.Module):
     def __init__(self, width: int, settings: Mapping[str, Any]) -> None:
         super().__init__()
         if settings["input_layer"] != "conv2d2":
-            raise InputError(f"gpt.condition_module.input_layer is {settings['input_layer']!r}; IndexTTS 1.5 has conv2d2")
+            raise InputError(
+                f"gpt.condition_module.input_layer is {settings['input_layer']!r}; IndexTTS 1.5 has conv2d2"
+            )
         self.conditioning_encoder = Conformer(
             BANDS,
             settings["output_size"],

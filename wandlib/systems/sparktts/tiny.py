@@ -150,6 +150,7 @@ def _write_language_model(folder: Path, settings: dict[str, Any]) -> None:
         num_key_value_heads=2,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
+        initializer_range=0.2,
         eos_token_id=tokenizer.token_to_id(END),
         bos_token_id=tokenizer.token_to_id("<|endoftext|>"),
     )

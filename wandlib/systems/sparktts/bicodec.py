@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from wandlib.systems.acoustics.mel import MelSpectrogram
 from wandlib.systems.acoustics.weight_norm import fold_weight_norm
+from wandlib.systems.published import check_keys
 from wandlib.systems.sparktts.semantic import Encoder, FactorizedQuantizer, Prenet
 from wandlib.systems.sparktts.speaker import SpeakerEncoder
 from wandlib.systems.sparktts.wave_generator import WaveGenerator
@@ -68,13 +69,15 @@ class BiCodec(nn.Module):
 
         Raises
         ------
-        RuntimeError
+        InputError
             If a tensor is missing, unknown or of another shape.
         """
-        state = without_training_only(load_file(Path(folder) / "model.safetensors"))
+        path = Path(folder) / "model.safetensors"
+        state = fold_weight_norm(without_training_only(load_file(path)))
         with torch.device("meta"):
             codec = cls(settings, speaker_widths(state))
-        codec.load_state_dict(fold_weight_norm(state), strict=True, assign=True)
+        check_keys(path, state, codec.state_dict())
+        codec.load_state_dict(state, strict=True, assign=True)
         return codec.eval()
 
     def encode(

@@ -5,6 +5,7 @@ YAML is read by a safe loader and torch pickles with ``weights_only=True``: neit
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,11 @@ def read_pickle(path: Path, wrapped_in: str) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path.name} holds something other than tensors, which is not loaded: it could run code. Download the file "
+            "from its publisher"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise InputError(f"{path.name} cannot be read as tensors ({error}): download the file again") from error
     state = state.get(wrapped_in, state) if isinstance(state, Mapping) else state

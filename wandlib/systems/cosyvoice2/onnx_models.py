@@ -22,8 +22,8 @@ MAXIMUM_SECONDS = 30
 """Of sound in one run of the speech tokenizer."""
 
 
-def session(path: Path, *, threads: int = 1, cuda: bool = False) -> Any:
-    """Return an ONNX Runtime session of a file.
+def open_network(path: Path, *, threads: int = 1, cuda: bool = False) -> Any:
+    """Open an ONNX file for running.
 
     Raises
     ------
@@ -61,8 +61,8 @@ class SpeechTokenizer:
     """
 
     def __init__(self, path: Path, *, threads: int = 1, cuda: bool = False) -> None:
-        self.session = session(path, threads=threads, cuda=cuda)
-        self.mel, self.length = (given.name for given in self.session.get_inputs()[:2])
+        self.network = open_network(path, threads=threads, cuda=cuda)
+        self.mel, self.length = (given.name for given in self.network.get_inputs()[:2])
 
     def __call__(self, samples: NDArray[np.float32]) -> list[int]:
         """Return the codes of sound at 16 kHz.
@@ -78,7 +78,7 @@ class SpeechTokenizer:
             )
         mel = whisper_mel(samples)
         lengths = np.array([mel.shape[1]], dtype=np.int32)
-        codes = self.session.run(None, {self.mel: mel[None], self.length: lengths})[0]
+        codes = self.network.run(None, {self.mel: mel[None], self.length: lengths})[0]
         return [int(code) for code in codes.reshape(-1)]
 
 
@@ -92,10 +92,10 @@ class SpeakerEncoder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.session = session(path)
-        self.features = self.session.get_inputs()[0].name
+        self.network = open_network(path)
+        self.features = self.network.get_inputs()[0].name
 
     def __call__(self, samples: NDArray[np.float32]) -> Float[Tensor, "1 features"]:
         """Return the speaker vector of sound at 16 kHz."""
         features = speaker_features(torch.from_numpy(samples))
-        return torch.from_numpy(self.session.run(None, {self.features: features[None].numpy()})[0].reshape(1, -1))
+        return torch.from_numpy(self.network.run(None, {self.features: features[None].numpy()})[0].reshape(1, -1))

@@ -62,7 +62,8 @@ class CosyVoice2Config(Qwen2Config):
     text_vocab_size
         Rows of the text embedding.
     kwargs
-        Of ``Qwen2Config``; ``vocab_size``, ``eos_token_id`` and ``pad_token_id`` follow from the layout.
+        Of ``Qwen2Config``, by default the published sizes (Qwen2.5-0.5B); ``vocab_size``, ``eos_token_id`` and
+        ``pad_token_id`` follow from the layout.
 
     Raises
     ------
@@ -75,6 +76,11 @@ class CosyVoice2Config(Qwen2Config):
     version: int = 2
     codes: int = CODES
     text_vocab_size: int = 151_936
+    hidden_size: int = 896
+    intermediate_size: int = 4864
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 14
+    num_key_value_heads: int | None = 2
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.version not in LAYOUTS:
@@ -83,6 +89,8 @@ class CosyVoice2Config(Qwen2Config):
         self.eos_token_id = self.stop_ids
         self.pad_token_id = self.end
         self.tie_word_embeddings = False
+        if self.rope_parameters is None and "rope_theta" not in kwargs:
+            self.rope_parameters = {"rope_type": "default", "rope_theta": 1_000_000.0}
         super().__post_init__(**kwargs)
 
     @property

@@ -74,7 +74,8 @@ class Decoder:
         while True:
             logits = self.logits(new, cache, full=trace.window is None)
             if len(past) < minimum:
-                logits = logits.index_fill(0, torch.tensor([config.end]), -torch.inf)
+                # As published, also for version 3, whose end token is another.
+                logits = logits.index_fill(0, torch.tensor([config.codes]), -torch.inf)
             code = self.sampling(logits, past, generator)
             spent = 1000 * (time.perf_counter() - clock)
             if not past:

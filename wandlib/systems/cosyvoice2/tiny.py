@@ -119,7 +119,9 @@ def language_model(version: int = 2) -> CosyVoice2LM:
     """Return a random language model of this size; it soon ends an utterance that is long enough."""
     model = CosyVoice2LM(CosyVoice2Config(version=version, codes=CODES, text_vocab_size=TEXT_ROWS, **SIZES)).eval()
     with torch.no_grad():
-        if model.lm_head.bias is not None:
+        if model.lm_head.bias is None:
+            model.lm_head.weight[CODES:] = 0
+        else:
             model.lm_head.bias.zero_()[model.config.end] = 12.0
     return model
 

@@ -1,8 +1,8 @@
 """Live curves as small SVG pictures.
 
-A picture takes well under a millisecond to write. The figures of :mod:`wandlib.plots` take a hundred, during which the
+A picture takes well under a millisecond to write. The figures of :mod:`wandlib.plots.costs` take a hundred, during which the
 thread that generates would wait for the interpreter: the drawing would show up as spikes in the times it draws.
-Colours, dashes and labels are those of :mod:`wandlib.plots`; text takes the page's colour, light or dark.
+Colours, dashes and labels are those of :mod:`wandlib.plots.costs`; text takes the page's colour, light or dark.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from wandlib.plots import Curve, byte_unit, full_curve, running_median, window_curve
+from wandlib.plots.costs import Curve, byte_unit, full_curve, running_median, window_curve
 from wandlib.systems.base import Step
 
 WIDTH, HEIGHT = 480, 230

@@ -16,7 +16,7 @@ from benchmarks.distillation import distillation
 from benchmarks.figure import save, step_times
 from benchmarks.report import README, RESULTS, Part, file_name, machine, report, stored_reports
 from benchmarks.suite import BENCHMARKS, Settings
-from wandlib.report import put_measured
+from wandlib.evaluation.report import put_measured
 
 CPU = BENCHMARKS | {"distillation": distillation}
 ALL = CPU | {"cuda": cuda}

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 from benchmarks.shapes import Shape
 from wandlib import WandCache
-from wandlib.accounting import head_shape
+from wandlib.profiling.estimate import head_shape
 
 SINKS = 4
 """First tokens that the sink cache keeps, as in StreamingLLM."""

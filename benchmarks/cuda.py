@@ -14,7 +14,7 @@ from benchmarks.shapes import Shape, cosyvoice2
 from benchmarks.suite import DTYPES, Settings, speed, step_times
 from benchmarks.sweep import sweep
 from benchmarks.timing import Loop, Steps
-from wandlib.accounting import cache_bytes
+from wandlib.profiling.estimate import cache_bytes
 
 COMPILED: dict[str, dict[str, Any]] = {"compiled": {"cuda_graphs": False}, "CUDA graphs": {}}
 """How to compile a step, by name: arguments of `wandlib.compile_step`."""

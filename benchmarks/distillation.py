@@ -30,7 +30,7 @@ def distillation(settings: Settings) -> Part:
 
 def step_runners(settings: Settings, *, bf16: bool) -> dict[str, Runner]:
     """Forward and backward of one student on one batch, by loss; weights and gradients stay in float32."""
-    from wandlib.training import WandTrainer, WandTrainingArguments
+    from wandlib.distillation.trainer import WandTrainer, WandTrainingArguments
 
     shape, device = mini(settings.quick), settings.device
     teacher, student = (shape.build(torch.float32, device)[windowed] for windowed in (0, 1))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.caches import STOCK, WINDOW
 from benchmarks.sweep import FLOOR
-from wandlib.plots import FULL_COLOUR, INK, WINDOW_COLOUR
+from wandlib.plots.costs import FULL_COLOUR, INK, WINDOW_COLOUR
 
 
 def step_times(sweep: dict[str, Any]) -> Figure:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from wandlib.accounting import head_shape
-from wandlib.convert import base_decoder
+from wandlib.attention.conversion import base_decoder
+from wandlib.profiling.estimate import head_shape
 
 
 class Floor:

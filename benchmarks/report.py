@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.sweep import FLOOR, Sweep
-from wandlib.report import markdown_table
+from wandlib.evaluation.report import markdown_table
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"

@@ -19,7 +19,8 @@ from benchmarks.shapes import Shape, cosyvoice2, indextts, mini
 from benchmarks.sweep import FLOOR, Sweep, sweep
 from benchmarks.timing import Generate, Loop, Runner, Steps, in_turn, ratio
 from wandlib import WandCache, compile_step, convert, restore
-from wandlib.accounting import cache_bytes, head_shape
+from wandlib.attention.models import cache_inputs
+from wandlib.profiling.estimate import cache_bytes, head_shape
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COMPILED: dict[str, dict[str, Any]] = {"compiled": {}}
@@ -223,7 +224,7 @@ def step_times(
 
     def loop(model: Any, prefill: Any, cache: Cache) -> Runner:
         with torch.no_grad():
-            prefill(input_ids=token.expand(-1, shape.prompt), past_key_values=cache, use_cache=True)
+            prefill(input_ids=token.expand(-1, shape.prompt), **cache_inputs(model, cache), use_cache=True)
         decode = Steps(Loop(model, cache, token), device)
         decode(shape.window)  # fills the ring, and compiles
         return decode
@@ -237,11 +238,13 @@ def step_times(
     for name, options in compiled.items():
         model = shape.build(dtype, device)[1]  # its attention will be another than that of the eager one
         runners[name] = loop(compile_step(model, **options), model, WandCache(shape.config, shape.window, static=True))
+    if full:
+        model = shape.build(dtype, device)[0]
+        compiled_stock = compile_step(model, **options)
     for seconds in full:
         taken = shape.window + 1 + (rounds + 1) * (steps + 1)
         cache = RIVALS[STATIC].cache(shape, shape.prompt + max(shape.steps(seconds), taken))
-        model = shape.build(dtype, device)[0]
-        runners[f"{STATIC} for {seconds:g} s, {name}"] = loop(compile_step(model, **options), model, cache)
+        runners[f"{STATIC} for {seconds:g} s, {name}"] = loop(compiled_stock, model, cache)
     return in_turn(runners, rounds=rounds, steps=steps)
 
 

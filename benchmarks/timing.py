@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from wandlib.attention.models import cache_inputs
+
 Key = TypeVar("Key", bound=Hashable)
 Runner = Callable[[int], list[float]]
 """Takes so many steps and returns the milliseconds of each."""
@@ -62,7 +64,7 @@ class Generate:
         self.model.generate(  # type: ignore[operator]
             ids,
             attention_mask=torch.ones_like(ids),
-            past_key_values=self.cache,
+            **cache_inputs(self.model, self.cache),
             max_new_tokens=steps + 1,
             num_beams=self.beams,
             do_sample=False,
@@ -96,7 +98,7 @@ class Loop:
 
     def __call__(self) -> None:
         """Decode one token."""
-        output = self.model(input_ids=self.token, past_key_values=self.cache, use_cache=True)
+        output = self.model(input_ids=self.token, **cache_inputs(self.model, self.cache), use_cache=True)
         self.token = output.logits.argmax(-1)
 
 

@@ -8,8 +8,8 @@ import matplotlib
 import torch
 from transformers import Qwen2Config
 
-from wandlib.accounting import cache_bytes
-from wandlib.plots import two_caches
+from wandlib.plots.costs import two_caches
+from wandlib.profiling.estimate import cache_bytes
 
 HERE = Path(__file__).parent
 

@@ -9,29 +9,29 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from wandlib.accounting import attention_flops, cache_bytes
-from wandlib.attention_mass import attention_mass, suggest_window
-from wandlib.cache import WandCache
-from wandlib.compiled import compile_step
-from wandlib.convert import convert, full_attention, load, restore, set_window
-from wandlib.profiling import profile
+from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.compilation import compile_step
+from wandlib.attention.conversion import convert, full_attention, load, restore, set_window
+from wandlib.profiling.attention_mass import attention_mass, suggest_window
+from wandlib.profiling.estimate import attention_flops, cache_bytes
+from wandlib.profiling.measure import profile
 from wandlib.systems import InputError, Speech, SpeechSystem, Step, Trace, load_system
 
 if TYPE_CHECKING:
-    from wandlib.collator import WandCollator
-    from wandlib.curriculum import WindowCurriculum
-    from wandlib.distillation import DistillationLoss, skew_kl
-    from wandlib.training import WandTrainer, WandTrainingArguments
+    from wandlib.distillation.collator import WandCollator
+    from wandlib.distillation.curriculum import WindowCurriculum
+    from wandlib.distillation.losses import DistillationLoss, skew_kl
+    from wandlib.distillation.trainer import WandTrainer, WandTrainingArguments
 
 __version__ = "0.1.0"
 
 TRAINING = {
-    "DistillationLoss": "distillation",
-    "WandCollator": "collator",
-    "WandTrainer": "training",
-    "WandTrainingArguments": "training",
-    "WindowCurriculum": "curriculum",
-    "skew_kl": "distillation",
+    "DistillationLoss": "distillation.losses",
+    "WandCollator": "distillation.collator",
+    "WandTrainer": "distillation.trainer",
+    "WandTrainingArguments": "distillation.arguments",
+    "WindowCurriculum": "distillation.curriculum",
+    "skew_kl": "distillation.losses",
 }
 """Imported when first used: speaking needs neither transformers' Trainer nor what it brings along."""
 

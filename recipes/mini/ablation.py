@@ -26,8 +26,8 @@ import wandlib
 from recipes.mini import train_student
 from recipes.mini.sentences import HARVARD
 from recipes.mini.train_student import EVERYTHING, WINDOW, Variant
-from wandlib.evaluation import evaluate
-from wandlib.report import Report, markdown_table, put_measured
+from wandlib.evaluation.measurement import evaluate
+from wandlib.evaluation.report import Report, markdown_table, put_measured
 from wandlib.systems.mini.prompt import END
 from wandlib.systems.mini.system import MiniSystem
 

@@ -37,12 +37,12 @@ from recipes.mini.analysis import pitch_of
 from recipes.mini.corpus import SAMPLE_RATE, SPEAKERS, prepare
 from recipes.mini.sentences import HARVARD, robustness_sentences
 from recipes.mini.train_vocoder import acoustics_of
-from wandlib.evaluation import reference_sounds
-from wandlib.failures import failures
-from wandlib.metrics import Interval, bootstrap, count_errors, error_rates
-from wandlib.recognisers import PocketSphinx
-from wandlib.report import markdown_table, put_measured
-from wandlib.speakers import Resemblyzer, similarity
+from wandlib.evaluation.error_rates import Interval, bootstrap, count_errors, error_rates
+from wandlib.evaluation.failures import failures
+from wandlib.evaluation.measurement import reference_sounds
+from wandlib.evaluation.recognizers import PocketSphinx
+from wandlib.evaluation.report import markdown_table, put_measured
+from wandlib.evaluation.speakers import Resemblyzer, similarity
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.features import LogMel
 from wandlib.systems.mini.system import ASSETS, MiniSystem
@@ -120,7 +120,7 @@ class Bench:
         return [{"attention": attention, **failure} for attention, failure in found.items() if failure]
 
     def failure(self, text: str, number: int, attention: Attention) -> dict[str, Any] | None:
-        """What went wrong with a sentence, if anything, by the rules of :mod:`wandlib.failures`."""
+        """What went wrong with a sentence, if anything, by the rules of :mod:`wandlib.evaluation.failures`."""
         speaker = self.system.speakers[number % len(self.system.speakers)]
         speech = self.system.synthesize(text, speaker, attention, seed=number)
         symbols = self.system.count_symbols(text)

@@ -25,10 +25,11 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from recipes.mini.sentences import HARVARD
-from wandlib.cache import WandCache
-from wandlib.metrics import PocketSphinx, Resemblyzer, normalise, similarity
-from wandlib.profiling import held_bytes
-from wandlib.report import markdown_table, put_measured
+from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.models import cache_inputs
+from wandlib.evaluation.error_rates import PocketSphinx, Resemblyzer, normalise, similarity
+from wandlib.evaluation.report import markdown_table, put_measured
+from wandlib.profiling.measure import held_bytes
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE
 from wandlib.systems.mini.prompt import END, FIRST_CODE, TEXT, prompt
@@ -83,7 +84,7 @@ def decode(
             break
         made.sentences += [sentences[number]] if streamed else sentences
         head = prompt(voice.codes, symbols) if number == 0 else [TEXT, *prompt([], symbols)[2:]]
-        logits = model(input_ids=torch.tensor([head]), past_key_values=cache, logits_to_keep=1).logits[0, -1]
+        logits = model(input_ids=torch.tensor([head]), **cache_inputs(model, cache), logits_to_keep=1).logits[0, -1]
         for _ in range(min(25 + PATIENCE * len(symbols), most - len(made.codes))):
             allowed = torch.cat((logits[END : END + 1], logits[FIRST_CODE:-1]))
             choice = int(allowed.argmax())
@@ -92,7 +93,7 @@ def decode(
             made.codes.append(choice - 1)
             clock = time.perf_counter()
             token = torch.tensor([[FIRST_CODE + choice - 1]])
-            logits = model(input_ids=token, past_key_values=cache).logits[0, -1]
+            logits = model(input_ids=token, **cache_inputs(model, cache)).logits[0, -1]
             made.milliseconds.append(1000 * (time.perf_counter() - clock))
             made.cache_bytes.append(held_bytes(cache))
             progress.update(int(made.seconds) - progress.n)

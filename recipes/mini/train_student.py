@@ -22,7 +22,7 @@ from transformers import Qwen2ForCausalLM
 import wandlib
 from recipes.mini import align, analysis
 from recipes.mini.train_teacher import HELD_OUT_UTTERANCES, REFERENCE, build_model
-from wandlib.checkpoints import last_checkpoint
+from wandlib.distillation.checkpoints import last_checkpoint
 from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt
 
 WINDOW = 16

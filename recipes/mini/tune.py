@@ -18,7 +18,7 @@ from tqdm import tqdm
 from recipes.mini import analysis
 from recipes.mini.corpus import SAMPLE_RATE, Utterance
 from recipes.mini.train_teacher import HELD_OUT_UTTERANCES
-from wandlib.metrics import ErrorRates, PocketSphinx, error_rates
+from wandlib.evaluation.error_rates import ErrorRates, PocketSphinx, error_rates
 from wandlib.systems.mini.reference import clean_reference
 from wandlib.systems.mini.system import MiniSystem
 

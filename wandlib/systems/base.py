@@ -1,6 +1,6 @@
 """What every speech system offers: text in, speech out, with the cost of each step beside it.
 
-A system is a tokeniser, a causal decoder under :func:`wandlib.convert`, and a codec. ``attention="full"`` and
+A system is a tokeniser, a causal decoder under :func:`wandlib.attention.conversion`, and a codec. ``attention="full"`` and
 ``attention="window"`` run the same code on the same prompt; only the cache differs.
 """
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
-from wandlib.cache import WandCache
-from wandlib.convert import convert
-from wandlib.profiling import held_bytes
+from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.conversion import convert
+from wandlib.attention.models import cache_inputs
+from wandlib.profiling.measure import held_bytes
 from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem, Step, Trace
 from wandlib.systems.mini.codec import Codec
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE, LogMel
@@ -269,11 +270,12 @@ class MiniSystem(SpeechSystem):
         cache: Any = DynamicCache(config=model.config)
         if trace.window is not None:
             cache = WandCache(model.config, window=min(trace.window, limit))
+        cached = cache_inputs(model, cache)
         head = prompt(voice.codes, symbols)
         trace.conditioning = trace.conditioning or len(head)
         trace.parts.append(0)
         clock = time.perf_counter()
-        logits = model(input_ids=torch.tensor([head]), past_key_values=cache, logits_to_keep=1).logits[0, -1]
+        logits = model(input_ids=torch.tensor([head]), **cached, logits_to_keep=1).logits[0, -1]
         code = sampler(logits)
         trace.prefill_milliseconds += 1000 * (time.perf_counter() - clock)
         while code is not None:
@@ -283,7 +285,7 @@ class MiniSystem(SpeechSystem):
             trace.parts[-1] += 1
             yield code
             clock = time.perf_counter()
-            logits = model(input_ids=torch.tensor([[FIRST_CODE + code]]), past_key_values=cache).logits[0, -1]
+            logits = model(input_ids=torch.tensor([[FIRST_CODE + code]]), **cached).logits[0, -1]
             code = sampler(logits)
             step = Step(len(trace.steps), 1000 * (time.perf_counter() - clock), held_bytes(cache))
             trace.steps.append(step)

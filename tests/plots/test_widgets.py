@@ -1,0 +1,63 @@
+"""Players and sliders: sound that can be decoded again, a picture that follows its controls."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+from wandlib import plots
+from wandlib.plots import widgets
+from wandlib.plots.costs import Picture
+from wandlib.systems.base import Speech, Trace
+
+RATE = 16_000
+TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
+
+
+def draw(height: int, kind: str) -> Picture:
+    return plots.lines([plots.curve(kind, [height, height])], x_label="x", y_label="y")
+
+
+def test_a_player_holds_the_sound_itself() -> None:
+    speech = Speech(TONE, RATE, np.zeros(25, np.int64), Trace("full", None, 1), "A tone.")
+    html = widgets.players({"a <b> tone": speech, "the same": (TONE, RATE)})._repr_html_()
+    assert "a &lt;b&gt; tone" in html
+    clips = [base64.b64decode(clip) for clip in re.findall(r"base64,([A-Za-z0-9+/=]+)", html)]
+    assert len(clips) == 2
+    for clip in clips:
+        assert len(clip) < TONE.nbytes / 8
+        decoded, rate = soundfile.read(io.BytesIO(clip))
+        assert len(decoded) / rate == pytest.approx(1.0, abs=0.05)
+        strongest = np.fft.rfft(decoded).__abs__().argmax() * rate / len(decoded)
+        assert strongest == pytest.approx(440, abs=2)
+
+
+def test_players_say_the_same_on_every_machine() -> None:
+    assert repr(widgets.player(TONE, RATE, label="tone")) == "<Players: tone>"
+
+
+def test_a_waveform_needs_its_rate() -> None:
+    with pytest.raises(ValueError, match="16000 samples needs its sample_rate"):
+        widgets.player(TONE)
+
+
+def test_the_picture_follows_the_controls() -> None:
+    still = draw(1, "still")
+    explorer = widgets.explore(draw, still, height=(1, 9, 2), kind=["a", "b"])
+    assert explorer.png == draw(2, "a")._repr_png_()
+    explorer.controls["height"].value = 7
+    assert explorer.png == draw(7, "a")._repr_png_()
+    explorer.controls["kind"].value = "b"
+    assert explorer.png == draw(7, "b")._repr_png_()
+
+
+def test_one_output_in_two_forms() -> None:
+    bundle = widgets.explore(draw, draw(1, "still"), height=(1, 9, 2), kind=["a"])._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]) == draw(1, "still")._repr_png_()
+    assert bundle["text/plain"] == "<Explorer: height, kind>"
+    assert "application/vnd.jupyter.widget-view+json" in bundle

@@ -1,0 +1,128 @@
+"""attention_mass: the table of a map that is known, and of real models against a loop over their attention maps."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from naive import positions
+from tiny_models import LANGUAGE_MODELS, SPEECH_DECODERS, VOCABULARY, Tiny
+from torch import Tensor, nn
+
+from wandlib.attention.conversion import base_decoder, convert
+from wandlib.profiling.attention_mass import AttentionMass, attention_mass, suggest_window
+
+QWEN2 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "qwen2")
+
+
+def utterances(time: int = 20) -> dict[str, Tensor]:
+    """Two utterances, one left-padded, each with a prefix of its own length and a later block of conditioning."""
+    padding = torch.arange(time) < torch.tensor([[0], [3]])
+    conditioning = (torch.arange(time) < torch.tensor([[5], [8]])) | (torch.arange(time) == 15)
+    return {
+        "inputs_embeds": torch.randn(2, time, 32),
+        "conditioning": conditioning & ~padding,
+        "attention_mask": (~padding).long(),
+        "position_ids": positions(padding),
+    }
+
+
+@pytest.mark.parametrize("tiny", LANGUAGE_MODELS + SPEECH_DECODERS, ids=str)
+@torch.no_grad()
+def test_mass_is_what_a_loop_over_the_maps_finds(tiny: Tiny) -> None:
+    model = tiny.build()
+    batch = utterances()
+    implementation = model.config._attn_implementation
+    mass = attention_mass(model, batch, windows=(2, 4))
+    assert model.config._attn_implementation == implementation
+
+    decoder = base_decoder(model)
+    model.set_attn_implementation("eager")
+    inputs = {name: tensor for name, tensor in batch.items() if name != "conditioning"}
+    maps = decoder(**inputs, use_cache=False, output_attentions=True).attentions
+    generated = batch["attention_mask"].bool() & ~batch["conditioning"]
+    for layer, weights in enumerate(maps):
+        prefix, near, queries = 0.0, 0.0, 0
+        for sample, query in generated.nonzero().tolist():
+            row, queries = weights[sample, :, query], queries + 1
+            prefix = prefix + row[:, batch["conditioning"][sample]].sum(-1)
+            last_two = [key for key in range(query + 1) if generated[sample, key]][-2:]
+            near = near + row[:, last_two].sum(-1)
+        assert torch.allclose(mass.prefix[layer], prefix / queries, atol=1e-5)
+        assert torch.allclose(mass.covered(2)[layer], (prefix + near) / queries, atol=1e-5)
+    assert torch.allclose(mass.prefix + mass.generated, torch.ones_like(mass.prefix), atol=1e-4)
+
+
+def test_one_map_lives_at_a_time() -> None:
+    """When a layer has made its T x T map, those of the layers before it are gone."""
+    model = QWEN2.build()
+    maps: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def note(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:
+        maps.append(weakref.ref(output[1]))
+        alive.append(sum(seen() is not None for seen in maps))
+
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_hook(note)
+    attention_mass(model, utterances())
+    assert alive == [1] * len(model.model.layers)
+    assert all(seen() is None for seen in maps)
+
+
+def test_a_converted_model_is_measured_as_its_own_teacher() -> None:
+    batch = utterances()
+    expected = attention_mass(QWEN2.build(), batch)
+    mass = attention_mass(convert(QWEN2.build(), 2), batch)
+    assert torch.equal(mass.by_distance, expected.by_distance)
+
+
+def known() -> AttentionMass:
+    """Two layers of one head: layer 0 looks back 0 and 1 tokens, layer 1 also 9 tokens."""
+    by_distance = torch.zeros(2, 1, 10)
+    by_distance[0, 0, :2] = torch.tensor([0.3, 0.1])
+    by_distance[1, 0, [0, 9]] = torch.tensor([0.2, 0.4])
+    return AttentionMass(torch.tensor([[0.6], [0.4]]), by_distance, (1, 2, 16))
+
+
+def test_table_of_a_known_map() -> None:
+    """covered = prefix + generated x share, the identity of the paper's table."""
+    rows = known().table()
+    assert [row["window"] for row in rows] == [1, 2, 16]
+    assert [row["covered"] for row in rows] == pytest.approx([0.75, 0.8, 1.0])
+    for row in rows:
+        assert row["prefix"] == pytest.approx(0.5)
+        assert row["covered"] == pytest.approx(row["prefix"] + row["generated"] * row["share"])
+
+
+@pytest.mark.parametrize(
+    ("coverage", "window", "per_layer"),
+    [(0.7, 1, [1, 10]), (0.8, 2, [1, 10]), (0.95, 10, [2, 10]), (1.0, 10, [2, 10]), (0.1, 1, [1, 1])],
+)
+def test_suggested_windows_are_the_smallest(coverage: float, window: int, per_layer: list[int]) -> None:
+    choice = suggest_window(known(), coverage)
+    assert choice.window == window
+    assert choice.per_layer == per_layer
+    assert float(known().covered(choice.window).mean()) >= coverage - 1e-6
+
+
+@pytest.mark.parametrize("coverage", [0.0, 1.1, -1.0])
+def test_impossible_coverage_is_refused(coverage: float) -> None:
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        suggest_window(known(), coverage)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conditioning": None}, "needs batch"),
+        ({"conditioning": torch.ones(2, 3, dtype=torch.bool)}, "one flag for each token"),
+        ({"conditioning": torch.ones(2, 5, dtype=torch.bool)}, "no generated query"),
+    ],
+)
+def test_batches_that_cannot_be_measured_are_refused(change: dict[str, Any], message: str) -> None:
+    batch = {"input_ids": torch.randint(1, VOCABULARY, (2, 5))} | change
+    with pytest.raises(ValueError, match=message):
+        attention_mass(QWEN2.build(), {name: value for name, value in batch.items() if value is not None})

@@ -1,0 +1,111 @@
+"""The paper's numbers, and the bytes that a cache really holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from naive import naive_visible, steady
+from tiny_models import LANGUAGE_MODELS, SPEECH_DECODERS, VOCABULARY, Tiny
+from transformers import GPT2Config, PreTrainedConfig, Qwen2Config
+
+from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.conversion import base_decoder, convert
+from wandlib.profiling.estimate import attention_flops, cache_bytes
+
+QWEN_05B = Qwen2Config(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2)
+INDEXTTS = GPT2Config(n_embd=1280, n_layer=24, n_head=20)
+GEMMA3 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "gemma3")
+
+
+@pytest.mark.parametrize(
+    ("config", "conditioning", "generated", "window", "published"),
+    [(QWEN_05B, 187, 250, 32, 49.9), (INDEXTTS, 79, 250, 32, 66.3), (QWEN_05B, 221, 500, 64, 60.5)],
+    ids=["cosyvoice2", "indextts", "sparktts"],
+)
+def test_reductions_of_the_paper(
+    config: PreTrainedConfig, conditioning: int, generated: int, window: int, published: float
+) -> None:
+    """Table 1 of arXiv 2604.08558, at the mean prefix that its numbers imply."""
+    full, windowed = (
+        cache_bytes(config, conditioning=conditioning, generated=generated, window=w) for w in (None, window)
+    )
+    assert 100 * (1 - windowed / full) == pytest.approx(published, abs=0.1)
+
+
+@pytest.mark.parametrize(("window", "published"), [(None, 6.18e9), (32, 3.28e9)])
+def test_flops_of_the_paper(window: int | None, published: float) -> None:
+    """IndexTTS 1.5 in table 1 of arXiv 2604.08558."""
+    assert attention_flops(INDEXTTS, conditioning=79, generated=250, window=window) == pytest.approx(
+        published, rel=0.03
+    )
+
+
+def test_bytes_per_token_of_the_three_systems() -> None:
+    """K and V in 16 bit: 12,288 B for the Qwen2 systems, 122,880 B for IndexTTS."""
+    for config, expected in ((QWEN_05B, 12288), (INDEXTTS, 122880)):
+        assert cache_bytes(config, conditioning=1, generated=0, dtype=torch.bfloat16) == expected
+
+
+def test_beams_that_share_their_prompt() -> None:
+    """Three beams: 3 (P + T) becomes P + 3 W."""
+    one = cache_bytes(INDEXTTS, conditioning=1, generated=0)
+    options = {"conditioning": 79, "generated": 250, "beams": 3}
+    assert cache_bytes(INDEXTTS, **options) == 3 * (79 + 250) * one
+    assert cache_bytes(INDEXTTS, **options, shared=True) == (79 + 3 * 250) * one
+    assert cache_bytes(INDEXTTS, **options, window=32, shared=True, batch=2) == 2 * (79 + 3 * 32) * one
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tiny", LANGUAGE_MODELS + SPEECH_DECODERS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cache_holds_what_accounting_says(tiny: Tiny, dtype: torch.dtype) -> None:
+    """To the byte, from the step at which the ring is full."""
+    model = convert(tiny.build().to(dtype), 6)
+    cache = WandCache(model.config, 6)
+    decoder = base_decoder(model)
+    decoder(inputs_embeds=torch.randn(2, 5, 32, dtype=dtype), past_key_values=cache, use_cache=True)
+    for generated in range(1, 9):
+        decoder(inputs_embeds=torch.randn(2, 1, 32, dtype=dtype), past_key_values=cache, use_cache=True)
+        if generated >= 6:
+            expected = cache_bytes(model.config, conditioning=5, generated=generated, window=6, dtype=dtype, batch=2)
+            assert cache.nbytes == expected
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tiny", [LANGUAGE_MODELS[0], GEMMA3], ids=str)
+def test_full_attention_bytes_are_those_of_a_dynamic_cache(tiny: Tiny) -> None:
+    model = tiny.build()
+    for generated in (2, 20):
+        ids = torch.randint(1, VOCABULARY, (1, 5))
+        held = model.generate(
+            ids, max_new_tokens=generated + 1, do_sample=False, return_dict_in_generate=True
+        ).past_key_values
+        actual = sum(layer.keys.nbytes + layer.values.nbytes for layer in held.layers)
+        assert actual == cache_bytes(model.config, conditioning=5, generated=generated)
+
+
+@steady
+@given(st.integers(0, 14), st.integers(0, 14), st.integers(1, 9))
+def test_flops_count_the_pairs_of_the_rule(conditioning: int, generated: int, window: int) -> None:
+    """Own limits included: Gemma 3 mixes sliding and full layers."""
+    config = GEMMA3.config()
+    prefix = torch.arange(conditioning + generated)[None] < conditioning
+    pairs = sum(
+        int(naive_visible(prefix, torch.zeros_like(prefix), window, limit)[0, conditioning:].sum())
+        for limit in GEMMA3.limits
+    )
+    expected = 4 * 4 * 8 * pairs
+    assert attention_flops(config, conditioning=conditioning, generated=generated, window=window) == expected
+
+
+@pytest.mark.parametrize("count", [cache_bytes, attention_flops])
+def test_nonsense_is_refused(count: object) -> None:
+    assert callable(count)
+    with pytest.raises(ValueError, match="negative"):
+        count(INDEXTTS, conditioning=-1, generated=3)
+    with pytest.raises(ValueError, match="at least 1"):
+        count(INDEXTTS, conditioning=1, generated=3, window=0)
+    with pytest.raises(ValueError, match="option of the windowed cache"):
+        cache_bytes(INDEXTTS, conditioning=1, generated=3, int8=True)

@@ -1,0 +1,470 @@
+"""The recipe of the embedded voice: text, shards, analysis, alignment, batches, resuming."""
+
+import itertools
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny_corpus import tones
+
+from recipes.mini import (
+    align,
+    analysis,
+    corpus,
+    evaluate,
+    export,
+    human_speech,
+    sentences,
+    train_codec,
+    train_teacher,
+    train_vocoder,
+)
+from recipes.mini.loop import cosine, train
+from wandlib.evaluation.report import put_measured
+from wandlib.systems.mini.prompt import END, FIRST_CODE, FIRST_SYMBOL, SPEECH
+from wandlib.systems.mini.reference import LEVEL
+from wandlib.systems.mini.text import SPACE, SYMBOLS
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "zero"),
+        (13, "thirteen"),
+        (20, "twenty"),
+        (342, "three hundred forty two"),
+        (100_007, "one hundred thousand seven"),
+        (999_999, "nine hundred ninety nine thousand nine hundred ninety nine"),
+    ],
+)
+def test_spell(number: int, words: str) -> None:
+    assert sentences.spell(number) == words
+
+
+def test_spell_refuses_a_million() -> None:
+    with pytest.raises(ValueError, match="0 to 999999"):
+        sentences.spell(1_000_000)
+
+
+@pytest.fixture
+def wordnet(tmp_path: Path) -> Path:
+    """Three lines in WordNet's layout."""
+    folder = tmp_path / "wordnet"
+    folder.mkdir()
+    quotes = ["he walked home", "the birch canoe slid on the lake", "NATO 3 times", "a green door"]
+    (folder / "data.noun").write_text("\n".join(f'0001 | a gloss; "{quote}"' for quote in quotes), encoding="utf-8")
+    for part in ("noun", "adj"):
+        line = f"{'house' if part == 'noun' else 'green'} n 2 1 @ 2 5 00001 00002"
+        (folder / f"index.{part}").write_text(f"  licence\n{line}\nrare n 1 1 @ 1 0 00003\n", encoding="utf-8")
+    return folder
+
+
+def test_examples_and_lemmas(wordnet: Path) -> None:
+    assert sentences.wordnet_examples(wordnet) == ["A green door", "He walked home", "The birch canoe slid on the lake"]
+    assert sentences._lemmas(wordnet, "noun") == ["house"]
+
+
+def test_held_out_sentences_never_appear(wordnet: Path) -> None:
+    held_out = ["The birch canoe slid on the smooth planks."]
+    made = list(itertools.islice(sentences.sentences(0, held_out, wordnet), 200))
+    assert not any("canoe" in text for text in made)
+    assert any("door" in text for text in made)
+    assert made == list(itertools.islice(sentences.sentences(0, held_out, wordnet), 200))
+
+
+def test_fragments_come_after_the_whole_passages(wordnet: Path) -> None:
+    made = list(itertools.islice(sentences.passages(0, ["A text of another kind."], wordnet), sentences.WHOLE + 65))
+    later = made[sentences.WHOLE :: sentences.FRAGMENTS]
+    assert [len(sentences.words_of(text)) in (1, 2) for text in later] == [True] * 5
+    assert all(text[-1] in ".,!?" for text in later)
+    assert min(len(sentences.words_of(text)) for text in made[: sentences.WHOLE]) > 2
+
+
+def test_wordnet_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="wordnet-base"):
+        sentences.wordnet_examples(tmp_path)
+
+
+def test_prepare() -> None:
+    sound = np.zeros(32_000, np.float32)
+    sound[8_000:24_000] = np.sin(np.arange(16_000) / 5)
+    made = corpus.prepare(sound).astype(np.float32) / 32767
+    assert len(made) == pytest.approx(16_000 + 2 * 0.08 * 16_000, abs=320)
+    assert np.sqrt((made**2).mean()) == pytest.approx(LEVEL, rel=0.01)
+    with pytest.raises(ValueError, match="silence"):
+        corpus.prepare(np.zeros(16_000, np.float32))
+
+
+def test_shards_give_back_what_was_written(shards: Path) -> None:
+    read = corpus.read_shards(shards)
+    for utterance, (text, speaker, samples) in zip(read, tones(12), strict=True):
+        assert (utterance.text, utterance.speaker) == (text, speaker)
+        np.testing.assert_array_equal(utterance.samples, samples.astype(np.float32) / 32768)
+
+
+def test_empty_utterances_are_left_out(tmp_path: Path) -> None:
+    rows = tones(2)
+    corpus.write_shard(tmp_path, 0, [rows[0], ("failed", "nobody", np.zeros(0, np.int16)), rows[1]])
+    assert [u.text for u in corpus.read_shards(tmp_path)] == [rows[0][0], rows[1][0]]
+
+
+def test_no_shards(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"recipes\.mini corpus"):
+        corpus.read_shards(tmp_path)
+
+
+def test_analysis_belongs_to_its_utterance(shards: Path) -> None:
+    from wandlib.systems.mini.features import LogMel
+
+    items = analysis.read(shards)
+    for index, item in enumerate(items):
+        mel = LogMel()(torch.from_numpy(item.utterance.samples)[None])[0]
+        np.testing.assert_allclose(item.mel, mel.numpy(), atol=5e-3)
+        voiced = item.pitch[item.pitch > 0]
+        assert len(voiced) > 0.8 * item.frames * 0.9
+        assert np.median(voiced) == pytest.approx(110 + 10 * (index % 2), rel=0.02)
+
+
+def test_batches_end_in_silence(shards: Path) -> None:
+    item = analysis.read(shards)[0]
+    mel, pitch = analysis.batch_of([(item, item.frames - 8)], 16)
+    np.testing.assert_allclose(mel[0, :8], item.mel[-8:].astype(np.float32))
+    assert torch.equal(mel[0, 8:], mel[0, 8:9].expand(8, -1))
+    assert pitch[0, 8:].abs().max() == 0
+
+
+def test_crops_pair_speakers(shards: Path) -> None:
+    """The speakers differ in pitch, 110 and 120 Hz, which the lowest bands of their mel spectra show."""
+    crops = train_codec.Crops(analysis.read(shards))
+    mel, pitch, reference = crops.sample(0, batch=4)
+    spectra = {hz: mel[i, 20:60, :8].mean(0) for i, row in enumerate(pitch) if (hz := round(float(row[40]), -1))}
+    assert set(spectra) == {110, 120}
+    for row, hz in zip(reference, pitch[:, 40], strict=True):
+        distances = {other: float((row[20:60, :8].mean(0) - spectrum).norm()) for other, spectrum in spectra.items()}
+        assert min(distances, key=distances.get) == round(float(hz), -1)  # type: ignore[arg-type]
+    assert mel.shape == reference.shape == (4, train_codec.CROP, 80)
+    assert torch.equal(mel, crops.sample(0, batch=4)[0])
+    assert not torch.equal(mel, crops.sample(1, batch=4)[0])
+    assert pitch.shape == (4, train_codec.CROP)
+
+
+def test_an_epoch_brings_nearly_every_utterance_within_the_budget() -> None:
+    lengths = [10 + i % 37 for i in range(200)]
+    plan = align.Plan(lengths, 300)
+    for epoch in range(3):
+        batches = [plan[epoch * plan.per_epoch + i] for i in range(plan.per_epoch)]
+        seen = [index for batch in batches for index in batch]
+        assert len(set(seen)) >= 0.95 * len(lengths)
+        assert all(max(lengths[i] for i in batch) * len(batch) <= 300 for batch in batches)
+    assert sorted(i for batch in align.Plan(lengths, 300).batches for i in batch) == list(range(200))
+    assert align.Plan(lengths, 300)[3] == align.Plan(lengths, 300)[3]
+
+
+def test_alignment_borders_are_halfway() -> None:
+    # Steps of 20 ms, codes of 40 ms: symbol 3 at step 2, symbol 5 at steps 8 and 9, the border at step 5.25.
+    path = [0, 0, 3, 0, 0, 0, 0, 0, 5, 5, 0, 0]
+    assert align.spread(path, [0, 2], 6) == [0, 0, 0, 2, 2, 2]
+    with pytest.raises(ValueError, match="names 2 symbols, the text has 1"):
+        align.spread(path, [0], 6)
+
+
+def test_a_doubled_symbol_counts_twice() -> None:
+    assert align.spread([4, 0, 4, 0], [0, 1], 2) == [0, 1]
+
+
+def test_spaces_take_no_time() -> None:
+    symbols = [SYMBOLS.index(s) for s in ("n", SPACE, "t", ".")]
+    assert align.spoken(symbols) == [0, 2, 3]
+
+
+def test_forced_alignment_finds_planted_symbols(shards: Path) -> None:
+    class Certain(torch.nn.Module):
+        """Knows that symbol 5 sounds in the first half and symbol 6 in the second."""
+
+        def forward(self, mel: torch.Tensor) -> torch.Tensor:
+            steps = mel.shape[1] // 2
+            scores = torch.full((1, steps, len(SYMBOLS) + 1), -20.0)
+            scores[:, :, 0] = 0
+            scores[:, steps // 4, 6] = scores[:, 3 * steps // 4, 7] = 5
+            return scores.log_softmax(-1)
+
+    item = analysis.read(shards)[0]
+    found = align.align(Certain(), item, [5, 6])  # type: ignore[arg-type]
+    codes = item.frames // 4
+    assert list(found) == sorted(found)
+    assert abs(int((found == 0).sum()) - codes / 2) <= 1
+
+
+def test_the_teachers_batch() -> None:
+    examples = [
+        train_teacher.Example([1, 2, 3], np.arange(100), np.repeat([0, 1, 2], [40, 30, 30]).astype(np.int16), "a"),
+        train_teacher.Example([4], np.arange(80) + 1000, np.zeros(0, np.int16), "a"),
+    ]
+    batch = train_teacher.Examples(examples).batch([0, 1], seed=0)
+    head = 1 + train_teacher.REFERENCE + 1 + 3 + 1
+    row, labels = batch.input_ids[0], batch.labels[0]
+    assert row[head - 1] == SPEECH
+    assert torch.equal(row[head : head + 100], torch.arange(100) + FIRST_CODE)
+    assert (labels[: head - 1] == -100).all()
+    # What a position predicts is what the next position holds.
+    assert torch.equal(labels[head - 1 : head + 99], row[head : head + 100])
+    assert labels[head + 99] == END
+    text = 1 + train_teacher.REFERENCE + 1
+    looked = row[batch.attended[0, head - 1 : head + 99]]
+    assert torch.equal(looked, torch.tensor([1, 2, 3]).repeat_interleave(torch.tensor([40, 30, 30])) + FIRST_SYMBOL)
+    assert batch.attended[0, head + 99] == text + 2
+    assert (batch.attended[1] == -1).all()
+    assert (batch.labels[1] >= 0).sum() == 81
+
+
+def test_the_pull_is_the_models_own_attention() -> None:
+    """The recomputed head against the probabilities that eager attention returns."""
+    model = train_teacher.build_model().float().eval()
+    pull = train_teacher.HeadPull(model)
+    ids = torch.randint(0, 4000, (2, 30))
+    attended = torch.full((2, 30), -1)
+    attended[:, 20:] = 11
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = model.model(ids, output_attentions=True, use_cache=False).attentions
+        mine = pull.loss(attended)
+    slow = torch.stack(
+        [-maps[layer][:, head, 20:, 11].log().mean() for layer, head in train_teacher.SUPERVISED.items()]
+    )
+    assert mine.item() == pytest.approx(slow.mean().item(), rel=0.02)  # the pull runs in bfloat16
+
+
+def test_cosine_schedule() -> None:
+    assert cosine(0, 1000, 100) == pytest.approx(0.01)
+    assert cosine(100, 1000, 100, hold=0.3) == 1
+    assert cosine(299, 1000, 100, hold=0.3) == 1
+    assert cosine(1000, 1000, 100) == pytest.approx(0.02)
+    assert cosine(650, 1000, 100, hold=0.3, floor=0) == pytest.approx(0.5)
+
+
+def _small_run(folder: Path, stop_at: int | None) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 4)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
+
+    def step(number: int) -> dict[str, torch.Tensor]:
+        if number == stop_at:
+            raise KeyboardInterrupt
+        generator = torch.Generator().manual_seed(number)
+        inputs = torch.randn(8, 4, generator=generator)
+        return {"loss": (model(inputs) - inputs).square().mean()}
+
+    train("small", folder, model, [optimiser], step, 40, warm_up=5, every=10)
+    return model
+
+
+def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
+    whole = _small_run(tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        _small_run(tmp_path / "killed", 27)
+    resumed = _small_run(tmp_path / "killed", None)
+    assert torch.equal(whole.weight, resumed.weight)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "small.jsonl").read_text().splitlines()]
+    assert steps == [10, 20, 30, 40]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
+
+    def step(number: int) -> dict[str, torch.Tensor]:
+        return {"loss": model.weight.sum() * (math.nan if number == 15 else 1)}
+
+    with pytest.raises(FloatingPointError, match="step 15"):
+        train("bad", tmp_path, model, [optimiser], step, 40, warm_up=5, every=10)
+    state = torch.load(tmp_path / "bad.pt", weights_only=True)
+    assert state["step"] == 10
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_codec_and_vocoder_learn(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps on tones: the losses fall, and gradients reach every parameter."""
+    items = analysis.read(shards)
+    codec = train_codec.Codec(
+        width=32, encoder_layers=1, decoder_layers=1, fine_width=16, fine_layers=1, speaker_dims=8
+    )
+    recogniser = align.Recogniser(width=16, layers=1).requires_grad_(False)
+    optimiser = torch.optim.AdamW(codec.parameters(), lr=3e-3)
+    crops = train_codec.Crops(items)
+    history = []
+    for number in range(30):
+        losses = train_codec.losses(codec, recogniser, *crops.sample(number, batch=4))
+        losses["loss"].backward()
+        if number == 1:
+            assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in codec.parameters())
+        optimiser.step()
+        optimiser.zero_grad()
+        history.append(losses["loss"].item())
+    assert np.mean(history[-5:]) < 0.6 * np.mean(history[:3])
+
+    from wandlib.systems.mini.vocoder import Vocoder
+
+    vocoder = Vocoder(width=16, layers=1)
+    optimiser = torch.optim.AdamW(vocoder.parameters(), lr=3e-3)
+    history = []
+    for number in range(15):
+        acoustics, waveform = train_vocoder.sample(items, number, batch=2)
+        loss = train_vocoder.spectral_loss(vocoder(acoustics), waveform)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        history.append(loss.item())
+    assert np.mean(history[-3:]) < np.mean(history[:3])
+
+
+def test_pitch_is_held_through_silence() -> None:
+    hz = torch.tensor([[0.0, 120.0, 0.0, 240.0, 0.0]])
+    expected = torch.tensor([[0.0, 0.0, 0.0, math.log(2), math.log(2)]])
+    torch.testing.assert_close(train_vocoder.filled_pitch(hz), expected)
+
+
+def test_libritts_layout(tmp_path: Path) -> None:
+    folder = tmp_path / "LibriTTS" / "dev-clean" / "84" / "121123"
+    folder.mkdir(parents=True)
+    for index in range(3):
+        name = f"84_121123_000007_00000{index}"
+        soundfile.write(folder / f"{name}.wav", 0.1 * np.sin(np.arange(24_000 * (1 + index)) / 20), 24_000)
+        (folder / f"{name}.normalized.txt").write_text(f"Sentence {index}.\n", encoding="utf-8")
+    lines = list(human_speech.libritts(tmp_path, "dev-clean"))
+    assert [(text, speaker) for text, speaker, _ in lines] == [(f"Sentence {i}.", "84") for i in range(3)]
+    human_speech.build(tmp_path / "shards", lines, per_shard=2)
+    read = corpus.read_shards(tmp_path / "shards")
+    assert sorted(u.text for u in read) == [f"Sentence {i}." for i in range(3)]
+    assert sorted(round(u.seconds) for u in read) == [1, 2, 3]
+    with pytest.raises(RuntimeError, match="doesn't exist"):
+        list(human_speech.libritts(tmp_path, "test-clean"))
+
+
+def test_arctic_layout(tmp_path: Path) -> None:
+    folder = tmp_path / "ARCTIC" / "cmu_us_slt_arctic"
+    (folder / "etc").mkdir(parents=True)
+    (folder / "wav").mkdir()
+    (folder / "etc" / "txt.done.data").write_text('( arctic_a0001 "Author of the danger trail." )\n', encoding="utf-8")
+    soundfile.write(folder / "wav" / "arctic_a0001.wav", 0.1 * np.sin(np.arange(48_000) / 20), 16_000)
+    (line,) = human_speech.arctic(tmp_path, "slt")
+    assert line[:2] == ("Author of the danger trail.", "slt")
+    text, speaker, samples = human_speech.read(line)
+    assert (text, speaker) == line[:2]
+    assert len(samples) == pytest.approx(48_000, abs=160)
+    assert len(human_speech.read(line, longest=2.0)[2]) == 0
+
+
+needs_flite = pytest.mark.skipif(
+    shutil.which("flite") is None or not sentences.WORDNET.is_dir(),
+    reason="needs the Debian packages flite and wordnet-base",
+)
+
+
+@needs_flite
+def test_flite_speaks_at_the_pitch_asked_for() -> None:
+    speaker = corpus.FliteSpeaker("test", "slt", 180, 1.0, 1.0)
+    samples = speaker.speak("The boy was there when the sun rose over the hills.")
+    hz = analysis.pitch_of(samples)
+    assert np.median(hz[hz > 0]) == pytest.approx(180, rel=0.06)
+    assert 2 < len(samples) / 16_000 < 4
+
+
+@needs_flite
+def test_corpus_resumes(tmp_path: Path) -> None:
+    corpus.build(tmp_path, 0.002, [], workers=1, per_shard=2)
+    first = tmp_path / "0000.npy"
+    stamp = first.stat().st_mtime_ns
+    before = [u.text for u in corpus.read_shards(tmp_path)]
+    corpus.build(tmp_path, 0.006, [], workers=1, per_shard=2)
+    assert first.stat().st_mtime_ns == stamp
+    after = [u.text for u in corpus.read_shards(tmp_path)]
+    assert after[: len(before)] == before
+    assert len(after) > len(before)
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_cards_quote_the_results() -> None:
+    """README and model cards hold exactly what the evaluation wrote."""
+    result = json.loads(evaluate.RESULTS.read_text(encoding="utf-8"))
+    for card in evaluate.CARDS:
+        text = card.read_text(encoding="utf-8")
+        assert put_measured(text, evaluate.report(result)) == text, card
+
+
+def test_voiced_share() -> None:
+    time = np.arange(16_000) / 16_000
+    tone = np.sign(np.sin(2 * np.pi * 120 * time)).astype(np.float32) * 0.1
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    assert evaluate.voiced_share(tone) > 0.95
+    assert evaluate.voiced_share(noise) < 0.1
+    assert evaluate.voiced_share(np.concatenate((tone, noise))) == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_speaker_with_short_utterances_only_is_left_out() -> None:
+    long, short = np.arange(100), np.arange(20)
+    none = np.zeros(0, np.int16)
+    made = [train_teacher.Example([1], long, none, "a"), train_teacher.Example([1], short, none, "b")]
+    assert [example.speaker for example in train_teacher.Examples(made).examples] == ["a"]
+    with pytest.raises(ValueError, match="75 codes or more"):
+        train_teacher.Examples(made[1:])
+
+
+def test_a_batch_that_could_not_be_aligned_has_no_pull() -> None:
+    pull = train_teacher.HeadPull(train_teacher.build_model())
+    assert pull.loss(torch.full((2, 9), -1)) == 0
+
+
+def test_references_are_of_every_speaker_and_of_the_right_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(1, "zoe"), (5, "zoe"), (6, "zoe"), (7, "adam"), (30, "eve")]
+    made = [corpus.Utterance("", name, tmp_path, 0, 16_000 * seconds) for seconds, name in rows]
+    assert {name: said.seconds for name, said in export.references(made).items()} == {"zoe": 5, "adam": 7}
+    monkeypatch.setitem(export.REFERENCES, "zoe", "The chosen")
+    chosen = corpus.Utterance("The chosen one.", "zoe", tmp_path, 0, 16_000 * 7)
+    too_long = corpus.Utterance("The chosen one, long.", "zoe", tmp_path, 0, 16_000 * 9)
+    assert export.references([*made, chosen, too_long])["zoe"] is chosen
+    with pytest.raises(ValueError, match="4 to 8 seconds"):
+        export.references(made[-1:])
+
+
+def test_another_corpus_is_not_mixed_in(tmp_path: Path) -> None:
+    corpus.write_shard(tmp_path, 0, tones(2))
+    with pytest.raises(ValueError, match="holds other speakers"):
+        human_speech.build(tmp_path, [("text", "somebody", tmp_path / "a.wav")])
+
+
+def test_a_short_utterance_breaks_no_instrument() -> None:
+    assert evaluate.voiced_share(np.zeros(0, np.float32)) == 0
+
+
+def test_summary_of_planted_rows() -> None:
+    one, two = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
+    rows = [
+        evaluate.Measured(stage, name, f"{first} words here", heard, voiced, vector)
+        for name, vector, first in (("a", one, "some"), ("b", two, "more"))
+        for stage, heard, voiced in (("source", f"{first} words here", 0.8), ("teacher", f"{first} words", 0.6))
+    ]
+    by_stage, by_speaker = evaluate.summarise(rows, {"a": one, "b": two})
+    assert [row["WER"] for row in by_stage] == [0, pytest.approx(1 / 3)]
+    assert by_stage[1]["voiced, worst"] == pytest.approx(0.75)
+    assert by_stage[1]["margin, worst"] == pytest.approx(1)
+    assert [row["closest other"] for row in by_speaker] == [0, 0]
+    assert by_stage[1]["CER, 95 %"] == "0.333 to 0.333"
+
+
+@needs_flite
+def test_odd_sentences_cover_what_people_type() -> None:
+    texts = sentences.robustness_sentences(200)
+    lengths = [len(text.split()) for text in texts]
+    assert min(lengths) == 1
+    assert max(lengths) == 40
+    assert any(character in text for text in texts for character in "$%&")
+    assert any(text.isupper() for text in texts)
+    assert any("Dr." in text for text in texts)
+    assert texts == sentences.robustness_sentences(200)

@@ -1,0 +1,267 @@
+"""The shipped voice end to end: it speaks, repeats itself, ends, and the window changes only the cache."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from wandlib.attention.cache.cache import WandCache
+from wandlib.cli import app as cli
+from wandlib.evaluation.error_rates import PocketSphinx, Resemblyzer, error_rates, similarity
+from wandlib.systems import InputError, load_system
+from wandlib.systems.mini import MiniSystem
+
+SENTENCE = "The birch canoe slid on the smooth planks."
+
+
+@pytest.fixture(scope="module")
+def tts() -> MiniSystem:
+    system = load_system("mini")
+    assert isinstance(system, MiniSystem)
+    return system
+
+
+def test_the_same_seed_says_the_same(tts: MiniSystem) -> None:
+    one, two = (tts.synthesize(SENTENCE, seed=3, temperature=0.5) for _ in range(2))
+    assert np.array_equal(one.codes, two.codes)
+    assert np.array_equal(one.waveform, two.waveform)
+    assert not np.array_equal(one.codes, tts.synthesize(SENTENCE, seed=4, temperature=0.5).codes)
+
+
+def test_what_comes_back(tts: MiniSystem) -> None:
+    seen = []
+    speech = tts.synthesize(SENTENCE, on_step=seen.append)
+    assert speech.trace.finish == "end"
+    assert seen == speech.trace.steps
+    assert [step.index for step in seen] == list(range(len(speech.codes)))
+    assert len(speech.waveform) == 640 * len(speech.codes)
+    assert speech.waveform.dtype == np.float32
+    assert np.abs(speech.waveform).max() <= 1
+    assert 1.5 < speech.seconds < 6
+    assert speech.seconds_to_compute > 0
+
+
+def test_a_window_that_holds_everything_is_full_attention(tts: MiniSystem) -> None:
+    model, everything = MiniSystem(tts.codec, tts.vocoder, tts.language_model, tts.voices).models["window"], 10_000
+    ids = torch.randint(0, model.config.vocab_size, (1, 90))
+    cache = WandCache(model.config, window=everything)
+    with torch.inference_mode():
+        full = tts.language_model(ids).logits[0, 59:]
+        windowed = [model(ids[:, :60], past_key_values=cache).logits[0, -1]]
+        windowed += [model(ids[:, i : i + 1], past_key_values=cache).logits[0, -1] for i in range(60, 90)]
+    torch.testing.assert_close(torch.stack(windowed), full, atol=1e-3, rtol=0)
+
+
+def test_without_a_student_both_share_their_memory(tts: MiniSystem) -> None:
+    twin = MiniSystem(tts.codec, tts.vocoder, tts.language_model, tts.voices).models["window"]
+    own = dict(tts.language_model.named_parameters())
+    assert {name for name, value in twin.named_parameters() if value.data_ptr() != own[name].data_ptr()} == set()
+
+
+def test_the_window_keeps_the_cache_constant(tts: MiniSystem) -> None:
+    window = 8
+    speech = tts.synthesize(SENTENCE, attention="window", window=window)
+    config = tts.models["window"].config
+    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * 64 * 4
+    expected = per_token * (speech.trace.conditioning + window)
+    assert set(speech.trace.cache_bytes[window:]) == {expected}
+    full = tts.synthesize(SENTENCE, attention="full").trace
+    assert full.cache_bytes == [per_token * (full.conditioning + 1 + step.index) for step in full.steps]
+
+
+def test_the_window_decodes_as_the_mask_says(tts: MiniSystem) -> None:
+    """Every step of the ring against one pass over the whole sequence under the dense mask."""
+    from wandlib.systems.mini.prompt import FIRST_CODE, prompt
+
+    window = 8
+    model = tts.models["window"]
+    symbols = tts.parts(SENTENCE)[0]
+    head = prompt(tts.voice().codes, symbols)
+    codes = tts.synthesize(SENTENCE, attention="window", window=window, temperature=0).codes
+    everything = torch.tensor([[*head, *(FIRST_CODE + codes)]])
+    time = everything.shape[1]
+    query, key = torch.arange(time)[:, None], torch.arange(time)[None]
+    allowed = (key <= query) & ((key < len(head)) | (query - key < window))
+    with torch.inference_mode():
+        dense = _unwindowed(tts)
+        logits = dense(everything, attention_mask=allowed[None, None]).logits[0]
+        cache = WandCache(model.config, window=window)
+        steps = [model(everything[:, : len(head)], past_key_values=cache).logits[0, -1]]
+        steps += [model(everything[:, i : i + 1], past_key_values=cache).logits[0, -1] for i in range(len(head), time)]
+    torch.testing.assert_close(torch.stack(steps), logits[len(head) - 1 :], atol=1e-3, rtol=0)
+
+
+def _unwindowed(tts: MiniSystem) -> torch.nn.Module:
+    from transformers import Qwen2ForCausalLM
+
+    windowed = tts.models["window"]
+    twin = Qwen2ForCausalLM(windowed.config).eval()
+    twin.load_state_dict(windowed.state_dict())
+    return twin
+
+
+def test_stream_is_synthesize_in_parts(tts: MiniSystem) -> None:
+    text = " ".join([SENTENCE] * 12)
+    parts = list(tts.stream(text, seed=1))
+    assert len(parts) > 1
+    assert np.array_equal(np.concatenate(parts), tts.synthesize(text, seed=1).waveform)
+
+
+def test_every_speaker_is_understood_and_recognised(tts: MiniSystem) -> None:
+    """Loose bounds that a broken voice cannot meet; the model card has the numbers."""
+    recognise, encode = PocketSphinx(), Resemblyzer()
+    texts = [SENTENCE, "Rice is often served in round bowls.", "The boy was there when the sun rose."]
+    heard, vectors = [], {}
+    for name in tts.speakers:
+        spoken = [tts.synthesize(text, reference=name) for text in texts]
+        heard += [recognise(speech.waveform, speech.sample_rate) for speech in spoken]
+        vectors[name] = [encode(speech.waveform, speech.sample_rate) for speech in spoken]
+    assert error_rates(texts * len(tts.speakers), heard).cer < 0.4
+    for name, own in vectors.items():
+        inside = np.mean([similarity(own[0], own[1]), similarity(own[1], own[2])])
+        outside = np.mean([similarity(own[1], other[1]) for label, other in vectors.items() if label != name])
+        assert inside > outside, name
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"attention": "window", "window": 0}, "at least 1 key"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 10**20}, "seed"),
+        ({"reference": "nobody"}, "no speaker named 'nobody'"),
+        ({"reference": "nowhere.wav"}, "no reference file 'nowhere.wav'"),
+    ],
+)
+def test_bad_settings(tts: MiniSystem, settings: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        tts.synthesize("hello", **settings)
+
+
+def test_a_reference_file(tts: MiniSystem, tmp_path: Path) -> None:
+    speech = tts.synthesize(SENTENCE, reference="henry")
+    path = speech.save(tmp_path / "henry.wav")
+    samples, rate = soundfile.read(path)
+    assert rate == 16_000
+    assert len(samples) == len(speech.waveform)
+    again = tts.synthesize(SENTENCE, reference=path)
+    assert again.trace.finish == "end"
+    encode = Resemblyzer()
+    made, own = encode(again.waveform, 16_000), encode(speech.waveform, 16_000)
+    other = encode(tts.synthesize(SENTENCE, reference="ruth").waveform, 16_000)
+    assert similarity(made, own) > similarity(made, other)
+
+
+def test_a_short_reference_is_repeated_in_the_prompt(tts: MiniSystem) -> None:
+    samples = tts.synthesize("Hello there, good morning.", reference="henry").waveform[: int(1.2 * 16_000)]
+    codes = tts.voice_of(samples).codes
+    assert len(codes) == 75
+    assert codes[:45] == codes[30:75]
+
+
+def test_emoji_cannot_become_hours_of_speech(tts: MiniSystem) -> None:
+    with pytest.raises(InputError, match="phones, the limit is 4,000"):
+        tts.synthesize("\N{GRINNING FACE} " * 999)
+
+
+def test_a_part_that_finds_no_end_is_reported(tts: MiniSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first part is kept from ending, the second ends: the trace must not forget the first."""
+    from wandlib.systems.mini import system as module
+
+    honest = module._Sampler.__call__
+    parts = tts.parts(" ".join([SENTENCE] * 8))
+    limit = 25 + 5 * len(parts[0])
+    count = 0
+
+    def stubborn(self: object, logits: torch.Tensor) -> int | None:
+        nonlocal count
+        count += 1
+        code = honest(self, logits)  # type: ignore[arg-type]
+        return 0 if code is None and count <= limit else code
+
+    monkeypatch.setattr(module._Sampler, "__call__", stubborn)
+    trace = tts.synthesize(" ".join([SENTENCE] * 8), temperature=0).trace
+    assert len(trace.parts) == len(parts) > 1
+    assert trace.parts[0] == limit
+    assert trace.finish == "limit"
+
+
+def test_long_ogg(tts: MiniSystem, tmp_path: Path) -> None:
+    """Longer than what libvorbis takes in one piece."""
+    speech = tts.synthesize("hello")
+    speech.waveform = np.tile(speech.waveform, 1 + 2_300_000 // len(speech.waveform))
+    samples, rate = soundfile.read(speech.save(tmp_path / "long.ogg"))
+    assert (len(samples), rate) == (len(speech.waveform), 16_000)
+
+
+def test_save_refuses_other_formats(tts: MiniSystem, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\.wav, \.flac or \.ogg"):
+        tts.synthesize("hello").save(tmp_path / "hello.txt")
+
+
+def test_missing_assets(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"codec/config\.json"):
+        load_system("mini", tmp_path)
+    with pytest.raises(InputError, match="no system named 'maxi'"):
+        load_system("maxi")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CliRunner]:
+    monkeypatch.chdir(tmp_path)
+    return CliRunner()
+
+
+def test_say(run: CliRunner) -> None:
+    result = run.invoke(
+        cli.app, ["say", "Hello there.", "-o", "out/hello.wav", "--speaker", "henry", "--attention", "full"]
+    )
+    assert result.exit_code == 0, result.output
+    samples, rate = soundfile.read("out/hello.wav")
+    assert rate == 16_000
+    assert 0.4 < len(samples) / rate < 4
+
+
+def test_compare(run: CliRunner) -> None:
+    result = run.invoke(cli.app, ["compare", "Hello there.", "--window", "8", "-o", "both"])
+    assert result.exit_code == 0, result.output
+    assert Path("both/full.wav").exists()
+    assert Path("both/window.wav").exists()
+    rows = {line.split("  ")[0].strip(): line.split()[-2:] for line in result.stdout.splitlines() if line.strip()}
+    assert rows["window, keys"] == ["all", "8"]
+    full, window = map(float, rows["cache at the end, kB"])
+    assert window < full
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["say", ""], "the text is empty"),
+        (["say", "hello", "--speaker", "nobody"], "no speaker named 'nobody'"),
+        (["say", "hello", "--speaker", "ruth", "--reference", "a.wav"], "not both"),
+        (["say", "hello", "-o", "hello.mp4"], "name a .wav"),
+        (["say", "hello", "--speaker", "[/x]"], "no speaker named '[/x]'"),
+        (["say", "hello", "-o", "/dev/null/hello.wav"], "cannot write"),
+        (["say", "hello", "--seed", "-3"], "seed"),
+        (["compare", "hello", "--window", "0"], "at least 1 key"),
+    ],
+)
+def test_cli_errors_are_one_line(run: CliRunner, arguments: list[str], words: str) -> None:
+    result = run.invoke(cli.app, arguments)
+    assert result.exit_code == 1
+    assert words in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["say", "compare"])
+def test_help(run: CliRunner, command: str) -> None:
+    result = run.invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "--speaker" in result.output

@@ -1,0 +1,1 @@
+"""Which key a query sees, and everything that makes a model obey."""

@@ -1,0 +1,179 @@
+"""``wandlib evaluate``: error rates, likeness and failures of the voice, full attention against the window."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from wandlib.cli.options import Config, console, explained, writable
+from wandlib.evaluation.mos import mos_predictors
+from wandlib.systems import InputError, load_system
+
+
+class Attentions(StrEnum):
+    """What a step sees; typer reads a list of choices from enumerations only."""
+
+    full = "full"
+    window = "window"
+
+
+class Predictors(StrEnum):
+    """The names of :data:`wandlib.evaluation.mos.PREDICTORS`."""
+
+    squim = "squim"
+    squim_subjective = "squim-subjective"
+    utmos = "utmos"
+
+
+def evaluate(
+    texts: Annotated[
+        Path | None, typer.Argument(help="A text file, one sentence a line; default: ten Harvard sentences.")
+    ] = None,
+    speakers: Annotated[
+        list[str] | None,
+        typer.Option("--speaker", "-s", help="Built-in speaker or audio file; repeat for several; default: all."),
+    ] = None,
+    attentions: Annotated[
+        list[Attentions] | None,
+        typer.Option("--attention", "-a", help="Which keys a step sees; default: full, then window."),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option("--window", "-w", help="Keys of generated codes each step sees.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, 2, ... Greedy decoding needs 1.")] = 1,
+    temperature: Annotated[float | None, typer.Option(help="Of the sampling; default: the system's own.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample among this many best codes.")] = None,
+    recogniser: Annotated[
+        Literal["pocketsphinx", "whisper", "wav2vec2"], typer.Option(help="Who listens; all but the first are fetched.")
+    ] = "pocketsphinx",
+    recogniser_model: Annotated[
+        str | None,
+        typer.Option(help="Hub name or folder (whisper: large-v3 by default), name of a torchaudio bundle (wav2vec2)."),
+    ] = None,
+    encoder: Annotated[
+        Literal["resemblyzer", "wavlm"], typer.Option(help="Who knows voices; wavlm is the paper's, and fetched.")
+    ] = "resemblyzer",
+    encoder_model: Annotated[str | None, typer.Option(help="Hub name or folder of a WavLM x-vector model.")] = None,
+    mos: Annotated[
+        list[Predictors] | None,
+        typer.Option(help="MOS predictor, fetched; repeat for several. Left out, with its reason, without a network."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where recogniser and encoder run: cpu, cuda.")] = "cpu",
+    folder: Annotated[Path | None, typer.Option(help="Weights of the voice; default: the shipped ones.")] = None,
+    by_speaker: Annotated[bool, typer.Option("--by-speaker", help="A row for each speaker.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write every utterance to this file.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as markdown.")] = False,
+    config: Config = None,
+) -> None:
+    """Measure the voice: WER, CER and similarity with 95 % intervals, failures and costs, full against window."""
+    with explained():
+        from wandlib.evaluation.error_rates import normalise
+        from wandlib.evaluation.measurement import SENTENCES, reference_sounds
+        from wandlib.evaluation.measurement import evaluate as measure
+
+        lines = SENTENCES if texts is None else read_sentences(texts)
+        writable(json)
+        system = load_system("mini", folder)
+        names = list(dict.fromkeys(speakers or system.speakers))
+        listener = load_recogniser(recogniser, recogniser_model, device)
+        references = reference_sounds(system, names)
+        clean = references.get(names[0])
+        reference = None if clean is None else (clean, system.sample_rate)
+        predictors = mos_predictors([kind.value for kind in mos or ()], reference)
+        kinds: list[Any] = [kind.value for kind in dict.fromkeys(attentions or Attentions)]
+        total = len(kinds) * len(lines) * len(names) * seeds
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("utterances", total=total)
+            report = measure(
+                system,
+                lines,
+                speakers=names,
+                attentions=kinds,
+                window=window,
+                seeds=range(seeds),
+                temperature=temperature,
+                top_k=top_k,
+                recogniser=listener,
+                encoder=load_encoder(encoder, encoder_model, device),
+                mos=predictors,
+                references=references,
+                normalise=getattr(listener, "normalise", normalise),
+                on_utterance=lambda _: progress.advance(task),
+            )
+        if json is not None:
+            report.to_json(json)
+    if markdown:
+        typer.echo(report.markdown(by_speaker=by_speaker))
+    else:
+        Console().print(transposed(report.table(by_speaker=by_speaker)))
+        if len(report.conditions) > 1:
+            Console().print("\nDifference on the same sentences, paired, with its 95 % interval:")
+            Console().print(transposed(report.differences(report.conditions[0])))
+        for name, reason in report.unavailable.items():
+            console.print(f"not measured: {name} ({reason})", highlight=False, markup=False)
+
+
+def read_sentences(path: Path) -> list[str]:
+    """The lines of a text file, without empty ones and without those that begin with #.
+
+    Raises
+    ------
+    InputError
+        When there are none, one has no words or comes twice, or the file is not UTF-8.
+    """
+    from wandlib.evaluation.error_rates import normalise
+
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(path)!r} is not UTF-8 text ({error.reason}): save it as such") from error
+    found: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line or line.startswith("#"):
+            continue
+        if not normalise(line):
+            raise InputError(f"line {number} of {str(path)!r} has no words: {line!r}; spell numbers out")
+        if line in found:
+            raise InputError(f"lines {found[line]} and {number} of {str(path)!r} are the same: {line!r}; keep one")
+        found[line] = number
+    if not found:
+        raise InputError(f"no sentences in {str(path)!r}: write one a line")
+    return list(found)
+
+
+def load_recogniser(name: str, model: str | None, device: str) -> Any:
+    """The recogniser of that name."""
+    from wandlib.evaluation import recognizers as recognisers
+
+    if name == "pocketsphinx":
+        return recognisers.PocketSphinx()
+    kind = recognisers.Whisper if name == "whisper" else recognisers.Wav2Vec2
+    try:
+        return kind(device=device) if model is None else kind(model, device=device)
+    except ValueError as error:  # no such bundle
+        raise InputError(str(error)) from error
+
+
+def load_encoder(name: str, model: str | None, device: str) -> Any:
+    """The speaker encoder of that name."""
+    from wandlib.evaluation import speakers
+
+    if name == "resemblyzer":
+        return speakers.Resemblyzer()
+    return speakers.WavLMXVector(device=device) if model is None else speakers.WavLMXVector(model, device=device)
+
+
+def transposed(frame: Any) -> Table:
+    """A data frame for the terminal: its rows as columns, for a terminal is narrow."""
+    heads = [column for column in ("condition", "speaker") if column in frame.columns]
+    table = Table("", *(" ".join(row) for row in frame[heads].itertuples(index=False)), box=None)
+    for column in frame.columns.drop(heads):
+        table.add_row(column, *(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in frame[column]))
+    return table

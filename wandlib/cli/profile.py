@@ -1,0 +1,160 @@
+"""``wandlib profile``: what a step costs with full attention and with the window, measured here, for any shape."""
+
+from __future__ import annotations
+
+import json as json_format
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from wandlib.cli.options import Config, console, explained, writable
+from wandlib.systems import InputError, Step, Trace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from wandlib.profiling.measure import Profile
+
+
+def profile(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="mini (the embedded voice); a shape of the paper: cosyvoice2, indextts, sparktts; or a folder or hub "
+            "name with the config.json of a causal decoder. All but mini get random weights: cost depends on the shape."
+        ),
+    ] = "mini",
+    steps: Annotated[int, typer.Option("--steps", "-n", min=1, help="Tokens to generate.")] = 500,
+    conditioning: Annotated[
+        int | None, typer.Option("--conditioning", "-c", min=1, help="Prompt tokens; default: the paper's, else 187.")
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option("--window", "-w", min=1, help="Generated keys a step sees; default: the paper's, else 32."),
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Utterances at once.")] = 1,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before the measured ones.")] = 20,
+    device: Annotated[str, typer.Option(help="Where it runs: cpu, cuda, mps.")] = "cpu",
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of weights and cache.")] = "float32",
+    json: Annotated[Path | None, typer.Option(help="Write every step of both to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw both into this file: .svg, .png or .pdf.")] = None,
+    config: Config = None,
+) -> None:
+    """Decode random tokens with full attention, then with the window: what each step costs, measured and on paper."""
+    with explained():
+        import torch
+
+        from wandlib.attention.conversion import convert, full_attention
+        from wandlib.profiling.measure import profile as measure
+        from wandlib.profiling.paper_systems import SHAPES
+
+        if plot is not None and plot.suffix not in {".svg", ".png", ".pdf"}:
+            raise InputError(f"cannot draw into {plot.name!r}: name a .svg, .png or .pdf file")
+        writable(json)
+        writable(plot)
+        shape = SHAPES.get(model)
+        conditioning = conditioning or (shape.conditioning if shape else 187)
+        window = window or (shape.window if shape else 32)
+        with console.status(f"building {model}"):
+            decoder: Any = build(model, conditioning + steps)
+            decoder.to(checked(device), getattr(torch, dtype))
+            convert(decoder, window=window)
+        measured = {}
+        with console.status("full attention"), full_attention(decoder):
+            measured["full"] = measure(decoder, conditioning, steps, batch=batch, warmup=warmup)
+        with console.status(f"window {window}"):
+            measured["window"] = measure(decoder, conditioning, steps, batch=batch, warmup=warmup)
+        if json is not None:
+            both = {"model": model, **{name: asdict(one) for name, one in measured.items()}}
+            json.write_text(json_format.dumps(both) + "\n", encoding="utf-8")
+        if plot is not None:
+            from wandlib.plots.costs import compare
+
+            compare(*(trace(one) for one in measured.values()), window_size=window).savefig(plot)
+    Console().print(costs(measured, decoder.config))
+
+
+def checked(device: str) -> str:
+    """``device`` if this machine has it; InputError if not."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"no device {device!r} here ({str(error).splitlines()[0]}): try --device cpu") from error
+    return device
+
+
+def build(name: str, positions: int) -> PreTrainedModel:
+    """The decoder of that name: the embedded voice's own, others with random weights.
+
+    Raises
+    ------
+    InputError
+        When there is no such model, or it has fewer positions.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from wandlib.profiling.paper_systems import SHAPES
+    from wandlib.systems.mini import MiniSystem
+
+    if name == "mini":
+        model: PreTrainedModel = MiniSystem.load().language_model
+        check_positions(name, model.config, positions)
+        return model
+    try:
+        config = SHAPES[name].config if name in SHAPES else AutoConfig.from_pretrained(name)
+        check_positions(name, config, positions)  # before the weights, which may be gigabytes
+        return AutoModelForCausalLM.from_config(config).eval()
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{name!r} is no causal decoder of transformers: {error}") from error
+
+
+def check_positions(name: str, config: PreTrainedConfig, wanted: int) -> None:
+    """Raise InputError if the model has fewer positions than ``wanted``."""
+    limit = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if limit is not None and wanted > limit:
+        raise InputError(f"{name!r} has {limit} positions, prompt and steps need {wanted}: lower --steps")
+
+
+def trace(measured: Profile) -> Trace:
+    """The measurements in the form that figures take."""
+    steps = [Step(n, ms, held) for n, (ms, held) in enumerate(zip(measured.ms, measured.cache_bytes, strict=True))]
+    return Trace("full" if measured.window is None else "window", measured.window, measured.conditioning, steps=steps)
+
+
+def costs(measured: dict[str, Profile], config: PreTrainedConfig) -> Table:
+    """The two costs side by side, and full attention's over the window's."""
+    from wandlib.profiling.estimate import attention_flops
+
+    full, window = measured["full"], measured["window"]
+    table = Table("", *measured, "full / window", box=None)
+
+    def row(name: str, digits: int, one: float, other: float) -> None:
+        table.add_row(name, f"{one:.{digits}f}", f"{other:.{digits}f}", f"{one / other:.2f}" if other else "")
+
+    table.add_row("window, keys", "all", str(window.window), "")
+    table.add_row("prompt, tokens", *[str(one.conditioning) for one in measured.values()], "")
+    table.add_row("steps", *[str(len(one.ms)) for one in measured.values()], "")
+    table.add_row("batch", *[str(one.batch) for one in measured.values()], "")
+    row("prefill, ms", 1, full.prefill_ms, window.prefill_ms)
+    row("median step, ms", 2, full.median_ms, window.median_ms)
+    row("late step over early step", 2, full.growth, window.growth)
+    row("all steps, s", 2, sum(full.ms) / 1e3, sum(window.ms) / 1e3)
+    row("cache at the end, MB", 2, full.cache_bytes[-1] / 1e6, window.cache_bytes[-1] / 1e6)
+    row(f"{full.memory}, MB", 0, full.memory_bytes[-1] / 1e6, window.memory_bytes[-1] / 1e6)
+    flops = [
+        attention_flops(
+            config, conditioning=one.conditioning, generated=len(one.ms), window=one.window, batch=one.batch
+        )
+        / 1e9
+        for one in measured.values()
+    ]
+    row("attention, GFLOPs on paper", 2, *flops)
+    return table

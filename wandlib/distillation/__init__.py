@@ -1,0 +1,1 @@
+"""Training a windowed student against its full-attention teacher."""

@@ -1,0 +1,181 @@
+"""From an almost full attention to the hard window of inference, over a training run.
+
+With the training progress ``t`` from 0 to 1 (WAND, arXiv 2604.08558, section 2),
+
+    alpha(t) = (1 - cos(pi t)) / 2
+    W(t)     = W_start - alpha(t) (W_start - W)
+    tau(t)   = tau_start^(1 - alpha(t)) tau_end^alpha(t)
+
+and the attention scores are ``A - tau(t) M``, with M = 1 on what only the window hides. Early, some attention leaks
+past a wide window, and gradients flow; late, almost none does. ``t`` reaches 1 a while before the end: the last
+stretch, of ``hard_share`` of the steps, runs under the hard mask (tau = inf), so that training ends on exactly what
+inference does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from wandlib import plots
+from wandlib.attention.conversion import set_window
+from wandlib.attention.window import check_window
+
+SHAPES = ("cosine", "linear", "direct")
+
+
+class CurriculumStep(NamedTuple):
+    """What one training step runs under."""
+
+    window: int
+    """W(t), in generated keys."""
+    tau: float
+    """Strength of the soft mask; ``inf``: the hard window."""
+    alpha: float
+    """How far the curriculum has come, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class WindowCurriculum:
+    """W and tau at every step of a training run.
+
+    Parameters
+    ----------
+    window_start
+        W at the first step. The paper: 128.
+    window
+        W in the end, which inference uses.
+    tau_start, tau_end
+        Strength of the soft mask at the first step and before the hard mask sets in. The paper gives no numbers; these
+        are ours: a hidden key starts with e^-0.1 = 90 % of its weight and ends with e^-10, next to nothing.
+    total_steps
+        Optimiser steps of the run; None: :class:`CurriculumCallback` fills in those of the run it is used in.
+    hard_share
+        Part of the steps, at the end, under the hard mask.
+    shape
+        "cosine", the paper's; "linear": alpha = t; "direct": no curriculum, the hard window from the first step.
+
+    Raises
+    ------
+    ValueError
+        If a value is outside its range.
+    """
+
+    window_start: int = 128
+    window: int = 32
+    tau_start: float = 0.1
+    tau_end: float = 10.0
+    total_steps: int | None = None
+    hard_share: float = 0.1
+    shape: str = "cosine"
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
+        check_window(self.window_start)
+        if self.window_start < self.window:
+            raise ValueError(
+                f"the curriculum narrows the window, so window_start must be at least window = {self.window}; "
+                f"got {self.window_start}"
+            )
+        if not 0 < self.tau_start <= self.tau_end < math.inf:
+            raise ValueError(
+                "tau rises in log scale, so 0 < tau_start <= tau_end < inf must hold (the hard mask comes on its own "
+                f"in the end); got {self.tau_start} and {self.tau_end}"
+            )
+        if not 0 < self.hard_share <= 1:
+            raise ValueError(f"hard_share is a part of the steps, above 0 and at most 1; got {self.hard_share}")
+        if self.shape not in SHAPES:
+            raise ValueError(f"shape must be one of {', '.join(map(repr, SHAPES))}; got {self.shape!r}")
+        if self.total_steps is not None and self.total_steps < 1:
+            raise ValueError(f"total_steps must be at least 1, got {self.total_steps}")
+
+    def at(self, step: int) -> CurriculumStep:
+        """What the optimiser step number ``step``, counted from 0, runs under; after the last one, the hard window.
+
+        Raises
+        ------
+        ValueError
+            If ``total_steps`` is not set, or ``step`` is negative.
+        """
+        if self.total_steps is None:
+            raise ValueError("this curriculum has no length yet: pass total_steps, the optimiser steps of the run")
+        if step < 0:
+            raise ValueError(f"steps are counted from 0, got {step}")
+        first_hard = min(self.total_steps - 1, round((1 - self.hard_share) * self.total_steps))
+        if self.shape == "direct" or step >= first_hard:
+            return CurriculumStep(self.window, math.inf, 1.0)
+        progress = step / first_hard
+        alpha = progress if self.shape == "linear" else (1 - math.cos(math.pi * progress)) / 2
+        window = round(self.window_start - alpha * (self.window_start - self.window))
+        return CurriculumStep(window, self.tau_start ** (1 - alpha) * self.tau_end**alpha, alpha)
+
+    def plot(self) -> Figure:
+        """Draw W and tau over the steps; where tau's line ends, the hard mask begins."""
+        if self.total_steps is None:
+            raise ValueError("this curriculum has no length yet: pass total_steps, the optimiser steps of the run")
+        steps = np.arange(self.total_steps)
+        course = [self.at(int(step)) for step in steps]
+        figure, (left, right) = plots.panels(columns=2)
+        left.plot(steps, [now.window for now in course], color=plots.WINDOW_COLOUR, linewidth=2)
+        left.set_ylim(bottom=0)
+        left.set_ylabel("window W (keys)")
+        right.plot(steps, [now.tau for now in course], color=plots.WINDOW_COLOUR, linewidth=2)
+        right.set_yscale("log")
+        right.set_ylim(self.tau_start / 2, self.tau_end * 2)
+        right.set_ylabel("strength of the soft mask, tau")
+        hard = next(step for step in steps if course[step].tau == math.inf)
+        for axes in (left, right):
+            axes.axvspan(float(hard), self.total_steps, color=plots.WINDOW_COLOUR, alpha=0.1, linewidth=0)
+            axes.set_xlim(0, self.total_steps)
+            axes.set_xlabel("training step")
+        right.annotate("hard", (hard, self.tau_end), xytext=(4, 0), textcoords="offset points", fontsize=9)
+        return figure
+
+
+class CurriculumCallback(TrainerCallback):
+    """Apply a curriculum to the converted model that a transformers Trainer trains, and log W and tau.
+
+    The step is the Trainer's own, so a resumed run goes on where it stood. When training ends, early or not, the model
+    is under the final, hard window.
+
+    Parameters
+    ----------
+    curriculum
+        Without ``total_steps`` it spans the run.
+    """
+
+    def __init__(self, curriculum: WindowCurriculum) -> None:
+        self.curriculum = curriculum
+        self.now: CurriculumStep | None = None
+        """What the step that is running, or ran last, is under."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Give the curriculum the length of the run."""
+        if self.curriculum.total_steps is None:
+            self.curriculum = replace(self.curriculum, total_steps=state.max_steps)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put the step's window under the model."""
+        self.now = self.curriculum.at(state.global_step)
+        set_window(kwargs["model"], window=self.now.window, tau=self.now.tau)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Add W and tau to what is logged of a training step, and to the history, which is written before this."""
+        if "loss" in kwargs["logs"] and self.now is not None:
+            for record in (kwargs["logs"], state.log_history[-1]):
+                record.update(window=self.now.window, tau=self.now.tau)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the model under the hard window of inference."""
+        set_window(kwargs["model"], window=self.curriculum.window, tau=math.inf)

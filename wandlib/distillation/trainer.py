@@ -1,0 +1,275 @@
+"""Train a windowed student: a transformers Trainer with a full-attention teacher beside it.
+
+Everything that is not distillation is transformers': optimiser, schedule, accumulation, mixed precision, several
+processes (``accelerate launch``), logging, checkpoints. The defaults are the paper's (WAND, arXiv 2604.08558): one
+epoch of AdamW with a peak learning rate of 1e-5, a warm-up of 3 %, a cosine down to 0. ::
+
+    student = wandlib.convert(copy.deepcopy(teacher), window=32)
+    trainer = wandlib.WandTrainer(
+        model=student,
+        teacher=teacher,
+        args=wandlib.WandTrainingArguments("runs/student", per_device_train_batch_size=8),
+        train_dataset=utterances,  # of {"input_ids": [...], "conditioning": 187}
+    )
+    trainer.train()
+    trainer.save_model("student")  # wandlib.load("student") brings it back, window and all
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from wandlib.attention.conversion import base_decoder, full_attention, hook_of, inner_model, set_window
+from wandlib.attention.hook import Window
+from wandlib.distillation.arguments import WandTrainingArguments, check_together
+from wandlib.distillation.checkpoints import check_finite, check_resumable, last_checkpoint, whole_or_gone
+from wandlib.distillation.collator import WandCollator
+from wandlib.distillation.curriculum import CurriculumCallback, WindowCurriculum
+from wandlib.distillation.hidden_states import evaluating, head_is_last, head_of, instead_of_logits
+from wandlib.distillation.losses import IGNORED, DistillationLoss, Losses
+from wandlib.distillation.on_policy import sample_student
+
+
+class WandTrainer(Trainer):
+    """Train a converted student against its teacher.
+
+    Each log line has the losses ``ce`` and ``kl`` (and ``hidden``) per counted position, in nats, ``agreement``, the
+    share of positions where student and teacher find the same token most likely, ``window`` and ``tau`` of the last
+    step. On-policy steps have their own, with ``on_policy_`` before the name (``on_policy_ce`` is how surprised the
+    student is by its samples). Evaluation and every checkpoint are under the final, hard window.
+
+    Parameters
+    ----------
+    model
+        The student, a converted model.
+    args
+        Default: the paper's.
+    teacher
+        A second model with the same codes, under full attention here whether converted or not. None: the student
+        itself, with its LoRA adapter off (peft), in half the memory. Not used where no loss needs it.
+    data_collator
+        Default: a :class:`~wandlib.distillation.collator.WandCollator` that pads to the right and holds utterances against the
+        model's number of positions.
+    kwargs
+        For ``Trainer``: ``train_dataset``, ``eval_dataset``, ``optimizers``, ``callbacks``, ...
+
+    Raises
+    ------
+    ValueError
+        If student, teacher and arguments do not go together.
+    """
+
+    args: WandTrainingArguments
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: WandTrainingArguments | None = None,
+        *,
+        teacher: nn.Module | None = None,
+        data_collator: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        args = WandTrainingArguments() if args is None else args
+        curriculum = WindowCurriculum(
+            window_start=args.window_start,
+            window=hook_of(model).window if args.window is None else args.window,
+            tau_start=args.tau_start,
+            tau_end=args.tau_end,
+            hard_share=args.hard_share,
+            shape=args.curriculum,
+        )
+        self.distillation = DistillationLoss(
+            ce_weight=args.ce_weight,
+            kl_weight=args.kl_weight,
+            alpha=args.alpha,
+            form=args.divergence,
+            hidden_weight=args.hidden_weight,
+            chunk=args.chunk,
+        )
+        self.teacher = teacher
+        check_together(model, teacher, self.distillation, args)
+        self.meter = Meter()
+        self.window = curriculum.window
+        self.use_cache = inner_model(model).config.use_cache  # Trainer turns it off
+        config = inner_model(model).config.get_text_config(decoder=True)
+        collator = WandCollator(config.pad_token_id or 0, getattr(config, "max_position_embeddings", None))
+        super().__init__(model=model, args=args, data_collator=data_collator or collator, **kwargs)
+        self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, here
+        self._loss_shifts_labels = True
+        # Before those that write the log, so that they find W and tau in it.
+        self.callback_handler.callbacks.insert(0, CurriculumCallback(curriculum))
+        self.student_ends_in_head = head_is_last(model)
+        if teacher is not None:
+            teacher.to(args.device).eval()
+        self.teacher_ends_in_head = self.student_ends_in_head if teacher is None else head_is_last(teacher)
+        if args.hidden_weight > 0 and not (self.student_ends_in_head and self.teacher_ends_in_head):
+            raise ValueError("hidden_weight needs models whose logits are their head's output: set it to 0")
+
+    # ------------------------------------------------------------------------------------------------------ the losses
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Distil one batch; Trainer calls this.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is NaN or infinite.
+        """
+        batch = dict(inputs)
+        labels, distillation, prefix = batch.pop("labels"), self.distillation, ""
+        items: Tensor | float | None = num_items_in_batch
+        if model.training and self.is_on_policy_step():
+            counted = int((labels[:, 1:] != IGNORED).sum())
+            batch, labels = sample_student(self.student, batch, labels)
+            # There is no ground truth to its own words. The batch weighs as much as the one it replaces.
+            distillation, prefix = replace(distillation, ce_weight=0.0), "on_policy_"
+            if items is not None:
+                items = items * int((labels[:, 1:] != IGNORED).sum()) / counted
+        taught, teacher_head = self.teach(batch) if distillation.needs_teacher else (None, None)
+        head = head_of(self.student) if self.student_ends_in_head else None
+
+        def use(states: Float[Tensor, "batch time features"]) -> Losses:
+            return distillation(states, labels, taught, student_head=head, teacher_head=teacher_head, items=items)
+
+        losses = use(model(**batch).logits) if head is None else instead_of_logits(model, head, batch, use)
+        value = float(losses.loss.detach())
+        if not math.isfinite(value):
+            parts = ", ".join(f"{name} {float(total) / losses.positions:g}" for name, total in losses.sums.items())
+            raise FloatingPointError(
+                f"the loss is {value} at step {self.state.global_step} ({parts}); the last whole checkpoint is "
+                f"{last_checkpoint(str(self.args.output_dir))}: resume from it with a lower learning_rate "
+                f"(now {self.args.learning_rate:g}), a longer warm-up, or bf16 instead of fp16"
+            )
+        self.meter.add(losses, prefix)
+        loss = losses.loss
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # DDP takes the mean of the gradients, and this is a sum
+        return (loss, {}) if return_outputs else loss
+
+    def teach(self, batch: Mapping[str, Tensor]) -> tuple[Float[Tensor, "batch time features"], nn.Module | None]:
+        """What the teacher's head is given under full attention, and the head; or its logits, and None."""
+        teacher: Any = self.student if self.teacher is None else self.teacher
+        inputs = {name: value for name, value in batch.items() if name != "conditioning"} | {"use_cache": False}
+        adapter_off = teacher.disable_adapter() if self.teacher is None else nullcontext()
+        converted = isinstance(getattr(base_decoder(teacher), "wand", None), Window)
+        whole = full_attention(teacher) if converted else nullcontext()
+        with evaluating(teacher), self.accelerator.autocast(), whole, adapter_off:
+            if not self.teacher_ends_in_head:
+                return teacher(**inputs).logits, None
+            head = head_of(teacher)
+            return instead_of_logits(teacher, head, inputs, lambda states: states), head
+
+    @property
+    def student(self) -> Any:
+        """The converted model, out of what distributed training wrapped it in."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def is_on_policy_step(self) -> bool:
+        """Whether this step learns from the student's own samples; the same after a resume and in every process."""
+        return random.Random(f"{self.args.seed} {self.state.global_step}").random() < self.args.on_policy
+
+    # -------------------------------------------------------------------------------- evaluation, log, checkpoints
+
+    @contextmanager
+    def at_inference(self) -> Iterator[None]:
+        """The student as it is used after training, under the final, hard window, until the block ends."""
+        hook, config = hook_of(self.student), inner_model(self.student).config
+        window, tau, use_cache = hook.window, hook.tau, config.use_cache
+        set_window(self.student, window=self.window, tau=math.inf)
+        config.use_cache = self.use_cache
+        try:
+            yield
+        finally:
+            set_window(self.student, window=window, tau=tau)
+            config.use_cache = use_cache
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate at the window of inference; the losses are means over the counted positions of the whole set."""
+        outer, self.meter = self.meter, Meter()
+        try:
+            with self.at_inference():
+                output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+            means = self.meter.means(self.accelerator)
+        finally:
+            self.meter = outer
+        means["loss"] = sum(weight * means[name] for name, weight in self.distillation.weights.items() if weight > 0)
+        metrics = (output.metrics or {}) | {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        return output._replace(metrics=metrics)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the distillation's numbers to the log of a training step."""
+        if "loss" in logs:
+            logs |= self.meter.means(self.accelerator)
+            self.meter = Meter()
+        super().log(logs, start_time)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train, or go on from a checkpoint; True: from the last whole one in ``output_dir``.
+
+        Raises
+        ------
+        ValueError
+            If there is no checkpoint, or the one named is only half written.
+        """
+        if resume_from_checkpoint:
+            resume_from_checkpoint = check_resumable(str(self.args.output_dir), resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the student, with the window of inference in its config."""
+        with self.at_inference():
+            super().save_model(output_dir, _internal_call)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        check_finite(self.student, self.state.global_step, str(self.args.output_dir))
+        with whole_or_gone(self._get_output_dir(trial), self.state.global_step, self.args.should_save):
+            super()._save_checkpoint(model, trial)
+
+
+class Meter:
+    """Sums over positions, until they are logged as means."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, losses: Losses, prefix: str = "") -> None:
+        """Add a batch; its names get the prefix."""
+        for name, value in zip(losses.sums, torch.stack(list(losses.sums.values())).tolist(), strict=True):
+            self.sums[prefix + name] = self.sums.get(prefix + name, 0.0) + value
+            self.counts[prefix + name] = self.counts.get(prefix + name, 0) + losses.positions
+
+    def means(self, accelerator: Any) -> dict[str, float]:
+        """Means over the positions of all processes, each of which must call this."""
+        if not self.sums:
+            return {}
+        # float32, since Apple's GPUs have no other.
+        both = torch.tensor([*self.sums.values(), *self.counts.values()], device=accelerator.device)
+        totals, counts = accelerator.reduce(both, "sum").reshape(2, -1).tolist()
+        return {name: total / count for name, total, count in zip(self.sums, totals, counts, strict=True)}

@@ -1,0 +1,175 @@
+"""How many words and letters were wrong, and how sure that is: error rates, and bootstrap intervals of any mean.
+
+Who listens is in :mod:`wandlib.evaluation.recognizers`, who knows voices in :mod:`wandlib.evaluation.speakers`; the whole measurement of a
+system is :func:`wandlib.evaluation.measurement.evaluate`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wandlib.evaluation.recognizers import PocketSphinx, Recogniser
+from wandlib.evaluation.speakers import Resemblyzer, SpeakerEncoder, similarity
+
+__all__ = [
+    "ErrorCounts",
+    "ErrorRates",
+    "Interval",
+    "PocketSphinx",
+    "Recogniser",
+    "Resemblyzer",
+    "SpeakerEncoder",
+    "bootstrap",
+    "count_errors",
+    "error_rates",
+    "normalise",
+    "similarity",
+]
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """Errors over words or characters of all references together; 0 is perfect, above 1 is possible."""
+
+    wer: float
+    cer: float
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Errors in one sentence (substitutions, deletions and insertions), and how much there was to get wrong."""
+
+    word_errors: int
+    words: int
+    character_errors: int
+    characters: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and where it may lie: ``low`` to ``high``; both NaN where one group says nothing of others."""
+
+    value: float
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        bounds = "" if math.isnan(self.low) else f" ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:.3f}{bounds}"
+
+
+def normalise(text: str) -> str:
+    """Lower-case letters and apostrophes, single spaces."""
+    return " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
+
+
+def count_errors(reference: str, hypothesis: str, normalise: Callable[[str], str] = normalise) -> ErrorCounts:
+    """Errors of one hypothesis, words and characters, both sides normalised.
+
+    Parameters
+    ----------
+    reference, hypothesis
+        What should have been said, and what was heard.
+    normalise
+        What is the same: the default knows English letters; a recogniser that writes digits, or another language,
+        needs one of its own, such as :meth:`wandlib.evaluation.recognizers.Whisper.normalise`.
+
+    Raises
+    ------
+    ValueError
+        When the reference has no words.
+    """
+    import jiwer
+
+    truth, heard = normalise(reference), normalise(hypothesis)
+    if not truth:
+        raise ValueError(f"reference {reference!r} has no words")
+    words, characters = jiwer.process_words(truth, heard), jiwer.process_characters(truth, heard)
+    return ErrorCounts(
+        word_errors=words.substitutions + words.deletions + words.insertions,
+        words=words.hits + words.substitutions + words.deletions,
+        character_errors=characters.substitutions + characters.deletions + characters.insertions,
+        characters=characters.hits + characters.substitutions + characters.deletions,
+    )
+
+
+def error_rates(
+    references: Sequence[str], hypotheses: Sequence[str], normalise: Callable[[str], str] = normalise
+) -> ErrorRates:
+    """Word and character error rates of all sentences together, see :func:`count_errors`.
+
+    Raises
+    ------
+    ValueError
+        When the two differ in number, there are none, or a reference has no words.
+    """
+    if len(references) != len(hypotheses):
+        raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
+    if not references:
+        raise ValueError("no sentences: there is no error rate of nothing")
+    counts = [count_errors(truth, heard, normalise) for truth, heard in zip(references, hypotheses, strict=True)]
+    return ErrorRates(
+        wer=sum(count.word_errors for count in counts) / sum(count.words for count in counts),
+        cer=sum(count.character_errors for count in counts) / sum(count.characters for count in counts),
+    )
+
+
+def bootstrap(
+    values: Sequence[float],
+    weights: Sequence[float] | None = None,
+    groups: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """``sum(values) / sum(weights)`` and its percentile bootstrap interval (Efron, 1979).
+
+    Errors over words are a word error rate, scores over ones a mean. The difference of two systems on the same
+    utterances is a bootstrap of the differences of their values: what both find hard cancels.
+
+    Parameters
+    ----------
+    values, weights
+        One of each per utterance; weights None: all 1.
+    groups
+        What is drawn with replacement, utterances of one group together; None: single utterances. Pass the sentence
+        where a sentence is spoken by several speakers or seeds: if it is hard for a recogniser it is hard every time,
+        and as many utterances of few sentences say less about other sentences than they seem to.
+    level
+        Share of the draws inside the interval.
+    draws, seed
+        Of the resampling; the same seed gives the same interval.
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to draw from, or the three differ in number.
+    """
+    count = len(values)
+    weights = [1.0] * count if weights is None else weights
+    groups = range(count) if groups is None else groups
+    if not count or not len(weights) == len(groups) == count:
+        raise ValueError(
+            f"need as many values as weights and groups, and at least one: {count}, {len(weights)}, {len(groups)}"
+        )
+    numbers: dict[Hashable, int] = {}
+    members = [numbers.setdefault(group, len(numbers)) for group in groups]
+    sums = np.zeros((len(numbers), 2))
+    np.add.at(sums, members, np.column_stack([values, weights]))
+    value = float(sums[:, 0].sum() / sums[:, 1].sum())
+    if len(numbers) == 1:
+        return Interval(value, float("nan"), float("nan"))
+    times = np.random.default_rng(seed).multinomial(len(numbers), [1 / len(numbers)] * len(numbers), size=draws)
+    drawn = times @ sums
+    tail = 50 * (1 - level)
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [tail, 100 - tail])
+    return Interval(value, float(low), float(high))

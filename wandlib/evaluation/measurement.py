@@ -1,0 +1,223 @@
+"""A speech system measured: every sentence by every speaker, with full attention and under the window, as one table.
+
+report = evaluate(load_system("mini"), SENTENCES)
+print(report.markdown())
+report.interval("WER", "window 32").value in report.interval("WER", "full")     # within full attention's interval?
+report.difference("WER", "window 32", "full")                                  # paired, with its own
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from wandlib.evaluation.audio import at_rate
+from wandlib.evaluation.error_rates import count_errors
+from wandlib.evaluation.error_rates import normalise as letters
+from wandlib.evaluation.failures import Pace, failures
+from wandlib.evaluation.mos import MosPredictor, Unavailable
+from wandlib.evaluation.recognizers import PocketSphinx, Recogniser
+from wandlib.evaluation.report import Report, Utterance
+from wandlib.evaluation.speakers import Resemblyzer, SpeakerEncoder, similarity
+from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem
+
+Sound = NDArray[np.float32]
+
+SENTENCES = (
+    "The birch canoe slid on the smooth planks.",
+    "Glue the sheet to the dark blue background.",
+    "It's easy to tell the depth of a well.",
+    "These days a chicken leg is a rare dish.",
+    "Rice is often served in round bowls.",
+    "The juice of lemons makes fine punch.",
+    "The box was thrown beside the parked truck.",
+    "The hogs were fed chopped corn and garbage.",
+    "Four hours of steady work faced us.",
+    "A large size in stockings is hard to sell.",
+)
+"""The first list of the IEEE Harvard sentences (1969), which the embedded voice never trained on."""
+SHORTEST_SOUND = 0.1
+"""Seconds. Of less nobody can be heard: no words, no likeness (similarity 0), no score."""
+
+
+def reference_sounds(system: SpeechSystem, speakers: Sequence[str]) -> dict[str, Sound]:
+    """The voice that each speaker is to have, at the system's rate: an audio file, or the embedded voice's own codes.
+
+    Speakers whose reference is not known here are left out.
+    """
+    from wandlib.systems.mini import MiniSystem
+
+    found = {}
+    for speaker in speakers:
+        if isinstance(system, MiniSystem) and speaker in system.voices:
+            voice = system.voices[speaker]
+            found[speaker] = system.decode(np.array(voice.codes), voice)
+        elif speaker not in system.speakers:
+            try:
+                samples, rate = soundfile.read(speaker, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise InputError(f"cannot read the reference {speaker!r}: {error}") from error
+            found[speaker] = at_rate(samples.mean(axis=1), rate, system.sample_rate)
+    return found
+
+
+class _Instruments:
+    """What listens to an utterance; the same sound is listened to once."""
+
+    def __init__(
+        self,
+        system: SpeechSystem,
+        recogniser: Recogniser,
+        encoder: SpeakerEncoder | Unavailable,
+        mos: Mapping[str, MosPredictor | Unavailable],
+        references: Mapping[str, Sound],
+        normalise: Callable[[str], str],
+        pace: Pace | None,
+    ) -> None:
+        self.system, self.recogniser, self.normalise, self.pace = system, recogniser, normalise, pace
+        self.encoder = encoder
+        self.mos = [predictor for predictor in mos.values() if not isinstance(predictor, Unavailable)]
+        self.identities = (
+            {}
+            if isinstance(encoder, Unavailable)
+            else {speaker: encoder(sound, system.sample_rate) for speaker, sound in references.items()}
+        )
+        # A greedy system says the same with every seed.
+        self._known: dict[tuple[str, str, bytes], dict[str, Any]] = {}
+
+    def __call__(self, condition: str, speaker: str, seed: int, speech: Speech) -> Utterance:
+        key = (speech.text, speaker, hashlib.sha256(speech.waveform.tobytes()).digest())
+        if key not in self._known:
+            self._known[key] = self._listen(speaker, speech)
+        return Utterance(
+            condition=condition,
+            text=speech.text,
+            speaker=speaker,
+            seed=seed,
+            seconds=speech.seconds,
+            median_ms=speech.trace.median_milliseconds,
+            cache_bytes=speech.trace.cache_bytes[-1] if speech.trace.steps else 0,
+            real_time_factor=speech.real_time_factor if len(speech.waveform) else 0.0,
+            **self._known[key],
+        )
+
+    def _listen(self, speaker: str, speech: Speech) -> dict[str, Any]:
+        sound, rate = speech.waveform, speech.sample_rate
+        audible = speech.seconds >= SHORTEST_SOUND
+        heard = self.recogniser(sound, rate) if audible else ""
+        likeness: float | None = None
+        if not isinstance(self.encoder, Unavailable) and speaker in self.identities:
+            likeness = similarity(self.encoder(sound, rate), self.identities[speaker]) if audible else 0.0
+        count_symbols = getattr(self.system, "count_symbols", None)
+        return {
+            "heard": heard,
+            "errors": count_errors(speech.text, heard, self.normalise),
+            "similarity": likeness,
+            "scores": {k: v for predict in self.mos for k, v in predict(sound, rate).items()} if audible else {},
+            "failures": failures(
+                speech,
+                self.system.codes_per_second,
+                count_symbols(speech.text) if count_symbols is not None else None,
+                heard,
+                pace=self.pace,
+                normalise=self.normalise,
+            ),
+        }
+
+
+def evaluate(
+    system: SpeechSystem,
+    texts: Sequence[str] = SENTENCES,
+    *,
+    speakers: Sequence[str] | None = None,
+    attentions: Sequence[Attention] = ("full", "window"),
+    window: int | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    temperature: float | None = None,
+    top_k: int | None = None,
+    recogniser: Recogniser | None = None,
+    encoder: SpeakerEncoder | Unavailable | None = None,
+    mos: Mapping[str, MosPredictor | Unavailable] | None = None,
+    references: Mapping[str, Sound] | None = None,
+    normalise: Callable[[str], str] = letters,
+    pace: Pace | None = None,
+    name: str = "",
+    on_utterance: Callable[[Utterance], None] | None = None,
+) -> Report:
+    """Speak every text and let the instruments listen.
+
+    Parameters
+    ----------
+    system
+        What speaks.
+    texts
+        Sentences; 20 or more for an interval worth having.
+    speakers
+        Built-in speakers or audio files; None: all built-in ones.
+    attentions, window, temperature, top_k
+        As in :meth:`SpeechSystem.synthesize`; each attention is a condition.
+    seeds
+        Of the sampling. A system that decodes greedily says the same with each, and is listened to once.
+    recogniser
+        None: :class:`wandlib.evaluation.recognizers.PocketSphinx`.
+    encoder
+        None: :class:`wandlib.evaluation.speakers.Resemblyzer`; an :class:`Unavailable` leaves the similarity out.
+    mos
+        By name, see :func:`wandlib.evaluation.mos.mos_predictors`; None: none.
+    references
+        What each speaker sounds like, shape [samples] at the system's rate; None: :func:`reference_sounds`.
+    normalise
+        For both sides of the error rates, see :func:`wandlib.evaluation.error_rates.count_errors`.
+    pace
+        Of natural speech, see :func:`wandlib.evaluation.failures.failures`.
+    name
+        Goes before the conditions, so that reports of several systems can be added.
+    on_utterance
+        Called after each.
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to speak, or a text has no words.
+    InputError
+        When the system cannot speak a text, or has no such speaker.
+    """
+    speakers = system.speakers if speakers is None else speakers
+    for what, given in {"texts": texts, "speakers": speakers, "attentions": attentions, "seeds": seeds}.items():
+        if not given:
+            raise ValueError(f"nothing to evaluate: {what} is empty")
+        if len(set(given)) < len(given):
+            raise ValueError(f"{what} hold the same twice: {list(given)}")
+    for text in texts:  # better before than after an hour
+        count_errors(text, text, normalise)
+    references = reference_sounds(system, speakers) if references is None else references
+    recogniser = PocketSphinx() if recogniser is None else recogniser
+    encoder = Resemblyzer() if encoder is None else encoder
+    mos = {} if mos is None else mos
+    listen = _Instruments(system, recogniser, encoder, mos, references, normalise, pace)
+    report = Report(
+        {"system": system.name, "recogniser": type(recogniser).__name__, "speaker encoder": type(encoder).__name__}
+    )
+    report.unavailable = {n: predictor.reason for n, predictor in mos.items() if isinstance(predictor, Unavailable)}
+    unknown = [speaker for speaker in speakers if speaker not in references]
+    if isinstance(encoder, Unavailable):
+        report.unavailable["similarity"] = encoder.reason
+    elif unknown:
+        report.unavailable[f"similarity of {', '.join(unknown)}"] = "no reference sound: pass references"
+    for attention in attentions:
+        width = f"window {window or system.window}" if attention == "window" else "full"
+        for text in texts:
+            for speaker in speakers:
+                for seed in seeds:
+                    speech = system.synthesize(
+                        text, speaker, attention, window=window, seed=seed, temperature=temperature, top_k=top_k
+                    )
+                    report.utterances.append(listen(", ".join(filter(None, (name, width))), speaker, seed, speech))
+                    if on_utterance is not None:
+                        on_utterance(report.utterances[-1])
+    return report

@@ -1,0 +1,175 @@
+"""What was said: recognisers, one callable each, from a waveform to its words.
+
+:class:`PocketSphinx` works offline; :class:`Whisper` is what the field measures with (Seed-TTS-eval, and with it the
+paper, takes Whisper large-v3); :class:`Wav2Vec2` writes letter by letter, with no language model that could repair
+what was said badly.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wandlib.evaluation.audio import at_rate
+
+RATE = 16_000
+"""Hz; what all of them were trained on."""
+WHISPER_SECONDS = 30
+"""What Whisper hears at once."""
+RECEPTIVE_FIELD = 400
+"""Samples behind the first frame of wav2vec 2.0; of less it has none."""
+
+
+@runtime_checkable
+class Recogniser(Protocol):
+    """Speech to text."""
+
+    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
+        """The words in a mono waveform, shape [samples], full scale 1."""
+
+
+class PocketSphinx:
+    """CMU PocketSphinx with its built-in US English model: offline, small, and far worse than a modern recogniser.
+
+    Use it to compare systems with each other on the same sentences, not as an absolute measure.
+    """
+
+    def __init__(self) -> None:
+        from pocketsphinx import Decoder
+
+        self._decoder = Decoder(loglevel="FATAL")
+
+    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
+        sound = at_rate(waveform, sample_rate, RATE)
+        # A fixed level, and silence around it, without which first and last words get lost.
+        level = 0.7 / max(float(np.abs(sound).max(initial=0.0)), 1e-6)
+        pcm = np.pad(sound * level * 32767, 3200).astype(np.int16)
+        self._decoder.start_utt()
+        self._decoder.process_raw(pcm.tobytes(), full_utt=True)
+        self._decoder.end_utt()
+        hypothesis = self._decoder.hyp()
+        return hypothesis.hypstr if hypothesis is not None else ""
+
+
+class Whisper:
+    """Whisper (Radford et al., arXiv 2212.04356) as in transformers, greedy, without its fallback to sampling.
+
+    Parameters
+    ----------
+    model
+        A name on the Hugging Face hub, a folder with model and processor, or a ready WhisperForConditionalGeneration.
+        Large-v3 (1.5 billion weights) is the one of Seed-TTS-eval; "openai/whisper-small" is quick on a CPU.
+    processor
+        The WhisperProcessor of a ready model.
+    language
+        Of the speech, as a code ("en", "zh"); English-only models need none.
+    device
+        Where it runs.
+
+    Raises
+    ------
+    OSError
+        Where the folder lacks a file, or the hub cannot be reached and holds no copy here.
+    ValueError
+        For a ready model without a processor.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | torch.nn.Module = "openai/whisper-large-v3",
+        processor: Any = None,
+        *,
+        language: str = "en",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        if isinstance(model, str | Path):
+            processor = WhisperProcessor.from_pretrained(model) if processor is None else processor
+            # In 32 bits, whatever the file holds: not every CPU computes in 16.
+            model = WhisperForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+        if processor is None:
+            raise ValueError("a ready model needs its processor: pass processor=WhisperProcessor.from_pretrained(...)")
+        self._model: Any = model.to(device).eval()
+        self._processor = processor
+        multilingual = getattr(self._model.generation_config, "is_multilingual", False)
+        self._options = {"language": language, "task": "transcribe"} if multilingual else {}
+
+    @torch.inference_mode()
+    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
+        sound = at_rate(waveform, sample_rate, RATE)
+        # Past what it hears at once it moves on from one time stamp to the next.
+        long = len(sound) > WHISPER_SECONDS * RATE
+        inputs = self._processor(
+            sound,
+            sampling_rate=RATE,
+            return_tensors="pt",
+            return_attention_mask=True,
+            truncation=not long,
+            padding="longest" if long else "max_length",
+        ).to(self._model.device)
+        codes = self._model.generate(**inputs, do_sample=False, num_beams=1, return_timestamps=long, **self._options)
+        return self._processor.batch_decode(codes, skip_special_tokens=True)[0].strip()
+
+    def normalise(self, text: str) -> str:
+        """Whisper's own normaliser of English, for both sides of an error rate: it writes "5" for "five"."""
+        return self._processor.tokenizer.normalize(text)
+
+
+class Wav2Vec2:
+    """A wav2vec 2.0 or HuBERT recogniser of torchaudio's pipelines (Baevski et al., arXiv 2006.11477), greedy CTC.
+
+    Parameters
+    ----------
+    bundle
+        The name of an ASR bundle in ``torchaudio.pipelines``, or a ``Wav2Vec2ASRBundle``.
+    folder
+        Where the bundle's weight file is, or is to be put; None: the cache of torch.hub.
+    device
+        Where it runs.
+
+    Raises
+    ------
+    ValueError
+        For a name that is no ASR bundle.
+    OSError
+        Where the weights are not in the folder and cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        bundle: Any = "WAV2VEC2_ASR_BASE_960H",
+        *,
+        folder: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        from torchaudio import pipelines
+
+        if isinstance(bundle, str):
+            names = [name for name in dir(pipelines) if "ASR" in name and name.isupper()]
+            if bundle not in names:
+                raise ValueError(
+                    f"no ASR bundle named {bundle!r} in torchaudio.pipelines: there are {', '.join(names)}"
+                )
+            bundle = getattr(pipelines, bundle)
+        place = {} if folder is None else {"model_dir": str(folder)}
+        self._model = bundle.get_model(dl_kwargs={"weights_only": True, **place}).to(device)
+        self._labels, self._rate, self._device = bundle.get_labels(), int(bundle.sample_rate), device
+
+    @torch.inference_mode()
+    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
+        sound = at_rate(waveform, sample_rate, self._rate)
+        if len(sound) < RECEPTIVE_FIELD:
+            return ""
+        scores, _ = self._model(torch.from_numpy(sound)[None].to(self._device))
+        return ctc_text(scores[0].argmax(-1).tolist(), self._labels)
+
+
+def ctc_text(frames: list[int], labels: tuple[str, ...]) -> str:
+    """What the best label of each frame spells: repeats are one letter, label 0 is the blank, "|" ends a word."""
+    changes = [label for index, label in enumerate(frames) if index == 0 or label != frames[index - 1]]
+    return " ".join("".join(labels[label] for label in changes if label != 0).replace("|", " ").split())

@@ -1,0 +1,1 @@
+"""What decoding costs, on paper and measured."""

@@ -1,0 +1,170 @@
+"""Where the unmodified model looks while it decodes, and which window covers it.
+
+For every layer and head, the attention of the generated queries is added up by what they look at: conditioning, or a
+generated key so many generated tokens ago. From that follow, for any W, the columns of the paper's table (arXiv
+2604.08558):
+
+    covered(W) = prefix + generated x share(W),    share(W) = mass on the last W generated keys / mass on generated keys
+
+One T x T map lives at a time: each layer's is reduced as soon as the layer has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wandlib.attention.conversion import base_decoder, full_attention
+from wandlib.attention.hook import Window
+from wandlib.attention.window import check_window, fitting, tokens
+
+
+@dataclass(frozen=True)
+class AttentionMass:
+    """Mean attention of the generated queries; per layer and head, every row sums to 1 over prefix and distance."""
+
+    prefix: Float[Tensor, "layers heads"]
+    """Mass on conditioning."""
+    by_distance: Float[Tensor, "layers heads distance"]
+    """Mass on the generated key that many generated tokens ago; 0 is the query's own."""
+    windows: tuple[int, ...]
+    """The windows of :meth:`table`."""
+
+    @property
+    def generated(self) -> Float[Tensor, "layers heads"]:
+        """Mass on generated keys."""
+        return self.by_distance.sum(-1)
+
+    def share(self, window: int) -> Float[Tensor, "layers heads"]:
+        """Part of the mass on generated keys that lies on the last ``window`` of them; 1 where there is none."""
+        check_window(window)
+        inside, generated = self.by_distance[..., :window].sum(-1), self.generated
+        return torch.where(generated > 0, inside / generated, 1.0)
+
+    def covered(self, window: int) -> Float[Tensor, "layers heads"]:
+        """Part of all attention that a window keeps."""
+        return self.prefix + self.generated * self.share(window)
+
+    def table(self) -> list[dict[str, float]]:
+        """The paper's table, a row for each window, averaged over layers and heads (shares over the averages)."""
+        prefix, generated = float(self.prefix.mean()), float(self.generated.mean())
+        rows = []
+        for window in self.windows:
+            covered = float(self.covered(window).mean())
+            share = (covered - prefix) / generated if generated else 1.0
+            rows.append(
+                {"window": window, "prefix": prefix, "generated": generated, "share": share, "covered": covered}
+            )
+        return rows
+
+
+class WindowChoice(NamedTuple):
+    """Windows that reach a coverage."""
+
+    window: int
+    """For the whole model."""
+    per_layer: list[int]
+    """For each layer on its own."""
+
+
+def suggest_window(mass: AttentionMass, coverage: float = 0.9) -> WindowChoice:
+    """Choose the smallest windows that keep ``coverage`` of the attention, on average over heads (and layers).
+
+    Raises
+    ------
+    ValueError
+        If ``coverage`` is not between 0 and 1.
+    """
+    if not 0 < coverage <= 1:
+        raise ValueError(f"coverage is a part of the attention, above 0 and at most 1; got {coverage}")
+    covered = (mass.prefix[..., None] + mass.by_distance.cumsum(-1)).mean(1)  # [layers, window - 1]
+
+    def smallest(curve: Tensor) -> int:
+        reached = curve >= min(coverage, float(curve[-1]))  # rounding may leave the whole a hair short of 1
+        return int(reached.int().argmax()) + 1
+
+    return WindowChoice(smallest(covered.mean(0)), [smallest(layer) for layer in covered])
+
+
+@torch.no_grad()
+def attention_mass(
+    model: nn.Module, batch: Mapping[str, Tensor], windows: Sequence[int] = (8, 16, 32, 64)
+) -> AttentionMass:
+    """Measure where a model looks under full attention; a converted model is measured as its own teacher.
+
+    Parameters
+    ----------
+    model
+        A transformers causal decoder with an eager attention.
+    batch
+        Whole utterances: ``input_ids`` or ``inputs_embeds``, ``conditioning`` (bool [batch, time]), and, where there is
+        padding, ``attention_mask``; ``position_ids`` if the model wants them. Anything else is left aside.
+    windows
+        The windows of the table.
+
+    Raises
+    ------
+    ValueError
+        If ``conditioning`` is missing, does not fit, or leaves no generated token.
+    """
+    for window in windows:
+        check_window(window)
+    inputs = {name: batch[name] for name in ("input_ids", "inputs_embeds", "position_ids") if name in batch}
+    new = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
+    if "conditioning" not in batch:
+        raise ValueError("attention_mass needs batch['conditioning'], a bool for each token: True is conditioning")
+    conditioning = fitting(batch["conditioning"], *new.shape[:2])
+    real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(conditioning)
+    sequence = tokens(conditioning, ~real)
+    queries = real & ~sequence.conditioning
+    if not queries.any():
+        raise ValueError("every token is conditioning: there is no generated query to measure")
+    prefix: list[Tensor] = []
+    by_distance: list[Tensor] = []
+
+    def reduce(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:
+        weights = output[1].float()  # [batch, heads, query, key]
+        heads, longest = weights.shape[1], int(queries.sum(1).max())
+        on_prefix, on_generated = weights.new_zeros(heads), weights.new_zeros(heads, longest)
+        for sample, mine in enumerate(queries):
+            looked = weights[sample][:, mine]
+            on_prefix += looked[..., sequence.conditioning[sample]].sum((1, 2))
+            count = sequence.generated[sample, mine]
+            ago = (count[:, None] - count[None, :]).clamp(min=0)  # keys yet to come have no weight
+            on_generated.index_add_(1, ago.flatten(), looked[..., mine].flatten(1))
+        prefix.append(on_prefix / queries.sum())
+        by_distance.append(on_generated / queries.sum())
+        return output[0], None
+
+    decoder = base_decoder(model)
+    before = decoder.config._attn_implementation
+    with ExitStack() as stack:
+        if isinstance(getattr(decoder, "wand", None), Window):
+            stack.enter_context(full_attention(model))
+        for module in attention_modules(decoder):
+            stack.callback(module.register_forward_hook(reduce).remove)
+        stack.callback(decoder.set_attn_implementation, before)
+        decoder.set_attn_implementation("eager")
+        decoder(**inputs, attention_mask=real.long(), use_cache=False)
+    return AttentionMass(torch.stack(prefix).cpu(), torch.stack(by_distance).cpu(), tuple(windows))
+
+
+def attention_modules(decoder: nn.Module) -> list[nn.Module]:
+    """Return the self-attention of each layer, in order.
+
+    Raises
+    ------
+    ValueError
+        If some layer has none that can be told by its name.
+    """
+    layers = next(child for child in decoder.children() if isinstance(child, nn.ModuleList))
+    found = [getattr(layer, "self_attn", None) or getattr(layer, "attn", None) for layer in layers]
+    if any(module is None for module in found):
+        raise ValueError(f"found no self_attn or attn in {type(layers[0]).__name__}")
+    return [module for module in found if module is not None]

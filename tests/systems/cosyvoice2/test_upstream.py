@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache, Qwen2Config
 
 from wandlib import convert
+from wandlib.attention.models import cache_inputs
 from wandlib.systems.base import Trace
-from wandlib.systems.cosyvoice2.decoding import CACHE, Decoder
+from wandlib.systems.cosyvoice2.decoding import Decoder
 from wandlib.systems.cosyvoice2.features import flow_mel
 from wandlib.systems.cosyvoice2.folder import BASE, load_language_model
 from wandlib.systems.cosyvoice2.hift import HiFT
@@ -103,7 +104,9 @@ def original_codes(theirs: Any, text: list[int], spoken: int, speech: list[int],
     new, past = prefix(theirs, text, speech), list[int]()
     cache = DynamicCache(config=theirs.llm.model.config)
     for step in range(20 * spoken):
-        hidden = theirs.llm.model.model(inputs_embeds=new, use_cache=True, **{CACHE: cache}).last_hidden_state
+        hidden = theirs.llm.model.model(
+            inputs_embeds=new, use_cache=True, **cache_inputs(theirs.llm.model, cache)
+        ).last_hidden_state
         scores = theirs.llm_decoder(hidden[:, -1]).log_softmax(-1)[0]
         code = theirs.sampling_ids(scores, past, 25, ignore_eos=step < 2 * spoken)
         if code in theirs.stop_token_ids:

@@ -72,6 +72,7 @@ class CosyVoice2Config(Qwen2Config):
     """
 
     model_type = "cosyvoice2_lm"
+    __no_type_check__ = True  # jaxtyping would refuse what is no field, and transformers passes such arguments
 
     version: int = 2
     codes: int = CODES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -10,15 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, Qwen2Model
+from transformers import DynamicCache
 
 from wandlib import WandCache, full_attention
+from wandlib.attention.models import cache_inputs
 from wandlib.systems.base import Step, Trace
 from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
 from wandlib.systems.cosyvoice2.sampling import LengthRule, RepetitionAware
-
-CACHE = "cache" if "cache" in inspect.signature(Qwen2Model.forward).parameters else "past_key_values"
-"""The argument that takes the cache: renamed in transformers 5.24."""
 
 
 class Decoder:
@@ -101,7 +98,7 @@ class Decoder:
         ids = torch.tensor([new], device=self.model.device)
         attention: AbstractContextManager[Any] = full_attention(self.model) if full else nullcontext()
         with attention:
-            output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **{CACHE: cache})
+            output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **cache_inputs(self.model, cache))
         return output.logits[0, -1].float().cpu()
 
 

@@ -64,8 +64,15 @@ def check_folder(folder: str | Path, needed: tuple[str, ...] = NEEDED) -> Path:
     return root
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """Return the state dict of a .pt file, on the CPU, without what training adds (epoch, step).
+
+    Parameters
+    ----------
+    path
+        The file.
+    mapped
+        Leave the numbers on the disk until they are used.
 
     Raises
     ------
@@ -73,7 +80,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         If it holds anything but tensors, or is damaged.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:
         raise InputError(
             f"{path.name} holds more than tensors, and code in a checkpoint is not run here: download it again"

@@ -9,10 +9,11 @@ Source: CosyVoice 2, arXiv 2412.10117, section 2.3; names and shapes of the publ
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2ForCausalLM, Qwen2Model
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -23,8 +24,8 @@ from wandlib.systems.cosyvoice2.configuration import CosyVoice2Config
 class CosyVoice2LM(Qwen2ForCausalLM):
     """Predict speech codes from ``[sos | text | task | speech]``.
 
-    The forward pass takes what Qwen2's takes, the cache under the name that the installed transformers gives it, and
-    hands everything else (``conditioning``) on to the decoder. Its logits are [batch, time, ``config.head_size``].
+    The forward pass takes what Qwen2's takes, and hands everything else (``conditioning``) on to the decoder. Its
+    logits are [batch, time, ``config.head_size``].
     """
 
     config_class = CosyVoice2Config
@@ -41,30 +42,17 @@ class CosyVoice2LM(Qwen2ForCausalLM):
         self.post_init()
         self.generation_config = generation_defaults(config)
 
-    def forward(  # the cache comes by name, since its name differs between versions
+    def forward(
         self,
         input_ids: Int[Tensor, "batch time"] | None = None,
         attention_mask: Any = None,
         position_ids: Int[Tensor, "batch time"] | None = None,
-        inputs_embeds: Float[Tensor, "batch time features"] | None = None,
+        *,
         labels: Int[Tensor, "batch time"] | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        conditioning: Bool[Tensor, "batch time"] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         counted = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
-        if conditioning is not None:
-            kwargs["conditioning"] = conditioning
-        output = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            **kwargs,
-        )
+        output = super().forward(input_ids, attention_mask, position_ids, **kwargs)
         if labels is None:
             return output
         logits = output[0] if isinstance(output, tuple) else output.logits
@@ -73,6 +61,10 @@ class CosyVoice2LM(Qwen2ForCausalLM):
             return (loss, *output)
         output.loss = loss
         return output
+
+
+# The cache has another name in other versions of transformers: who asks for our arguments is told Qwen2's.
+vars(CosyVoice2LM.forward)["__signature__"] = inspect.signature(Qwen2ForCausalLM.forward)
 
 
 def generation_defaults(config: CosyVoice2Config) -> GenerationConfig:

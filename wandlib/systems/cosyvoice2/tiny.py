@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
     "initializer_range": 0.3,  # large, or the window changes nothing
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
 }
 MERGES = ("t h", "Ġ t", "th e", "i n", "e r", "o u")
 YAML = f"""\
@@ -189,18 +189,19 @@ def _write_onnx(root: Path, random: np.random.Generator) -> None:
         onnx.save(model, str(root / name))
 
     value = helper.make_tensor_value_info
-    write(
-        "speech_tokenizer_v2.onnx",
-        [
-            helper.make_node("AveragePool", ["feats"], ["pooled"], kernel_shape=[4], strides=[4]),
-            helper.make_node("Conv", ["pooled", "weight"], ["scores"]),
-            helper.make_node("ArgMax", ["scores"], ["indices"], axis=1, keepdims=0),
-        ],
-        [value("feats", TensorProto.FLOAT, [1, 128, "T"]), value("feats_length", TensorProto.INT32, [1])],
-        [value("indices", TensorProto.INT64, [1, "codes"])],
-        random.standard_normal((CODES, 128, 1)),
-    )
-    shutil.copy(root / "speech_tokenizer_v2.onnx", root / "speech_tokenizer_v2.batch.onnx")
+    tokenizer = random.standard_normal((CODES, 128, 1))
+    for name, batch in (("speech_tokenizer_v2.onnx", 1), ("speech_tokenizer_v2.batch.onnx", "B")):
+        write(
+            name,
+            [
+                helper.make_node("AveragePool", ["feats"], ["pooled"], kernel_shape=[4], strides=[4]),
+                helper.make_node("Conv", ["pooled", "weight"], ["scores"]),
+                helper.make_node("ArgMax", ["scores"], ["indices"], axis=1, keepdims=0),
+            ],
+            [value("feats", TensorProto.FLOAT, [batch, 128, "T"]), value("feats_length", TensorProto.INT32, [batch])],
+            [value("indices", TensorProto.INT64, [batch, "codes"])],
+            tokenizer,
+        )
     write(
         "campplus.onnx",
         [

@@ -123,6 +123,7 @@ def language_model(version: int = 2) -> CosyVoice2LM:
             model.lm_head.weight[CODES:] = 0
         else:
             model.lm_head.bias.zero_()[model.config.end] = 12.0
+            model.lm_head.bias[model.config.end + 1 :] = -100.0
     return model
 
 

@@ -142,7 +142,9 @@ def test_long_texts_are_spoken_in_parts(tts: CosyVoice2System, recording: Path) 
 def test_a_generation_without_an_end_stops_at_the_limit(tts: CosyVoice2System, recording: Path) -> None:
     model = language_model()
     model.lm_head.bias.data[model.config.end :] = -1000.0
-    endless = CosyVoice2System(model, tts.flow, tts.vocoder, tts.tokenizer, tts.speech_tokenizer, tts.speaker_encoder)
+    endless = CosyVoice2System(
+        model, tts.flow, tts.vocoder, tts.tokenizer, tts.voices.speech_tokenizer, tts.voices.speaker_encoder
+    )
     speech = endless.synthesize("Hi.", recording)
     assert speech.trace.finish == "limit"
     assert len(speech.codes) == 20 * len(tts.tokenizer("Hi."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,20 @@ from numpy.typing import NDArray
 
 from wandlib import convert
 from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem, Step, Trace
-from wandlib.systems.cosyvoice2 import folder as published
 from wandlib.systems.cosyvoice2.decoding import Decoder
 from wandlib.systems.cosyvoice2.flow import Flow
 from wandlib.systems.cosyvoice2.hift import HiFT
 from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
 from wandlib.systems.cosyvoice2.onnx_models import SpeakerEncoder, SpeechTokenizer
-from wandlib.systems.cosyvoice2.reference import Reference, check_audio, encode, read_audio
 from wandlib.systems.cosyvoice2.sampling import RepetitionAware
 from wandlib.systems.cosyvoice2.streaming import AcousticStream
 from wandlib.systems.cosyvoice2.text import TextFrontend
-from wandlib.systems.cosyvoice2.tokenizer import END_OF_PROMPT, TextTokenizer
+from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
+from wandlib.systems.cosyvoice2.voice import Voice, VoiceReader
 
 MAXIMUM_CHARACTERS = 20_000
 LONGEST_PART = 400
 """Text tokens of one part: 20 codes each are 320 s, and the flow's noise ends at 300 s with the reference."""
-
-
-@dataclass(frozen=True)
-class Voice:
-    """A reference and the text tokens of what it says, or of an instruction.
-
-    Attributes
-    ----------
-    reference
-        The recording, as the models see it.
-    prompt_text
-        Text tokens before those to speak.
-    heard
-        Whether the language model continues the recording: only with its transcript.
-    """
-
-    reference: Reference
-    prompt_text: list[int]
-    heard: bool
 
 
 class CosyVoice2System(SpeechSystem):
@@ -92,7 +72,7 @@ class CosyVoice2System(SpeechSystem):
         self.device = torch.device(device)
         self.flow, self.vocoder = flow.to(self.device).eval(), vocoder.to(self.device).eval().fold_norms()
         self.tokenizer, self.frontend = tokenizer, TextFrontend(lambda text: len(tokenizer(text)))
-        self.speech_tokenizer, self.speaker_encoder = speech_tokenizer, speaker_encoder
+        self.voices = VoiceReader(tokenizer, self.frontend, speech_tokenizer, speaker_encoder)
         self.window = window
         full = convert(language_model.to(self.device).eval(), window=window)  # type: ignore[arg-type]
         windowed = full if student is None else convert(student.to(self.device).eval(), window=window)  # type: ignore[arg-type]
@@ -130,32 +110,9 @@ class CosyVoice2System(SpeechSystem):
         InputError
             Naming the first file that is missing or does not fit, or the device that there is none of.
         """
-        root, target = published.check_folder(folder), torch.device(device)
-        if target.type == "cuda" and not torch.cuda.is_available():
-            raise InputError("this machine has no CUDA device that torch can use: device='cpu'")
-        with explained_memory(target):
-            language_model = published.load_language_model(root, dtype).to(target)  # type: ignore[arg-type]
-            settings, trained = published.load_settings(root), None
-            if student is not None:
-                trained, stored = load_student(student, dtype or torch.float32)
-                window = window or stored
-            with torch.device("meta"):
-                flow, vocoder = settings.flow(), settings.hift()
-            published.load_acoustics(flow, root / "flow.pt")
-            published.load_acoustics(vocoder, root / "hift.pt", prefix="generator.")
-            vocoder.window = torch.hann_window(vocoder.n_fft)  # a constant, not in the file
-            return cls(
-                language_model,
-                flow,
-                vocoder,
-                TextTokenizer(root / published.BASE),
-                SpeechTokenizer(root / "speech_tokenizer_v2.onnx", cuda=target.type == "cuda"),
-                SpeakerEncoder(root / "campplus.onnx"),
-                student=trained,
-                sampling=settings.sampling,
-                window=window or 32,
-                device=target,
-            )
+        from wandlib.systems.cosyvoice2.loading import load_system
+
+        return load_system(folder, student=student, device=device, dtype=dtype, window=window)
 
     @property
     def speakers(self) -> list[str]:
@@ -166,41 +123,10 @@ class CosyVoice2System(SpeechSystem):
         """The teacher: an ordinary causal model over :class:`CosyVoice2Config`'s ids, with the window applied to it."""
         return self.models["full"]
 
-    @torch.inference_mode()
     def voice(self, reference: str | Path | None, transcript: str | None = None, instruct: str | None = None) -> Voice:
-        """Return a voice to speak in.
-
-        Parameters
-        ----------
-        reference
-            An audio file of 1 to 30 s, at least 16 kHz.
-        transcript
-            What it says. None: cross-lingual, its voice without its words. A wrong transcript, or one in another
-            language than the recording, is not noticed: the model speaks on as if the recording had said it, and what
-            it says gets worse.
-        instruct
-            How to speak, in place of a transcript.
-
-        Raises
-        ------
-        InputError
-            If the reference is missing or cannot be one, or there is both a transcript and an instruction.
-        """
-        if reference is None:
-            raise InputError("CosyVoice 2 has no voice of its own: give reference=, an audio file of 3 to 10 s")
-        if transcript is not None and instruct is not None:
-            raise InputError("an instruction takes the transcript's place in the prompt: give one of the two")
-        samples, rate = read_audio(reference)
-        check_audio(samples, rate)
-        encoded = encode(samples, rate, self.speech_tokenizer, self.speaker_encoder).to(self.device)
-        prompt = ""
-        if transcript is not None:
-            prompt = self.frontend.normalize(transcript)
-            if not prompt:
-                raise InputError("the transcript is empty: leave it out to speak without one")
-        elif instruct is not None:
-            prompt = instruct if instruct.endswith(END_OF_PROMPT) else instruct + END_OF_PROMPT
-        return Voice(encoded, self.tokenizer(prompt) if prompt else [], heard=transcript is not None)
+        """Return a voice to speak in; see :class:`~wandlib.systems.cosyvoice2.voice.VoiceReader`."""
+        voice = self.voices(reference, transcript, instruct)
+        return replace(voice, reference=voice.reference.to(self.device))
 
     def parts(self, text: str, *, normalize: bool = True) -> list[list[int]]:
         """Return the text tokens of each part of ``text``.
@@ -308,25 +234,6 @@ class CosyVoice2System(SpeechSystem):
             if value is not None:
                 raise InputError(f"CosyVoice 2 takes no {name}: its sampling is repetition-aware, as published")
         return Trace(attention, (window or self.window) if attention == "window" else None, conditioning=0)
-
-
-def load_student(folder: str | Path, dtype: torch.dtype) -> tuple[CosyVoice2LM, int | None]:
-    """Return a trained language model, and the window that it was trained for.
-
-    Raises
-    ------
-    InputError
-        If the folder holds none.
-    """
-    root = Path(folder)
-    if not (root / "config.json").is_file():
-        raise InputError(f"no config.json in {str(root)!r}: give the folder that wandlib train wrote")
-    try:
-        model = CosyVoice2LM.from_pretrained(root, dtype=dtype, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(root)!r} holds no language model of CosyVoice: {error}") from error
-    settings = getattr(model.config, "wand", None) or {}
-    return model, settings.get("window")
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -231,5 +231,5 @@ def streamed() -> Tensor:
     given = stream_inputs()
     reference = Reference(given["old"][0].tolist(), given["mel"], given["speaker"])
     stream = AcousticStream(flow, vocoder, reference, torch.Generator())
-    pieces = [piece for code in given["codes"][0].tolist() for piece in stream.push(code)]
-    return torch.cat([*pieces, *stream.finish()])
+    pieces = [stream.push(code) for code in given["codes"][0].tolist()]
+    return torch.from_numpy(np.concatenate([*pieces, stream.finish()]))

@@ -19,19 +19,19 @@ from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
 def load_system(
     folder: str | Path,
     *,
-    student: str | Path | None,
     device: torch.device | str,
     dtype: torch.dtype | None,
+    student: bool | str | Path,
     window: int | None,
 ) -> CosyVoice2System:
     """Return the system; see :meth:`CosyVoice2System.load`."""
     root, target = published.check_folder(folder), torch.device(device)
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("this machine has no CUDA device that torch can use: device='cpu'")
+    if student is True and (root / "student" / "config.json").is_file():
+        student = root / "student"
     with explained_memory(target):
         language_model = published.load_language_model(root, dtype).to(target)  # type: ignore[arg-type]
         settings, trained = published.load_settings(root), None
-        if student is not None:
+        if not isinstance(student, bool):
             trained, stored = load_student(student, dtype or torch.float32)
             window = window or stored
         with torch.device("meta"):
@@ -63,12 +63,14 @@ def load_student(folder: str | Path, dtype: torch.dtype) -> tuple[CosyVoice2LM, 
 
     Raises
     ------
+    FileNotFoundError
+        If the folder has no config.json.
     InputError
-        If the folder holds none.
+        If it holds another model.
     """
     root = Path(folder)
     if not (root / "config.json").is_file():
-        raise InputError(f"no config.json in {str(root)!r}: give the folder that wandlib train wrote")
+        raise FileNotFoundError(f"no config.json in {str(root)!r}: give the folder that wandlib train wrote")
     try:
         config = AutoConfig.from_pretrained(root, local_files_only=True)
         if not isinstance(config, CosyVoice2Config):

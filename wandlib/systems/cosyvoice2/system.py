@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from wandlib import convert
-from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem, Step, Trace
-from wandlib.systems.cosyvoice2.decoding import Decoder
+from wandlib.systems.base import OnStep, SpeechSystem
 from wandlib.systems.cosyvoice2.flow import Flow
 from wandlib.systems.cosyvoice2.hift import HiFT
 from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
 from wandlib.systems.cosyvoice2.onnx_models import SpeakerEncoder, SpeechTokenizer
-from wandlib.systems.cosyvoice2.sampling import RepetitionAware
+from wandlib.systems.cosyvoice2.sampling import Chooser, LengthRule, RepetitionAware
 from wandlib.systems.cosyvoice2.streaming import AcousticStream
 from wandlib.systems.cosyvoice2.text import TextFrontend
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
 from wandlib.systems.cosyvoice2.voice import Voice, VoiceReader
+from wandlib.systems.decoding import Utterance
+from wandlib.systems.settings import InputError, Settings, check_text
+from wandlib.systems.speech import Trace
+from wandlib.systems.streaming import Piece
 
 MAXIMUM_CHARACTERS = 20_000
 LONGEST_PART = 400
 """Text tokens of one part: 20 codes each are 320 s, and the flow's noise ends at 300 s with the reference."""
+
+
+@dataclass(frozen=True)
+class CosyVoice2Settings(Settings):
+    """How one utterance is generated.
+
+    Attributes
+    ----------
+    transcript
+        What the reference says; None: cross-lingual, its voice without its words.
+    instruct
+        How to speak, in place of a transcript.
+    normalize
+        Write numbers out and split the text; False: take it as it is, in one part.
+
+    Raises
+    ------
+    InputError
+        For a temperature or a top_k: its sampling has none.
+    """
+
+    transcript: str | None = None
+    instruct: str | None = None
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("temperature", "top_k"):
+            if getattr(self, name) is not None:
+                raise InputError(f"CosyVoice 2 takes no {name}: its sampling is repetition-aware, as published")
+        for name in ("transcript", "instruct"):
+            if getattr(self, name) is not None:
+                check_text(getattr(self, name))
 
 
 class CosyVoice2System(SpeechSystem):
@@ -55,6 +88,7 @@ class CosyVoice2System(SpeechSystem):
     name = "cosyvoice2"
     sample_rate = 24_000
     codes_per_second = 25.0
+    settings_type = CosyVoice2Settings
 
     def __init__(
         self,
@@ -78,16 +112,16 @@ class CosyVoice2System(SpeechSystem):
         windowed = full if student is None else convert(student.to(self.device).eval(), window=window)  # type: ignore[arg-type]
         self.models = {"full": full, "window": windowed}
         """The language model behind each attention; one object where there is no student."""
-        self.decoders = {name: Decoder(model, sampling) for name, model in self.models.items()}
+        self.sampling, self.lengths = sampling or RepetitionAware(), LengthRule()
 
     @classmethod
     def load(
         cls,
         folder: str | Path,
         *,
-        student: str | Path | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
+        student: bool | str | Path = True,
         window: int | None = None,
     ) -> CosyVoice2System:
         """Read a published folder.
@@ -96,19 +130,22 @@ class CosyVoice2System(SpeechSystem):
         ----------
         folder
             ``CosyVoice2-0.5B``, as it is published.
-        student
-            A folder with a language model that was trained for the window (``wandlib train``).
         device
             Where it runs.
         dtype
             Of the language model; None: as published, float32. Flow and vocoder are float32 always.
+        student
+            A folder with a language model that was trained for the window (``wandlib train``). True: the one in
+            ``student/`` under ``folder``, if there is one. False: none.
         window
             In keys; None: the student's, or 32.
 
         Raises
         ------
+        FileNotFoundError
+            Naming the first file that is missing, and what brings it.
         InputError
-            Naming the first file that is missing or does not fit, or the device that there is none of.
+            If the folder is another system's, or a file does not fit.
         """
         from wandlib.systems.cosyvoice2.loading import load_system
 
@@ -151,95 +188,35 @@ class CosyVoice2System(SpeechSystem):
         """Text tokens in each part of ``text``: speech has 2 to 20 codes for each."""
         return [len(part) for part in self.parts(text)]
 
-    def synthesize(
-        self,
-        text: str,
-        reference: str | Path | None = None,
-        attention: Attention = "full",
-        *,
-        transcript: str | None = None,
-        instruct: str | None = None,
-        window: int | None = None,
-        seed: int = 0,
-        normalize: bool = True,
-        on_step: Callable[[Step], None] | None = None,
-        **other: Any,
-    ) -> Speech:
-        started = time.perf_counter()
-        sounds, codes = [], list[int]()
-        trace = self._trace(attention, window, other)
-        draws, noise = seeded(seed), seeded(seed)
+    def utterances(
+        self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool
+    ) -> Iterator[Utterance]:
+        given = settings if isinstance(settings, CosyVoice2Settings) else CosyVoice2Settings()
+        draws, noise = seeded(settings.seed), seeded(settings.seed)
+        model: Any = self.models[settings.attention]
+        config, voice = model.config, None
+        for text in texts:
+            for part in self.parts(text, normalize=given.normalize):
+                voice = voice or self.voice(reference, given.transcript, given.instruct)
+                heard = voice.reference.codes if voice.heard else None
+                minimum = self.lengths.minimum(len(part))
+                yield Utterance(
+                    model=model,
+                    prompt=torch.tensor([config.prompt(voice.prompt_text + part, heard)], device=self.device),
+                    # As published, also for version 3, whose end token is another.
+                    choose=Chooser(self.sampling, minimum, config.codes, draws),
+                    ends=frozenset(config.stop_ids),
+                    limit=self.lengths.maximum(len(part)),
+                    sound=AcousticStream(self.flow, self.vocoder, voice.reference, noise, whole=not streaming),
+                )
+
+    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
         with explained_memory(self.device):
-            parts, voice = self.parts(text, normalize=normalize), self.voice(reference, transcript, instruct)
-            for part in parts:
-                stream = AcousticStream(self.flow, self.vocoder, voice.reference, noise)
-                stream.codes = list(self._codes(part, voice, trace, draws, on_step))
-                sounds += list(stream.finish())
-                codes += stream.codes
-        waveform = torch.cat(sounds).cpu().numpy() if sounds else np.zeros(0, np.float32)
-        return Speech(
-            waveform=waveform,
-            sample_rate=self.sample_rate,
-            codes=np.array(codes, dtype=np.int64),
-            trace=trace,
-            text=text,
-            seconds_to_compute=time.perf_counter() - started,
-        )
-
-    def stream(
-        self,
-        text: str,
-        reference: str | Path | None = None,
-        attention: Attention = "full",
-        *,
-        transcript: str | None = None,
-        instruct: str | None = None,
-        window: int | None = None,
-        seed: int = 0,
-        normalize: bool = True,
-        on_step: Callable[[Step], None] | None = None,
-        **other: Any,
-    ) -> Iterator[NDArray[np.float32]]:
-        trace = self._trace(attention, window, other)
-        draws, noise = seeded(seed), seeded(seed)
-        with explained_memory(self.device):
-            parts, voice = self.parts(text, normalize=normalize), self.voice(reference, transcript, instruct)
-            for part in parts:
-                stream = AcousticStream(self.flow, self.vocoder, voice.reference, noise)
-                for code in self._codes(part, voice, trace, draws, on_step):
-                    for sound in stream.push(code):
-                        yield sound.cpu().numpy()
-                for sound in stream.finish():
-                    yield sound.cpu().numpy()
-
-    def _codes(
-        self,
-        part: list[int],
-        voice: Voice,
-        trace: Trace,
-        generator: torch.Generator,
-        on_step: Callable[[Step], None] | None,
-    ) -> Iterator[int]:
-        """Codes of one part of the text."""
-        decoder = self.decoders[trace.attention]
-        prompt = decoder.model.config.prompt(voice.prompt_text + part, voice.reference.codes if voice.heard else None)
-        return decoder(prompt, len(part), trace, generator, on_step)
-
-    def _trace(self, attention: Attention, window: int | None, other: dict[str, Any]) -> Trace:
-        if attention not in self.models:
-            raise InputError(f"attention is 'full' or 'window', not {attention!r}")
-        if window is not None and window < 1:
-            raise InputError(f"a window holds at least 1 key (the query's own), not {window}")
-        for name, value in other.items():
-            if value is not None:
-                raise InputError(f"CosyVoice 2 takes no {name}: its sampling is repetition-aware, as published")
-        return Trace(attention, (window or self.window) if attention == "window" else None, conditioning=0)
+            yield from super()._pieces(utterances, trace, on_step)
 
 
 def seeded(seed: int) -> torch.Generator:
     """Return a generator on the CPU; torch's own is left alone. Codes and the vocoder's noise have one each."""
-    if not 0 <= seed < 2**63:
-        raise InputError(f"the seed is between 0 and 2**63 - 1, not {seed}")
     return torch.Generator().manual_seed(seed)
 
 

@@ -29,7 +29,7 @@ WINDOW = 16
 """Codes, .64 s: there the teacher's own weights fall apart (RESULTS.md), so that training has something to mend."""
 LONG, LONG_TIMES = 150, 2
 """Training takes utterances of this many codes, 6 s, twice as often: a window gets lost in long texts."""
-EVERYTHING = 4096
+UNBOUNDED = 4096
 """A window that hides nothing."""
 BATCH = 16
 """Utterances of each process in a step; the shipped student has two processes."""
@@ -109,7 +109,7 @@ def read_utterances(corpus: Path) -> tuple[Utterances, Utterances]:
 
 
 def load_teacher(folder: Path) -> Qwen2ForCausalLM:
-    """The averaged weights of ``folder/teacher.pt``."""
+    """Load the averaged weights of ``folder/teacher.pt``."""
     return _filled(torch.load(folder / "teacher.pt", weights_only=True)["average"])
 
 
@@ -123,7 +123,7 @@ def _filled(weights: dict[str, Tensor]) -> Qwen2ForCausalLM:
 
 
 def student_of(folder: Path, lora: bool = False, window: int = WINDOW) -> Any:
-    """The teacher's weights under the window, with an adapter for LoRA where asked for."""
+    """Apply the window to the teacher's weights, with an adapter for LoRA where asked for."""
     student: Any = wandlib.convert(load_teacher(folder), window=window)
     if lora:
         from peft import LoraConfig, get_peft_model
@@ -143,7 +143,7 @@ def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCa
     if not done.exists():
         training, held_out = read_utterances(corpus)
         torch.manual_seed(variant.seed)
-        student = student_of(folder, variant.lora, EVERYTHING if variant.full else variant.window)
+        student = student_of(folder, variant.lora, UNBOUNDED if variant.full else variant.window)
         trainer = wandlib.WandTrainer(
             model=student,
             teacher=None if variant.lora else load_teacher(folder),
@@ -164,13 +164,13 @@ def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCa
 
 
 def load_student(folder: Path, name: str = "student") -> Qwen2ForCausalLM:
-    """What :func:`train` wrote under ``folder/name``, without a window."""
+    """Load what :func:`train` wrote under ``folder/name``, without a window."""
     return _filled(load_file(folder / name / "model.safetensors"))
 
 
 def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
-    """The trainer's settings of a variant."""
-    window = EVERYTHING if variant.full else variant.window
+    """Return the trainer's settings of a variant."""
+    window = UNBOUNDED if variant.full else variant.window
     return wandlib.WandTrainingArguments(
         str(output),
         use_cpu=True,

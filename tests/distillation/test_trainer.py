@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from recipes.mini.joint_optimizer import JointOptimizer
 from wandlib.attention.conversion import convert, full_attention, hook_of, load, set_window
-from wandlib.attention.window import EVERYTHING
+from wandlib.attention.window import UNBOUNDED
 from wandlib.distillation import arguments as training_arguments
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.hidden_states import head_is_last
@@ -79,13 +79,13 @@ def test_loss_and_gradients_equal_the_slow_path(name: str, tmp_path: Path) -> No
 def test_without_teacher_and_window_it_is_transformers_own_loss(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path, kl_weight=0.0)
     student, inputs = trainer.student.train(), batch()
-    set_window(student, window=EVERYTHING)
+    set_window(student, window=UNBOUNDED)
     torch.testing.assert_close(trainer.compute_loss(student, inputs), student(**inputs).loss)
 
 
 def test_a_student_that_sees_everything_agrees_with_its_teacher(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path, ce_weight=0.0, hidden_weight=1.0)
-    set_window(trainer.student, window=EVERYTHING)
+    set_window(trainer.student, window=UNBOUNDED)
     assert trainer.compute_loss(trainer.student.train(), batch()).item() == pytest.approx(0, abs=1e-6)
     assert trainer.meter.means(trainer.accelerator)["agreement"] == 1
 

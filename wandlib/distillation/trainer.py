@@ -32,7 +32,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from wandlib.attention.conversion import base_decoder, full_attention, hook_of, inner_model, set_window
-from wandlib.attention.hook import Window
+from wandlib.attention.hook import WindowHook
 from wandlib.distillation.arguments import WandTrainingArguments, check_together
 from wandlib.distillation.checkpoints import check_finite, check_resumable, last_checkpoint, whole_or_gone
 from wandlib.distillation.collator import WandCollator
@@ -170,7 +170,7 @@ class WandTrainer(Trainer):
         teacher: Any = self.student if self.teacher is None else self.teacher
         inputs = {name: value for name, value in batch.items() if name != "conditioning"} | {"use_cache": False}
         adapter_off = teacher.disable_adapter() if self.teacher is None else nullcontext()
-        converted = isinstance(getattr(base_decoder(teacher), "wand", None), Window)
+        converted = isinstance(getattr(base_decoder(teacher), "wand", None), WindowHook)
         whole = full_attention(teacher) if converted else nullcontext()
         with evaluating(teacher), self.accelerator.autocast(), whole, adapter_off:
             if not self.teacher_ends_in_head:

@@ -95,7 +95,7 @@ def split(text: str) -> list[str]:
 
 
 def pieces(sentence: str) -> list[str]:
-    """Cut a sentence into parts of at most :data:`LONGEST` characters, as even as its marks allow; none if they do not."""
+    """Cut a sentence into parts of at most :data:`LONGEST` characters; none where its marks do not allow it."""
     if len(sentence) <= LONGEST:
         return [sentence]
     for mark in (r"[;:]\s+|\s—\s", r",\s+"):

@@ -52,7 +52,7 @@ class Row:
 
 
 TEACHER, UNTRAINED, STUDENT = "teacher", f"untrained, W = {WINDOW}", f"shipped student, W = {WINDOW}"
-DIRECT = replace(SHORT, curriculum="direct")
+DIRECT = replace(SHORT, schedule="direct")
 ROWS = {
     TEACHER: Row(),
     UNTRAINED: Row(window=WINDOW),
@@ -66,8 +66,8 @@ ROWS = {
     "untrained, W = 8": Row(window=8),
     "untrained, W = 32": Row(window=32),
     **{f"{name}, sampled": Row(sampled=True) for name in (TEACHER, UNTRAINED, STUDENT)},
-    "CE + reverse KL": Row(replace(DIRECT, form="reverse"), spoken=False),
-    "CE + Jensen-Shannon": Row(replace(DIRECT, form="jensen-shannon"), spoken=False),
+    "CE + reverse KL": Row(replace(DIRECT, divergence="reverse"), spoken=False),
+    "CE + Jensen-Shannon": Row(replace(DIRECT, divergence="jensen-shannon"), spoken=False),
     "CE + KL, on-policy": Row(replace(DIRECT, on_policy=0.25), spoken=False),
     "CE + KL + hidden states": Row(replace(DIRECT, hidden_weight=1.0), spoken=False),
 }

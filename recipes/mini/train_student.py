@@ -42,12 +42,12 @@ class Variant:
     window: int = WINDOW
     ce_weight: float = 1.0
     kl_weight: float = 1.0
-    form: str = "skew"
+    divergence: str = "skew"
     hidden_weight: float = 0.0
     on_policy: float = 0.0
-    curriculum: str = "cosine"
+    schedule: str = "cosine"
     window_start: int = 64
-    hard_share: float = 0.4
+    hard_fraction: float = 0.4
     """More than the paper's 10 %: in so short a run the learning rate is spent before the last tenth."""
     lora: bool = False
     full: bool = False
@@ -183,11 +183,11 @@ def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
         max_grad_norm=1.0,
         window=window,
         window_start=max(variant.window_start, window),
-        curriculum="direct" if variant.full else variant.curriculum,
-        hard_share=variant.hard_share,
+        schedule="direct" if variant.full else variant.schedule,
+        hard_fraction=variant.hard_fraction,
         ce_weight=variant.ce_weight,
         kl_weight=0.0 if variant.full else variant.kl_weight,
-        divergence=variant.form,
+        divergence=variant.divergence,
         hidden_weight=variant.hidden_weight,
         on_policy=variant.on_policy,
         logging_steps=10,

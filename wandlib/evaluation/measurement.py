@@ -46,18 +46,17 @@ SHORTEST_SOUND = 0.1
 
 
 def reference_sounds(system: SpeechSystem, speakers: Sequence[str]) -> dict[str, Sound]:
-    """The voice that each speaker is to have, at the system's rate: an audio file, or the embedded voice's own codes.
+    """Return the voice that each speaker is to have, at the system's rate: an audio file, or what the system knows.
 
-    Speakers whose reference is not known here are left out.
+    Speakers whose reference is not known are left out.
     """
-    from wandlib.systems.mini import MiniSystem
-
     found = {}
     for speaker in speakers:
-        if isinstance(system, MiniSystem) and speaker in system.voices:
-            voice = system.voices[speaker]
-            found[speaker] = system.decode(np.array(voice.codes), voice)
-        elif speaker not in system.speakers:
+        if speaker in system.speakers:
+            known = system.reference_waveform(speaker)
+            if known is not None:
+                found[speaker] = known
+        else:
             try:
                 samples, rate = soundfile.read(speaker, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
@@ -115,7 +114,6 @@ class _Instruments:
         likeness: float | None = None
         if not isinstance(self.encoder, Unavailable) and speaker in self.identities:
             likeness = similarity(self.encoder(sound, rate), self.identities[speaker]) if audible else 0.0
-        count_symbols = getattr(self.system, "count_symbols", None)
         return {
             "heard": heard,
             "errors": None if heard is None else count_errors(speech.text, heard, self.normalise),
@@ -124,7 +122,7 @@ class _Instruments:
             "failures": failures(
                 speech,
                 self.system.codes_per_second,
-                count_symbols(speech.text) if count_symbols is not None else None,
+                self.system.count_symbols(speech.text),
                 heard,
                 pace=self.pace,
                 normalise=self.normalise,

@@ -1,15 +1,25 @@
-# Every target sets itself up: a virtual environment in .venv, and in it what the target needs.
-# Another Python than the default one: make demo PYTHON=python3.12
+# Every target sets itself up: a virtual environment in .venv, and in it what the target needs, at the versions of
+# constraints.txt. Another Python than the default one: make demo PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UV := .venv-uv/bin/uv
+
+# What knows nothing of the app, the notebooks and the recipe, and so depends on transformers and torch alone.
+LIBRARY_TESTS := tests/attention tests/distillation tests/profiling tests/systems tests/cli tests/test_public.py
+# The extras that these tests need.
+LIBRARY_EXTRAS := train,eval,dev
+# Packages whose upper bound in pyproject.toml is the newest release that was tested, so that test-newest lifts it.
+LIFTED := gradio transformers
+OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types notebooks lab mini evaluate ablation bench figures clean
+.PHONY: help demo test lint types notebooks lab mini evaluate ablation bench figures clean \
+	constraints test-newest test-oldest test-oldest-transformers
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-25s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-app ## hear it: the app on 127.0.0.1:7860
 	$(BIN)/python -m app
@@ -18,9 +28,10 @@ test: lint types $(VENV)/.installed-all ## ruff, types, tests, and the notebooks
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks
 
-lint: $(VENV)/.installed-all ## ruff over code and notebooks
+lint: $(VENV)/.installed-all ## ruff over code and notebooks, and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(VENV)/.installed-all ## mypy
 	$(BIN)/mypy
@@ -38,7 +49,7 @@ evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage
 	$(BIN)/python -m recipes.mini.evaluate
 
 ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, about an hour, resumable
-	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini corpus analysis shipped codes
+	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis shipped codes
 	$(BIN)/python -m recipes.mini.ablation
 
 bench: $(VENV)/.installed-all ## speed against the rivals and the floor: benchmarks/README.md, about 10 minutes
@@ -47,12 +58,40 @@ bench: $(VENV)/.installed-all ## speed against the rivals and the floor: benchma
 figures: $(VENV)/.installed-all ## draw the figures of docs/ again
 	$(BIN)/python docs/figures.py
 
-clean: ## remove caches and builds; .venv, runs and the shipped voice stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+constraints: $(UV) ## pin the newest releases that pyproject.toml allows, for every Python and platform: constraints.txt
+	$(UV) pip compile pyproject.toml --extra all --universal --python-version 3.11 --fork-strategy fewest --upgrade \
+		--quiet --no-annotate --custom-compile-command 'make constraints' --output-file constraints.txt
 
-# An empty file remembers which extras are installed; a newer pyproject.toml installs them again.
-$(VENV)/.installed-%: pyproject.toml
+test-newest: $(UV) ## the library's tests on the newest releases there are, upper bounds lifted, in .venv-newest
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-newest
+	printf '%s\n' $(LIFTED) > .venv-newest/lifted.txt
+	$(UV) pip install --python .venv-newest --upgrade --override .venv-newest/lifted.txt --editable '.[$(LIBRARY_EXTRAS)]'
+	.venv-newest/bin/python -m pytest $(LIBRARY_TESTS)
+
+test-oldest: $(UV) ## the library's tests on the oldest releases that pyproject.toml allows, in .venv-oldest
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-oldest
+	$(UV) pip install --python .venv-oldest --resolution lowest-direct --editable '.[$(LIBRARY_EXTRAS)]'
+	.venv-oldest/bin/python -m pytest $(LIBRARY_TESTS)
+
+test-oldest-transformers: $(VENV)/.oldest-transformers-$(OLDEST_TRANSFORMERS) ## the attention's tests on the oldest transformers, all else as in .venv
+	PYTHONPATH=$< $(BIN)/python -m pytest tests/attention
+
+clean: ## remove caches and builds; virtual environments, runs and the shipped voice stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+# An empty file remembers which extras are installed; newer requirements or constraints install them again.
+$(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --editable '.[$*]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
 	touch $@
+
+# A folder of its own beside the newer packages; transformers below 5.21 wants the first major version of its hub client.
+$(VENV)/.oldest-transformers-%: $(VENV)/.installed-all
+	rm -rf $@
+	$(BIN)/python -m pip install --no-deps --target $@ 'transformers==$*' 'huggingface-hub<2'
+	touch $@
+
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet 'uv>=0.9'

@@ -1,4 +1,4 @@
-"""The demo: one sentence spoken twice, with full attention and with the window, and what each step cost.
+"""The demo: one sentence synthesized with full attention and with the window, and what each step cost.
 
 Run it with ``python -m app`` from the repository's root; :func:`app.page.build_app` takes any speech system.
 """

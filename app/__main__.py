@@ -1,4 +1,4 @@
-"""``python -m app``: load the embedded voice, open the page on this machine."""
+"""``python -m app``: load the embedded voice and show the page on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
 def main() -> None:
-    """Parse the two flags, load, speak once to warm up, serve."""
+    """Parse the flags, load the voice, warm up, serve."""
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
@@ -22,13 +22,13 @@ def main() -> None:
 
     system = load_system("mini")
     for attention in ("full", "window"):
-        system.synthesize("Ready.", attention=attention)  # the first steps of a process are slow: not the visitor's
+        system.synthesize("Ready.", attention=attention)  # a process's first steps are slow: spare the visitor
     page = build_app(system)
     try:
         address = launch(page, arguments.host, arguments.port)
     except OSError as problem:
         sys.exit(f"cannot listen on {arguments.host}:{arguments.port}: {problem}. Try another one with --port.")
-    print(f"Open {address} in a browser; Ctrl-C ends.", flush=True)
+    print(f"Open {address} in a browser; press Ctrl-C to stop.", flush=True)
     page.block_thread()
 
 

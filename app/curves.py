@@ -1,8 +1,8 @@
 """Live curves as small SVG pictures.
 
-A picture takes well under a millisecond to write. The figures of :mod:`wandlib.plots.costs` take a hundred, during which the
-thread that generates would wait for the interpreter: the drawing would show up as spikes in the times it draws.
-Colours, dashes and labels are those of :mod:`wandlib.plots.costs`; text takes the page's colour, light or dark.
+A picture takes well under a millisecond to write. The figures of :mod:`wandlib.plots.costs` take a hundred, during
+which the generating thread would wait for the interpreter: the drawing would show up as spikes in the times it draws.
+Colors, dashes and labels are those of :mod:`wandlib.plots.costs`; text takes the page's color, light or dark.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from wandlib.systems.base import Step
 WIDTH, HEIGHT = 480, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 124, 14, 40
 POINTS = 240
-"""No curve is drawn with more points than this, whatever the number of steps."""
+"""Most points in a curve, whatever the number of steps."""
 
 
 def cache_curves(full: list[Step], window: list[Step], window_size: int) -> str:
-    """Cache bytes over steps, as SVG."""
+    """Draw cache bytes over steps, as SVG."""
     largest = max((step.cache_bytes for step in full + window), default=1)
     divisor, unit = byte_unit(largest)
     curves = [
@@ -33,13 +33,13 @@ def cache_curves(full: list[Step], window: list[Step], window_size: int) -> str:
 
 
 def milliseconds_curves(full: list[Step], window: list[Step], window_size: int) -> str:
-    """Running median of the milliseconds per step, as SVG."""
+    """Draw the running median of the milliseconds per step, as SVG."""
     curves = [
         full_curve(running_median([step.milliseconds for step in full])),
         window_curve(running_median([step.milliseconds for step in window]), window_size),
     ]
     values = np.concatenate([curve.values for curve in curves])
-    # The first steps warm caches up and may be slow: they must not flatten the rest.
+    # The first steps warm up and may be slow: they must not flatten the rest of the curve.
     top = 1.5 * float(np.quantile(values, 0.95)) if values.size else 1.0
     return _draw(curves, title="Time per step, median of 9", unit="ms", top=top)
 
@@ -62,9 +62,9 @@ def _draw(curves: list[Curve], title: str, unit: str, top: float) -> str:
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{step:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 4}" text-anchor="middle">step</text>')
-    side = (TOP + HEIGHT - BOTTOM) / 2
+    center = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
-        f'<text transform="translate(14 {side:.0f}) rotate(-90)" text-anchor="middle">{unit if drawn else ""}</text>'
+        f'<text transform="translate(14 {center:.0f}) rotate(-90)" text-anchor="middle">{unit if drawn else ""}</text>'
     )
     for curve, label_y in zip(drawn, _label_heights(drawn, top), strict=True):
         parts.append(_line(curve, label_y, steps, top))
@@ -83,7 +83,7 @@ def _line(curve: Curve, label_y: float, steps: int, top: float) -> str:
 
 
 def _label_heights(curves: list[Curve], top: float) -> list[float]:
-    """Where the labels go: at the ends of their curves, but never on one another."""
+    """Place the labels at the ends of their curves, but never on top of each other."""
     heights = [_y(min(float(curve.values[-1]), top), top) for curve in curves]
     if len(heights) == 2 and abs(heights[0] - heights[1]) < 16:
         middle, upper_first = sum(heights) / 2, heights[0] <= heights[1]
@@ -100,7 +100,7 @@ def _y(value: float, top: float) -> float:
 
 
 def _ticks(top: float) -> NDArray[np.float64]:
-    """Three to seven round numbers from 0 to ``top``."""
+    """Choose three to seven round numbers from 0 to ``top``."""
     power = 10.0 ** np.floor(np.log10(top))
     spacing = next(power * part for part in (0.2, 0.5, 1, 2) if top / (power * part) < 6)
     return np.arange(0, top * 1.0001, spacing)

@@ -12,12 +12,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MEGABYTES = 25
+LINES = {"attention/cache/layout.py": 362, "plots/tokens.py": 305, "systems/mini/system.py": 376}
+"""Files of the library that may have more than 300 lines."""
 # In parts, or this file would be one that names them.
 REGISTRY_HOSTS = ["py" + "pi.org", "python" + "hosted.org", "anaconda" + ".org", "download.py" + "torch.org"]
 
@@ -37,20 +43,97 @@ def texts() -> dict[Path, str]:
     return found
 
 
-def requirements_of_pyproject() -> set[str]:
-    extras = PROJECT["optional-dependencies"]
-    return {line for group in (PROJECT["dependencies"], *extras.values()) for line in group} - set(extras["all"])
+def requirements() -> dict[str, Requirement]:
+    """Every dependency of the library and its extras by its name; what the library itself asks for comes first."""
+    groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][name] for name in extras())]
+    found: dict[str, Requirement] = {}
+    for requirement in [Requirement(line) for group in groups for line in group]:
+        found.setdefault(canonicalize_name(requirement.name), requirement)
+    return found
+
+
+def extras() -> list[str]:
+    return sorted(set(PROJECT["optional-dependencies"]) - {"all"})
+
+
+def constraints() -> dict[str, list[Requirement]]:
+    """The pins of a package: several where they depend on the Python."""
+    pins: dict[str, list[Requirement]] = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            pin = Requirement(line)
+            pins.setdefault(canonicalize_name(pin.name), []).append(pin)
+    return pins
+
+
+def pinned(name: str) -> Version:
+    (pin,) = constraints()[name]
+    (specifier,) = pin.specifier
+    return Version(specifier.version)
 
 
 def code_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_environment_has_the_versions_of_pyproject() -> None:
+def test_constraints_pin_every_dependency_within_its_range() -> None:
+    pins = constraints()
+    assert requirements().keys() <= pins.keys()
+    for name, requirement in requirements().items():
+        assert pinned(name) in requirement.specifier, name
+
+
+def test_constraints_are_exact_and_name_no_place() -> None:
+    for pins in constraints().values():
+        for pin in pins:
+            assert pin.url is None
+            assert re.fullmatch(r"==[\w.!+]+", str(pin.specifier)), pin
+
+
+def test_constraints_hold_on_every_python() -> None:
+    """On each Python and platform that is supported a package has one pin, or none."""
+    for minor in (11, 12, 13):
+        for machine in ("x86_64", "aarch64"):
+            python = {"python_version": f"3.{minor}", "python_full_version": f"3.{minor}.9"}
+            here = {**python, "sys_platform": "linux", "platform_machine": machine, "os_name": "posix"}
+            for name, pins in constraints().items():
+                assert sum(pin.marker is None or pin.marker.evaluate(here) for pin in pins) <= 1, name
+
+
+def test_transformers_stops_at_the_minor_release_that_was_tested() -> None:
+    tested = pinned("transformers")
+    (upper,) = [bound.version for bound in requirements()["transformers"].specifier if bound.operator == "<"]
+    assert upper == f"{tested.major}.{tested.minor + 1}"
+
+
+def test_newest_lifts_the_bounds_that_are_ours() -> None:
+    """Those of torch, torchaudio and setuptools have reasons that no newer release of their own removes."""
+    bounded = {name for name, requirement in requirements().items() if "<" in str(requirement.specifier)}
+    (lifted,) = re.findall(r"^LIFTED := (.*)$", MAKEFILE, flags=re.MULTILINE)
+    assert set(lifted.split()) == bounded - {"torch", "torchaudio", "setuptools"}
+
+
+def test_everyone_installs_what_was_tested() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     python, _, pip = environment["dependencies"]
-    assert python == f"python{PROJECT['requires-python']}"
-    assert set(pip["pip"]) - {"--editable ."} == requirements_of_pyproject()
+    assert python.startswith(f"python{PROJECT['requires-python']}")
+    assert pip["pip"] == ["--constraint constraints.txt", "--editable .[all]"]
+    commands = "".join(code_blocks("sh")).splitlines()
+    installing = [line for line in commands + MAKEFILE.splitlines() if "pip install" in line and "[" in line]
+    own = [line for line in installing if "$(UV)" not in line]
+    assert len(own) == 3
+    assert [line for line in own if "--constraint constraints.txt" not in line] == []
+
+
+def test_versions_that_readme_names_are_those_of_the_constraints() -> None:
+    (oldest,) = [bound.version for bound in requirements()["transformers"].specifier if bound.operator == ">="]
+    named = re.findall(r"(transformers|torch|gradio) (\d+(?:\.\d+)*)", README)
+    assert named == [
+        ("transformers", str(pinned("transformers"))),
+        ("torch", str(pinned("torch"))),
+        ("gradio", str(pinned("gradio"))),
+        ("transformers", oldest),
+    ]
 
 
 def test_all_holds_every_extra() -> None:
@@ -81,16 +164,22 @@ def test_no_large_file() -> None:
     assert large == []
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "wandlib").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_of_the_library_are_short(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= LINES.get(str(path.relative_to(ROOT / "wandlib")), 300)
+
+
 def test_no_package_registry_is_named() -> None:
     naming = [(str(path), host) for path, text in texts().items() for host in REGISTRY_HOSTS if host in text]
     assert naming == []
 
 
-def test_readme_names_both_commands_and_ci_runs_the_second() -> None:
+def test_readme_names_both_commands_and_ci_runs_the_second_on_both_ends() -> None:
     commands = "".join(code_blocks("sh")).splitlines()
     assert {"make demo", "make test"} <= set(commands)
     script = ROOT / ".ci" / "run"
-    assert script.read_text(encoding="utf-8").splitlines()[-1] == "make test"
+    assert script.read_text(encoding="utf-8").splitlines()[-2:] == ["make test", "make test-oldest-transformers"]
     assert os.access(script, os.X_OK)
 
 

@@ -25,7 +25,7 @@ from transformers import Qwen2ForCausalLM
 import wandlib
 from recipes.mini import train_student
 from recipes.mini.sentences import HARVARD
-from recipes.mini.train_student import EVERYTHING, WINDOW, Variant
+from recipes.mini.train_student import UNBOUNDED, WINDOW, Variant
 from wandlib.evaluation.measurement import evaluate
 from wandlib.evaluation.report import Report, markdown_table, put_measured
 from wandlib.systems.mini.prompt import END
@@ -45,14 +45,14 @@ class Row:
     """A line of the tables: what is trained, or which window the teacher's own weights are put under."""
 
     variant: Variant | None = None
-    window: int = EVERYTHING
+    window: int = UNBOUNDED
     sampled: bool = False
     spoken: bool = True
     """Whether it also speaks the sentences; else it is measured on held-out utterances alone."""
 
 
 TEACHER, UNTRAINED, STUDENT = "teacher", f"untrained, W = {WINDOW}", f"shipped student, W = {WINDOW}"
-DIRECT = replace(SHORT, curriculum="direct")
+DIRECT = replace(SHORT, schedule="direct")
 ROWS = {
     TEACHER: Row(),
     UNTRAINED: Row(window=WINDOW),
@@ -66,8 +66,8 @@ ROWS = {
     "untrained, W = 8": Row(window=8),
     "untrained, W = 32": Row(window=32),
     **{f"{name}, sampled": Row(sampled=True) for name in (TEACHER, UNTRAINED, STUDENT)},
-    "CE + reverse KL": Row(replace(DIRECT, form="reverse"), spoken=False),
-    "CE + Jensen-Shannon": Row(replace(DIRECT, form="jensen-shannon"), spoken=False),
+    "CE + reverse KL": Row(replace(DIRECT, divergence="reverse"), spoken=False),
+    "CE + Jensen-Shannon": Row(replace(DIRECT, divergence="jensen-shannon"), spoken=False),
     "CE + KL, on-policy": Row(replace(DIRECT, on_policy=0.25), spoken=False),
     "CE + KL + hidden states": Row(replace(DIRECT, hidden_weight=1.0), spoken=False),
 }
@@ -75,18 +75,18 @@ ROWS = {
 
 
 def model_of(folder: Path, corpus: Path, name: str) -> tuple[Qwen2ForCausalLM, int]:
-    """The model of a row, trained if it has to be, and its window."""
+    """Return the model of a row, trained if necessary, and its window."""
     name = name.removesuffix(", sampled")
     row = ROWS[name]
     if row.variant is None:
         return train_student.load_teacher(folder), row.window
     slug = "student" if name == STUDENT else f"ablation/{slug_of(name)}"
     model = train_student.train(folder, corpus, row.variant, slug)
-    return model, EVERYTHING if row.variant.full else row.variant.window
+    return model, UNBOUNDED if row.variant.full else row.variant.window
 
 
 def slug_of(name: str) -> str:
-    """A name for files."""
+    """Make a name for files."""
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
@@ -125,7 +125,7 @@ def measure(job: tuple[Path, Path, str]) -> dict[str, Any]:
 
 
 def speak(name: str, model: Qwen2ForCausalLM, window: int) -> Report:
-    """What is heard of the sentences that a row's model speaks."""
+    """Transcribe the sentences that a row's model speaks."""
     shipped = MiniSystem.load()
     system = MiniSystem(shipped.codec, shipped.vocoder, shipped.language_model, shipped.voices, model, window)
     return evaluate(
@@ -140,7 +140,7 @@ def speak(name: str, model: Qwen2ForCausalLM, window: int) -> Report:
 
 
 def line(name: str, row: dict[str, Any], teacher: Report) -> dict[str, Any]:
-    """A row as the table shows it; differences are to the teacher on the same sentences."""
+    """Format a row for the table; differences are to the teacher on the same sentences."""
     found: dict[str, Any] = {"row": name}
     for key, label in (("ce", "CE"), ("kl", "KL"), ("agreement", "agreement")):
         if key in row:
@@ -169,7 +169,7 @@ def attention_masses(folder: Path, corpus: Path, utterances: int = 5) -> list[di
 
 
 def document(result: dict[str, Any]) -> str:
-    """The measured part of RESULTS.md."""
+    """Write the measured part of RESULTS.md."""
     rows = result["rows"]
     sampled = [row for row in rows if "CE" not in row]
     greedy = [row for row in rows if "CE" in row]

@@ -43,7 +43,7 @@ class Recogniser(nn.Module):
         return self.leave(self.features(mel)[-1]).float().log_softmax(-1)
 
     def features(self, mel: Float[Tensor, "batch frames 80"]) -> list[Tensor]:
-        """What each block makes of the spectra, [batch, steps, width] each."""
+        """Return what each block makes of the spectra, [batch, steps, width] each."""
         found = [self.enter(mel.unflatten(1, (-1, STRIDE)).flatten(2))]
         for block in self.blocks:
             found.append(block(found[-1]))
@@ -110,7 +110,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 1_500, seconds: float | N
     items, symbols = analysis.read(corpus), phones(corpus)
     usable = [i for i, item in enumerate(items) if item.frames // STRIDE > 2 * len(symbols[i])][200:]
     model = Recogniser()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     plan = Plan([items[i].frames for i in usable], BATCH_FRAMES)
 
     def step(number: int) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 1_500, seconds: float | N
     def validate() -> dict[str, float]:
         return {"loss": float(ctc(model, items[:64], symbols[:64]))}
 
-    train("aligner", folder, model, [optimiser], step, total_steps, validate, hold=0.3, every=100, seconds=seconds)
+    train("aligner", folder, model, [optimizer], step, total_steps, validate, hold=0.3, every=100, seconds=seconds)
     return model.eval()
 
 
@@ -176,7 +176,7 @@ def spread(path: list[int], positions: list[int], codes: int) -> list[int]:
 
 
 def load_recogniser(folder: Path) -> Recogniser:
-    """The averaged weights of ``folder/aligner.pt``."""
+    """Load the averaged weights of ``folder/aligner.pt``."""
     model = Recogniser()
     model.load_state_dict(torch.load(folder / "aligner.pt", weights_only=True)["average"])
     return model.eval()

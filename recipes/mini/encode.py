@@ -21,7 +21,7 @@ REFERENCE_FRAMES = 75 * FRAMES_PER_CODE
 
 
 def load_codec(folder: Path) -> Codec:
-    """The averaged weights of ``folder/codec.pt``."""
+    """Load the averaged weights of ``folder/codec.pt``."""
     codec = Codec()
     codec.load_state_dict(torch.load(folder / "codec.pt", weights_only=True)["average"])
     return codec.eval()

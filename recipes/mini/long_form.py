@@ -58,7 +58,7 @@ class Decode:
 
 
 def name_of(attention: str, streamed: bool) -> str:
-    """What the tables call a decode."""
+    """Name a decode as the tables do."""
     return f"{'student' if attention == 'window' else 'teacher'}, {'streamed text' if streamed else 'one prompt'}"
 
 
@@ -155,7 +155,7 @@ def count_by_block(text: list[str], heard: list[list[str]]) -> tuple[list[int], 
 
 
 def document(result: dict[str, Any]) -> str:
-    """The measured part of LONG_FORM.md: a row for each ten seconds, every decode side by side."""
+    """Write the measured part of LONG_FORM.md: a row for each ten seconds, a column for each decode."""
     parts = []
     for key in ("WER", "similarity", "ms a step", "cache, kB"):
         longest = max((len(decode["blocks"]) for decode in result.values()), default=0)

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 
 def cosine(step: int, total: int, warm_up: int = 100, hold: float = 0.0, floor: float = 0.02) -> float:
-    """Learning-rate factor: linear warm-up, constant up to the share ``hold`` of the run, cosine down to ``floor``."""
+    """Return the learning rate's factor: linear warm-up, constant until ``hold`` of the run, cosine to ``floor``."""
     if step < warm_up:
         return (step + 1) / warm_up
     start = max(warm_up, hold * total)
@@ -26,30 +28,30 @@ def cosine(step: int, total: int, warm_up: int = 100, hold: float = 0.0, floor: 
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class Average:
-    """Exponential moving average of a model's parameters, at first faster so that it forgets the start."""
+def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
+    """Return an exponential moving average of the model's parameters, at first faster so that it forgets the start."""
 
-    def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
-        self.decay = decay
-        self.shadow = {name: value.detach().clone() for name, value in model.named_parameters()}
-        self.updates = 0
+    def update(averages: list[Tensor], values: list[Tensor], updates: Tensor) -> None:
+        rate = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        torch._foreach_lerp_(averages, values, 1 - rate)
 
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        names, values = zip(*model.named_parameters(), strict=True)
-        torch._foreach_lerp_([self.shadow[name] for name in names], [value.detach() for value in values], 1 - decay)
+    return AveragedModel(model, multi_avg_fn=update)
 
-    def copy_to(self, model: nn.Module) -> None:
-        """Overwrite the model's parameters with their averages."""
-        with torch.no_grad():
-            for name, value in model.named_parameters():
-                value.copy_(self.shadow[name])
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters by name, a tied weight once."""
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+@torch.no_grad()
+def load_parameters(model: nn.Module, parameters: dict[str, Tensor]) -> None:
+    """Overwrite the model's parameters."""
+    for name, value in model.named_parameters():
+        value.copy_(parameters[name])
 
 
 def join() -> tuple[int, int]:
-    """(processes, number of this one): joins the others where torchrun started several."""
+    """Join the other processes where torchrun started several; returns how many there are, and this one's number."""
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("gloo")
@@ -57,7 +59,7 @@ def join() -> tuple[int, int]:
 
 
 def _first_rank(value: float) -> float:
-    """The first process's value, so that all processes agree on the time."""
+    """Return the first process's value, so that all processes agree on the time."""
     if not dist.is_initialized():
         return value
     shared = torch.tensor([value], dtype=torch.float64)
@@ -66,7 +68,7 @@ def _first_rank(value: float) -> float:
 
 
 def _average_gradients(model: nn.Module) -> None:
-    """Mean of the gradients over processes, in one message."""
+    """Average the gradients over processes, in one message."""
     if not dist.is_initialized():
         return
     gradients = [value.grad for value in model.parameters() if value.grad is not None]
@@ -78,7 +80,7 @@ def _average_gradients(model: nn.Module) -> None:
 
 
 def save(path: Path, state: dict[str, object]) -> None:
-    """A checkpoint that is either old or new, never half written."""
+    """Write a checkpoint that is either old or new, never half written."""
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     os.replace(partial, path)
@@ -88,8 +90,8 @@ def train(
     name: str,
     folder: Path,
     model: nn.Module,
-    optimisers: list[torch.optim.Optimizer],
-    step: Callable[[int], dict[str, torch.Tensor]],
+    optimizers: list[torch.optim.Optimizer],
+    step: Callable[[int], dict[str, Tensor]],
     total_steps: int,
     validate: Callable[[], dict[str, float]] | None = None,
     *,
@@ -105,39 +107,47 @@ def train(
     Parameters
     ----------
     step
-        Takes the step's number, which seeds its batch, and returns losses; "loss" is the one to minimise.
+        Takes the step's number, which seeds its batch, and returns losses; "loss" is the one to minimize.
     total_steps
-        Of the schedule.
+        Length of the schedule.
     every
         Steps between checkpoints, validations and log lines.
     seconds
-        A budget of wall time: the schedule then follows time, not steps, and training ends when it is spent. Time of
+        Budget of wall time: the schedule then follows time, not steps, and training ends when it is spent. Time of
         earlier runs counts.
 
     Raises
     ------
     FloatingPointError
-        When the loss is not finite; the last checkpoint stands.
+        When the loss is not finite; the last checkpoint remains.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / f"{name}.pt", folder / f"{name}.jsonl"
-    base = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
-    first, spent = 0, 0.0
+    first, elapsed = 0, 0.0
     state = torch.load(path, weights_only=True) if path.exists() else {}
     if state:
         model.load_state_dict(state["model"], strict=False)  # a tied weight need not be there twice
-    average = Average(model, decay)
-    if "optimisers" in state:  # else there are only weights to start from, of recipes.mini.shipped
-        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-        average.shadow, average.updates = state["average"], state["updates"]
-        first, spent = state["step"], state["spent"]
-    started = time.monotonic() - spent
+    average = averaged(model, decay)
+    if "optimizers" in state:  # else there are only weights to start from, of recipes.mini.shipped
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        load_parameters(average.module, state["average"])
+        average.n_averaged.fill_(state["updates"])
+        first, elapsed = state["step"], state["spent"]
+
+    def factor(number: int) -> float:
+        # After the warm-up, a budget of time lays the same curve over the clock.
+        timed = seconds is not None and number >= warm_up
+        place = max(warm_up, int(total_steps * elapsed / seconds)) if timed else number
+        return cosine(place, total_steps, warm_up, hold)
+
+    schedules = [LambdaLR(optimizer, factor, last_epoch=first - 1) for optimizer in optimizers]
+    started = time.monotonic() - elapsed
     alone = not dist.is_initialized() or dist.get_rank() == 0
     total = total_steps if seconds is None else round(seconds)
     progress = tqdm(
         total=total,
-        initial=min(total, first if seconds is None else round(spent)),
+        initial=min(total, first if seconds is None else round(elapsed)),
         desc=name,
         unit="step" if seconds is None else "s",
         mininterval=5,
@@ -151,9 +161,9 @@ def train(
             path,
             {
                 "model": model.state_dict(),
-                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
-                "average": average.shadow,
-                "updates": average.updates,
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "average": parameters(average.module),
+                "updates": int(average.n_averaged),
                 "step": number,
                 "spent": time.monotonic() - started,
             },
@@ -163,13 +173,6 @@ def train(
         elapsed = _first_rank(time.monotonic() - started)
         if seconds is not None and elapsed >= seconds:
             break
-        # After the warm-up, a budget of time lays the same curve over the clock.
-        timed = seconds is not None and number >= warm_up
-        place = max(warm_up, int(total_steps * elapsed / seconds)) if timed else number
-        factor = cosine(place, total_steps, warm_up, hold)
-        for optimiser, rates in zip(optimisers, base, strict=True):
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
         losses = step(number)
         loss = losses["loss"]
         if not torch.isfinite(loss):
@@ -177,10 +180,13 @@ def train(
         loss.backward()
         _average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), clip)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        average.update(model)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        rate = factor(number)
+        for schedule in schedules:
+            schedule.step()
+        average.update_parameters(model)
         done = number + 1
         for key, value in losses.items():
             sums[key] = sums.get(key, 0.0) + float(value.detach())
@@ -188,18 +194,16 @@ def train(
         at = number + 1 if seconds is None else int(time.monotonic() - started)
         progress.update(min(at, total) - progress.n)
         if (number + 1) % every == 0 and alone:
-            line = {"step": number + 1, "seconds": round(time.monotonic() - started, 1), "factor": round(factor, 4)}
+            line = {"step": number + 1, "seconds": round(time.monotonic() - started, 1), "factor": round(rate, 4)}
             line |= {key: round(value / count, 4) for key, value in sums.items()}
             if validate is not None:
-                own = {key: value.detach().clone() for key, value in model.named_parameters()}
-                average.copy_to(model)
+                own = {key: value.clone() for key, value in parameters(model).items()}
+                load_parameters(model, parameters(average.module))
                 model.eval()
                 with torch.no_grad():
                     line |= {f"validation_{key}": round(value, 4) for key, value in validate().items()}
                 model.train()
-                with torch.no_grad():
-                    for key, value in model.named_parameters():
-                        value.copy_(own[key])
+                load_parameters(model, own)
             checkpoint(number + 1)
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -208,4 +212,4 @@ def train(
     progress.close()
     if alone and done % every:
         checkpoint(done)
-    average.copy_to(model)
+    load_parameters(model, parameters(average.module))

@@ -41,7 +41,7 @@ class Crops:
         return mel, pitch, analysis.batch_of(references, CROP)[0]
 
     def with_sound(self, seed: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The same and the waveform, [batch, samples]."""
+        """Draw the same, and the waveform, [batch, samples]."""
         sound = torch.zeros(batch, CROP * HOP)
         for row, (item, start) in zip(sound, self._chosen(seed, batch)[0], strict=True):
             samples = torch.from_numpy(item.utterance.samples[start * HOP : (start + CROP) * HOP])
@@ -97,7 +97,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 12_000, seconds: float | 
     items = analysis.read(corpus)
     validation, training = Crops(items[:200]), Crops(items[200:])
     codec, recogniser = Codec(), align.load_recogniser(folder).requires_grad_(False)
-    optimiser = torch.optim.AdamW(codec.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(codec.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     held_out = [validation.sample(10_000_000 + i) for i in range(4)]
 
     def validate() -> dict[str, float]:
@@ -108,7 +108,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 12_000, seconds: float | 
         return losses(codec, recogniser, *training.sample(number * world + rank))
 
     train(
-        "codec", folder, codec, [optimiser], step, total_steps, validate,
+        "codec", folder, codec, [optimizer], step, total_steps, validate,
         warm_up=200, hold=0.3, every=100, seconds=seconds,
     )  # fmt: skip
     return codec.eval()

@@ -34,7 +34,7 @@ ALIGNMENT_WEIGHT = 0.2
 
 
 def build_model() -> Qwen2ForCausalLM:
-    """The untrained teacher."""
+    """Make the untrained teacher."""
     config = Qwen2Config(
         vocab_size=VOCABULARY,
         hidden_size=256,
@@ -114,7 +114,7 @@ class Examples:
 
 
 def round_up(length: int, multiple: int) -> int:
-    """The next multiple: matrix kernels are built and kept for each shape, so there should be few shapes.
+    """Round up to a multiple: matrix kernels are built and kept for each shape, so there should be few shapes.
 
     Without it, memory grew by 200 MB a minute.
     """
@@ -176,7 +176,7 @@ def cross_entropy(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), labels)
 
 
-def optimisers_for(model: nn.Module, muon: float = 3e-3, adamw: float = 2e-3) -> list[torch.optim.Optimizer]:
+def optimizers_for(model: nn.Module, muon: float = 3e-3, adamw: float = 2e-3) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for embeddings, norms and biases."""
     matrices = [v for n, v in model.named_parameters() if v.ndim == 2 and "embed" not in n and "lm_head" not in n]
     chosen = {id(value) for value in matrices}
@@ -225,7 +225,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | N
         }
 
     train(
-        "teacher", folder, model, optimisers_for(model), step, total_steps, validate,
+        "teacher", folder, model, optimizers_for(model), step, total_steps, validate,
         warm_up=50, hold=0.3, every=100, decay=0.998, seconds=seconds,
     )  # fmt: skip
     return model.eval()

@@ -50,7 +50,7 @@ def filled_pitch(hz: torch.Tensor) -> torch.Tensor:
 
 
 def acoustics_of(mel: torch.Tensor, hz: torch.Tensor) -> Acoustics:
-    """The vocoder's input from an analysis: mel [batch, frames, 80], pitch in Hz [batch, frames]."""
+    """Make the vocoder's input from an analysis: mel [batch, frames, 80], pitch in Hz [batch, frames]."""
     return Acoustics(mel, filled_pitch(hz), (hz > 0).to(mel.dtype))
 
 
@@ -70,7 +70,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | N
     items = analysis.read(corpus)
     validation, training = items[:200], items[200:]
     vocoder = Vocoder()
-    optimiser = torch.optim.AdamW(vocoder.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(vocoder.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(number: int) -> dict[str, torch.Tensor]:
         acoustics, waveform = sample(training, number)
@@ -82,12 +82,12 @@ def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | N
     def validate() -> dict[str, float]:
         return {"loss": sum(float(spectral_loss(vocoder(a), w)) for a, w in held_out) / len(held_out)}
 
-    train("vocoder", folder, vocoder, [optimiser], step, total_steps, validate, hold=0.3, seconds=seconds)
+    train("vocoder", folder, vocoder, [optimizer], step, total_steps, validate, hold=0.3, seconds=seconds)
     return vocoder.eval()
 
 
 def load_vocoder(folder: Path) -> Vocoder:
-    """The averaged weights of ``folder/tuned_vocoder.pt``, or of ``folder/vocoder.pt`` where it was not tuned."""
+    """Load the averaged weights of ``folder/tuned_vocoder.pt``, or of ``folder/vocoder.pt`` where it was not tuned."""
     tuned = folder / "tuned_vocoder.pt"
     vocoder = Vocoder()
     path = tuned if tuned.exists() else folder / "vocoder.pt"
@@ -112,7 +112,7 @@ def tune(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | 
     items = analysis.read(corpus)
     validation, training = Crops(items[:200]), Crops(items[200:])
     codec, vocoder = load_codec(folder), load_vocoder(folder).train()
-    optimiser = torch.optim.AdamW(vocoder.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(vocoder.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(number: int) -> dict[str, torch.Tensor]:
         acoustics, waveform = decoded(codec, training, number * world + rank, BATCH // 2)
@@ -124,5 +124,5 @@ def tune(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | 
     def validate() -> dict[str, float]:
         return {"loss": sum(float(spectral_loss(vocoder(a), w)) for a, w in held_out) / len(held_out)}
 
-    train("tuned_vocoder", folder, vocoder, [optimiser], step, total_steps, validate, every=100, seconds=seconds)
+    train("tuned_vocoder", folder, vocoder, [optimizer], step, total_steps, validate, every=100, seconds=seconds)
     return vocoder.eval()

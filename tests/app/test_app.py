@@ -23,7 +23,8 @@ from served_app import TEXT, Served, free_port, rows
 from app.__main__ import main
 from app.comparison import Comparison, Request
 from app.curves import cache_curves, milliseconds_curves
-from app.page import TEXT_LIMIT, UPLOAD_LIMIT
+from app.page import UPLOAD_LIMIT
+from app.tabs.compare import TEXT_LIMIT
 from wandlib.systems.base import InputError, Step
 
 STEPS = STEPS_PER_WORD * 4
@@ -111,22 +112,22 @@ class TestWhatIsShown:
         assert status == "Done: play both."
 
     def test_curves_grow_while_it_speaks(self, slow: Served) -> None:
-        job = slow.submit(" ".join(["word"] * 12))  # 120 steps a side, 0.6 s or more each
+        job = slow.submit(" ".join(["word"] * 12))  # 120 steps a run, 0.6 s or more each
         job.result(timeout=60)
-        lengths = [len(polyline_points(look[2])) for look in job.outputs()]
-        assert len(lengths) >= 5, "fewer than a few looks per second"
+        lengths = [len(polyline_points(snapshot[2])) for snapshot in job.outputs()]
+        assert len(lengths) >= 5, "fewer than a few snapshots per second"
         assert lengths == sorted(lengths)
-        assert 0 < lengths[1] < 120, "the first look came when all was over"
+        assert 0 < lengths[1] < 120, "the first snapshot came when all was over"
         assert lengths[-1] == 240
         caches, times = job.outputs()[-1][2:4]
         assert "full attention" in caches
         assert "window, W = 8" in caches
         assert "ms" in times
 
-    def test_first_player_holds_sound_before_the_second_side_is_complete(self, slow: Served) -> None:
+    def test_first_player_holds_sound_before_the_second_run_is_complete(self, slow: Served) -> None:
         job = slow.submit(" ".join(["word"] * 12))
         job.result(timeout=60)
-        paths = [[isinstance(player, str) for player in look[:2]] for look in job.outputs()]
+        paths = [[isinstance(player, str) for player in snapshot[:2]] for snapshot in job.outputs()]
         assert [True, False] in paths
         assert paths[-1] == [True, True]
 
@@ -150,7 +151,7 @@ class TestBadInput:
             ({"text": "a" * (TEXT_LIMIT + 1)}, "the text has 1,001 characters; the limit here is 1,000: shorten it"),
             ({"text": None}, "the text is empty"),
             ({"speaker": "nobody"}, "not in the list of choices"),
-            ({"speaker": ["low"]}, "this speaker is not known"),
+            ({"speaker": ["low"]}, "unknown speaker"),
             ({"speaker": "/etc/passwd"}, "not in the list of choices"),
             ({"window": 1}, "less than minimum value 2"),
             ({"window": 9999}, "greater than maximum value 256"),
@@ -234,7 +235,7 @@ def assert_refused(served: Served, recording: dict[str, str]) -> None:
 
 
 class TestStopping:
-    long_text = " ".join(["word"] * 100)  # 1,000 steps, 5 s a side
+    long_text = " ".join(["word"] * 100)  # 1,000 steps, 5 s a run
 
     def test_stop_button(self, slow: Served) -> None:
         job = slow.submit(self.long_text)
@@ -261,22 +262,22 @@ class TestStopping:
         assert_no_comparison_within(4.0)
 
     def test_closing_the_iterator_ends_the_thread(self) -> None:
-        looks = Comparison(FakeSystem(0.005)).watch(Request(self.long_text, "low", 8, 0, None), threading.Event())
-        assert next(looks).full.steps
-        looks.close()
+        snapshots = Comparison(FakeSystem(0.005)).stream(Request(self.long_text, "low", 8, 0, None), threading.Event())
+        assert next(snapshots).full.steps
+        snapshots.close()
         assert_no_comparison_within(3.0)
 
     def test_failure_reaches_the_watching_thread(self) -> None:
-        looks = Comparison(FakeSystem()).watch(Request("", "low", 8, 0, None), threading.Event())
+        snapshots = Comparison(FakeSystem()).stream(Request("", "low", 8, 0, None), threading.Event())
         with pytest.raises(InputError, match="empty"):
-            list(looks)
+            list(snapshots)
 
     def test_one_at_a_time(self) -> None:
         system = FakeSystem(0.002)
         comparison = Comparison(system)
         request = Request("word " * 5, "low", 8, 0, None)
         threads = [
-            threading.Thread(target=lambda: list(comparison.watch(request, threading.Event()))) for _ in range(3)
+            threading.Thread(target=lambda: list(comparison.stream(request, threading.Event()))) for _ in range(3)
         ]
         for thread in threads:
             thread.start()
@@ -287,7 +288,7 @@ class TestStopping:
 
 def wait_for_steps(job: Any) -> None:
     deadline = time.monotonic() + 10
-    while not any("speaks: step" in look[-1] for look in job.outputs()):
+    while not any(": step " in snapshot[-1] for snapshot in job.outputs()):
         assert time.monotonic() < deadline, "no step was ever reported"
         time.sleep(0.02)
 

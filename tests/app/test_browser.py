@@ -100,7 +100,7 @@ class Visitor:
 def test_sentence_is_spoken_twice(browser: Chrome, page: str, tmp_path: Path) -> None:
     visitor = Visitor(browser, page)
     assert visitor.sounds() == []
-    visitor.speak("We type this here and hear it twice in two ways")  # 11 words, 110 steps, over 1.1 s a side
+    visitor.speak("We type this here and hear it twice in two ways")  # 11 words, 110 steps, over 1.1 s a run
 
     visitor.wait_until(lambda: visitor.points("cache"))
     early = visitor.points("cache")
@@ -132,8 +132,8 @@ def test_error_is_read_and_mended(browser: Chrome, page: str) -> None:
 
 def test_stop(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
-    visitor.speak("word " * 100)  # 10 s a side
-    visitor.wait_until(lambda: "speaks: step" in visitor.status())
+    visitor.speak("word " * 100)  # 10 s a run
+    visitor.wait_until(lambda: ": step " in visitor.status())
     (stop,) = visitor.find("#stop")
     stop.click()
     visitor.wait_until(lambda: "Stopped." in visitor.status(), seconds=5)

@@ -7,7 +7,8 @@ from typing import Any
 
 from gradio_client import Client
 
-from app.page import QUANTITIES, build_app, launch
+from app.page import build_app, launch
+from app.tabs.compare import QUANTITIES
 
 TEXT = "hello there good world"
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -32,7 +34,6 @@ from transformers import (
 from transformers.models.csm.configuration_csm import CsmConfig
 from transformers.models.csm.modeling_csm import CsmBackboneModel
 from transformers.models.higgs_audio_v2 import HiggsAudioV2Config, HiggsAudioV2Model
-from transformers.models.pocket_tts import PocketTTSConfig, PocketTTSModel
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniTalkerConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniTalkerModel
 
@@ -111,11 +112,19 @@ def higgs() -> HiggsAudioV2Config:
     return HiggsAudioV2Config(**SHAPE, audio_token_id=VOCABULARY - 1, audio_delay_token_id=VOCABULARY - 2)
 
 
-def pocket_tts() -> PocketTTSConfig:
+def pocket_tts() -> PreTrainedConfig:
+    from transformers.models.pocket_tts import PocketTTSConfig
+
     tokens = ["audio_prompt_token_id", "audio_latent_token_id", "audio_prompt_bos_token_id", "audio_bos_token_id"]
     ids = {name: VOCABULARY - 1 - n for n, name in enumerate(tokens)}
     options = {name: value for name, value in SHAPE.items() if name != "initializer_range"}
     return PocketTTSConfig(**options, **ids, flow_head_config={"condition_dim": 32})
+
+
+def pocket_tts_model(config: PreTrainedConfig) -> PreTrainedModel:
+    from transformers.models.pocket_tts import PocketTTSModel
+
+    return PocketTTSModel(config)
 
 
 def talker() -> Qwen2_5OmniTalkerConfig:
@@ -139,7 +148,9 @@ LANGUAGE_MODELS = [
 SPEECH_DECODERS = [
     Tiny("csm", CsmBackboneModel, csm),
     Tiny("higgs_audio_v2", HiggsAudioV2Model, higgs),
-    Tiny("pocket_tts", PocketTTSModel, pocket_tts),
     Tiny("qwen2_5_omni_talker", Qwen2_5OmniTalkerModel, talker),
 ]
 """Decoders of transformers' own speech models: they take embeddings and give hidden states."""
+
+if Version(transformers.__version__) >= Version("5.21"):  # the release that brought it
+    SPEECH_DECODERS.append(Tiny("pocket_tts", pocket_tts_model, pocket_tts))

@@ -20,6 +20,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MEGABYTES = 25
 LINES = {"attention/cache/layout.py": 362, "plots/tokens.py": 305, "systems/mini/system.py": 376}
@@ -175,11 +176,12 @@ def test_no_package_registry_is_named() -> None:
     assert naming == []
 
 
-def test_readme_names_both_commands_and_ci_runs_the_second_on_both_ends() -> None:
+def test_readme_names_both_commands_and_ci_runs_every_test() -> None:
     commands = "".join(code_blocks("sh")).splitlines()
     assert {"make demo", "make test"} <= set(commands)
     script = ROOT / ".ci" / "run"
-    assert script.read_text(encoding="utf-8").splitlines()[-2:] == ["make test", "make test-oldest-transformers"]
+    targets = ["make test", "make test-slow", "make test-notebooks", "make test-oldest-transformers"]
+    assert script.read_text(encoding="utf-8").splitlines()[-4:] == targets
     assert os.access(script, os.X_OK)
 
 
@@ -187,8 +189,8 @@ def test_ci_script_is_sound_bash() -> None:
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z]+)\b", README)) - {"alone"}))
-def test_make_knows_what_readme_names(target: str) -> None:
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z-]+)\b", README + CONTRIBUTING)) - {"alone"}))
+def test_make_knows_what_is_named(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 

@@ -9,7 +9,7 @@ UV := .venv-uv/bin/uv
 # What knows nothing of the app, the notebooks and the recipe, and so depends on transformers and torch alone.
 LIBRARY_TESTS := tests/attention tests/distillation tests/profiling tests/systems tests/cli tests/test_public.py
 # The extras that these tests need.
-LIBRARY_EXTRAS := train,eval,dev
+LIBRARY_EXTRAS := train,eval,cosyvoice,cosyvoice-text,indextts,whisper-tiny,dev
 # Packages whose upper bound in pyproject.toml is the newest release that was tested, so that test-newest lifts it.
 LIFTED := gradio transformers
 OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
@@ -54,7 +54,7 @@ evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage
 	$(BIN)/python -m recipes.mini.evaluate
 
 ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, about an hour, resumable
-	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini corpus analysis shipped codes
+	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis shipped codes
 	$(BIN)/python -m recipes.mini.ablation
 
 bench: $(VENV)/.installed-all ## speed against the rivals and the floor: benchmarks/README.md, about 10 minutes

@@ -44,13 +44,15 @@ def texts() -> dict[Path, str]:
     return found
 
 
-def requirements() -> dict[str, Requirement]:
-    """Every dependency of the library and its extras by its name; what the library itself asks for comes first."""
+def requirement_lines() -> list[Requirement]:
+    """Every dependency of the library and then of its extras; some are named by several of these."""
     groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][name] for name in extras())]
-    found: dict[str, Requirement] = {}
-    for requirement in [Requirement(line) for group in groups for line in group]:
-        found.setdefault(canonicalize_name(requirement.name), requirement)
-    return found
+    return [Requirement(line) for group in groups for line in group]
+
+
+def requirements() -> dict[str, Requirement]:
+    """Every dependency by its name; what the library itself asks for comes first."""
+    return {canonicalize_name(requirement.name): requirement for requirement in reversed(requirement_lines())}
 
 
 def extras() -> list[str]:
@@ -78,10 +80,9 @@ def code_blocks(language: str) -> list[str]:
 
 
 def test_constraints_pin_every_dependency_within_its_range() -> None:
-    pins = constraints()
-    assert requirements().keys() <= pins.keys()
-    for name, requirement in requirements().items():
-        assert pinned(name) in requirement.specifier, name
+    assert requirements().keys() <= constraints().keys()
+    for requirement in requirement_lines():
+        assert pinned(canonicalize_name(requirement.name)) in requirement.specifier, requirement
 
 
 def test_constraints_are_exact_and_name_no_place() -> None:

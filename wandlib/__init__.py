@@ -20,7 +20,8 @@ from wandlib.systems import InputError, Speech, SpeechSystem, Step, Trace, load_
 if TYPE_CHECKING:
     from wandlib.distillation.collator import WandCollator
     from wandlib.distillation.curriculum import WindowCurriculum
-    from wandlib.distillation.losses import DistillationLoss, skew_kl
+    from wandlib.distillation.divergences import skew_kl
+    from wandlib.distillation.losses import DistillationLoss
     from wandlib.distillation.trainer import WandTrainer, WandTrainingArguments
 
 __version__ = "0.1.0"
@@ -31,7 +32,7 @@ TRAINING = {
     "WandTrainer": "distillation.trainer",
     "WandTrainingArguments": "distillation.arguments",
     "WindowCurriculum": "distillation.curriculum",
-    "skew_kl": "distillation.losses",
+    "skew_kl": "distillation.divergences",
 }
 """Imported when first used: speaking needs neither transformers' Trainer nor what it brings along."""
 

@@ -1,6 +1,7 @@
 """The recipe as one command: ``python -m recipes.mini`` runs every stage, and goes on where it stopped.
 
-Checkpoints and data live under ``runs/mini`` (about 4 GB); the result is written to ``wandlib/assets/mini``.
+Checkpoints and data live under ``runs/mini`` (about 6 GB); the result is written to ``wandlib/assets/mini``. Speech
+that lies elsewhere is named by ``$WANDLIB_SPEECH``.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from recipes.mini import (
     corpus,
     encode,
     export,
+    hearing,
     shipped,
+    speech,
     train_codec,
     train_student,
     train_teacher,
     train_vocoder,
 )
-from recipes.mini.sentences import HARVARD
 from wandlib.systems.mini.system import ASSETS
 
 STAGES = (
-    *("corpus", "analysis", "aligner", "alignment", "vocoder", "codec", "codes"),
+    *("speech", "hearing", "corpus", "analysis", "aligner", "alignment", "vocoder", "codec", "codes"),
     *("tuning", "teacher", "student", "export"),
 )
 OTHERS = ("shipped",)
@@ -42,12 +44,17 @@ MINUTES = {"aligner": 7.0, "vocoder": 11.0, "codec": 55.0, "tuning": 8.0, "teach
 """Wall time of each training stage on two cores; shorter budgets lay the same schedule over less time."""
 
 
-def stage(name: str, folder: Path, hours: float, speed: float, target: Path) -> None:
+def stage(name: str, folder: Path, hours: float, speed: float, target: Path, processes: int) -> None:
     """Run one stage; a finished one returns at once."""
     data, seconds = folder / "corpus", 60 * MINUTES.get(name, 0.0) / speed
+    spoken = Path(os.environ.get("WANDLIB_SPEECH", folder / "speech"))
     many = 1_000_000  # the clock ends training, not the number of steps
-    if name == "corpus":
-        corpus.build(data, hours, HARVARD)
+    if name == "speech":
+        speech.build(spoken, hours, workers=processes)
+    elif name == "hearing":
+        hearing.run(spoken)
+    elif name == "corpus":
+        corpus.build(spoken, data)
     elif name == "analysis":
         analysis.build(data)
     elif name == "aligner":
@@ -82,13 +89,16 @@ def main(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where data and checkpoints live.")] = Path("runs/mini"),
     target: Annotated[Path, typer.Option(help="Where the finished weights go.")] = ASSETS,
-    hours: Annotated[float, typer.Option(help="Hours of speech to make.")] = 40.0,
+    hours: Annotated[float, typer.Option(help="Hours of speech to make.")] = 20.0,
     speed: Annotated[float, typer.Option(help="Divide every training budget by this, to try the recipe out.")] = 1.0,
-    processes: Annotated[int, typer.Option(help="Processes that train codec and teacher, one thread each.")] = 2,
+    processes: Annotated[
+        int, typer.Option(help="Processes that make speech and train codec and teacher, one thread each.")
+    ] = 2,
 ) -> None:
-    """Make the embedded voice from nothing: speech from flite, a codec, a vocoder, an aligner, the teacher.
+    """Make the embedded voice from nothing: speech by Kokoro, a codec, a vocoder, an aligner, the teacher.
 
-    About 3 hours and 40 minutes on two cores. Stop it at any time: the next run goes on.
+    Speech takes about a quarter of its own length on two cores, all else some three hours. Stop it at any time: the
+    next run goes on.
     """
     chosen = stages or list(STAGES)
     unknown = sorted(set(chosen) - {*STAGES, *OTHERS})
@@ -102,7 +112,7 @@ def main(
             command += ["-m", "recipes.mini", name, "--folder", str(folder), "--speed", str(speed)]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         else:
-            stage(name, folder, hours, speed, target)
+            stage(name, folder, hours, speed, target, processes)
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{name}: done in {(time.monotonic() - started) / 60:.1f} min")
 

@@ -25,7 +25,7 @@ from transformers import Qwen2ForCausalLM
 import wandlib
 from recipes.mini import train_student
 from recipes.mini.sentences import HARVARD
-from recipes.mini.train_student import EVERYTHING, WINDOW, Variant
+from recipes.mini.train_student import UNBOUNDED, WINDOW, Variant
 from wandlib.evaluation.measurement import evaluate
 from wandlib.evaluation.report import Report, markdown_table, put_measured
 from wandlib.systems.mini.prompt import END
@@ -45,14 +45,14 @@ class Row:
     """A line of the tables: what is trained, or which window the teacher's own weights are put under."""
 
     variant: Variant | None = None
-    window: int = EVERYTHING
+    window: int = UNBOUNDED
     sampled: bool = False
     spoken: bool = True
     """Whether it also speaks the sentences; else it is measured on held-out utterances alone."""
 
 
 TEACHER, UNTRAINED, STUDENT = "teacher", f"untrained, W = {WINDOW}", f"shipped student, W = {WINDOW}"
-DIRECT = replace(SHORT, curriculum="direct")
+DIRECT = replace(SHORT, schedule="direct")
 ROWS = {
     TEACHER: Row(),
     UNTRAINED: Row(window=WINDOW),
@@ -66,8 +66,8 @@ ROWS = {
     "untrained, W = 8": Row(window=8),
     "untrained, W = 32": Row(window=32),
     **{f"{name}, sampled": Row(sampled=True) for name in (TEACHER, UNTRAINED, STUDENT)},
-    "CE + reverse KL": Row(replace(DIRECT, form="reverse"), spoken=False),
-    "CE + Jensen-Shannon": Row(replace(DIRECT, form="jensen-shannon"), spoken=False),
+    "CE + reverse KL": Row(replace(DIRECT, divergence="reverse"), spoken=False),
+    "CE + Jensen-Shannon": Row(replace(DIRECT, divergence="jensen-shannon"), spoken=False),
     "CE + KL, on-policy": Row(replace(DIRECT, on_policy=0.25), spoken=False),
     "CE + KL + hidden states": Row(replace(DIRECT, hidden_weight=1.0), spoken=False),
 }
@@ -82,7 +82,7 @@ def model_of(folder: Path, corpus: Path, name: str) -> tuple[Qwen2ForCausalLM, i
         return train_student.load_teacher(folder), row.window
     slug = "student" if name == STUDENT else f"ablation/{slug_of(name)}"
     model = train_student.train(folder, corpus, row.variant, slug)
-    return model, EVERYTHING if row.variant.full else row.variant.window
+    return model, UNBOUNDED if row.variant.full else row.variant.window
 
 
 def slug_of(name: str) -> str:

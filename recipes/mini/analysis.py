@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from recipes.mini.corpus import SAMPLE_RATE, Utterance, read_shards
-from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE, SAMPLES_PER_CODE, LogMel
+from recipes.mini.corpus import Utterance, read_shards
+from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE, SAMPLE_RATE, SAMPLES_PER_CODE, LogMel
 
 
 def frames_of(samples: int) -> int:

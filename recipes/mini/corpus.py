@@ -1,23 +1,18 @@
-"""Speech to learn from: flite's free voices, warped into speakers of their own, in resumable shards.
+"""Training shards at the voice's own rate, from the recipe's speech.
 
-One shard is ``NNNN.npy`` (16 kHz int16, utterances end to end) with ``NNNN.json`` (a list of {text, speaker, start,
-end} in samples). Shards are written to a temporary name and renamed, so a killed run leaves no half shard, and the
-next run goes on with the first one missing. Any other source of speech enters the recipe by writing the same shards
-(:mod:`recipes.mini.human_speech`).
-
-Install flite and wordnet-base (Debian package names) first.
+One shard is ``NNNN.npy`` (int16, utterances end to end) with ``NNNN.json`` (a list of {text, speaker, start, end} in
+samples, and what is known beside: the speed, the source of the text, the passage and the place in it). Shards are
+written to a temporary name and renamed, so a killed run leaves no half shard, and the next run goes on with the first
+one missing. Any other source of speech enters the recipe by writing the same shards (:mod:`recipes.mini.human_speech`).
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import json
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,48 +23,12 @@ import soxr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from recipes.mini.sentences import passages
+from recipes.mini.hearing import well_spoken
+from wandlib.systems.mini.features import SAMPLE_RATE
 from wandlib.systems.mini.reference import levelled, without_silence
 
-SAMPLE_RATE = 16_000
-
-
-@dataclass(frozen=True)
-class FliteSpeaker:
-    """A flite voice with its vocal tract shortened by ``warp`` and its pitch set: a new speaker.
-
-    Speech is synthesised ``warp`` times slower and lower, then read ``warp`` times faster: pitch and tempo come out as
-    asked, and the formants stand ``warp`` times higher. The voice rms has a pitch of its own that cannot be set: None.
-    """
-
-    name: str
-    voice: str
-    pitch_hz: float | None
-    warp: float
-    stretch: float
-
-    def speak(self, text: str) -> NDArray[np.float32]:
-        """The text as 16 kHz samples."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "speech.wav"
-            command = ["flite", "-voice", self.voice, "--setf", f"duration_stretch={self.stretch * self.warp:.3f}"]
-            if self.pitch_hz is not None:
-                command += ["--setf", f"int_f0_target_mean={self.pitch_hz / self.warp:.1f}"]
-            command += ["-t", text, "-o", str(path)]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
-            samples, rate = soundfile.read(path, dtype="float32")
-        return soxr.resample(samples, rate * self.warp, SAMPLE_RATE)
-
-
-SPEAKERS = (
-    FliteSpeaker("clara", "slt", 175, 0.94, 1.15),
-    FliteSpeaker("ruth", "slt", 155, 0.88, 1.10),
-    FliteSpeaker("peter", "rms", None, 1.18, 1.12),
-    FliteSpeaker("felix", "kal16", 150, 1.12, 1.20),
-    FliteSpeaker("henry", "rms", None, 1.00, 1.12),
-    FliteSpeaker("angus", "awb", 130, 1.00, 1.12),
-    FliteSpeaker("victor", "kal16", 120, 1.00, 1.20),
-)
+DETAILS = ("speed", "source", "passage", "place")
+"""What a shard of speech tells of an utterance beside its text, speaker and samples."""
 
 
 def prepare(samples: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -80,30 +39,27 @@ def prepare(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     return (np.clip(levelled(trimmed), -1, 1) * 32767).astype(np.int16)
 
 
-def synthesise_one(job: tuple[str, FliteSpeaker]) -> tuple[str, str, NDArray[np.int16]]:
-    """Speak one job; a text that flite cannot finish comes back empty and is left out of the shard."""
-    text, speaker = job
-    try:
-        return text, speaker.name, prepare(speaker.speak(text))
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError, ValueError):
-        return text, speaker.name, np.zeros(0, np.int16)
-
-
-def write_shard(folder: Path, index: int, utterances: Iterable[tuple[str, str, NDArray[np.int16]]]) -> float:
-    """Store (text, speaker, samples) rows as shard ``index``; returns its hours of speech."""
+def write_shard(
+    folder: Path,
+    index: int,
+    utterances: Iterable[tuple[str, str, NDArray[np.int16]]],
+    details: Sequence[Mapping[str, Any]] | None = None,
+) -> float:
+    """Store (text, speaker, samples) rows as shard ``index``, empty ones left out; returns its hours of speech."""
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     pieces: list[NDArray[np.int16]] = []
     position = 0
-    for text, speaker, samples in utterances:
+    for number, (text, speaker, samples) in enumerate(utterances):
         if not len(samples):
             continue
-        entries.append({"text": text, "speaker": speaker, "start": position, "end": position + len(samples)})
+        known = {} if details is None else dict(details[number])
+        entries.append({"text": text, "speaker": speaker, "start": position, "end": position + len(samples)} | known)
         pieces.append(samples)
         position += len(samples)
     target = folder / f"{index:04d}.npy"
     partial = target.with_name(f"{index:04d}.partial.npy")
-    np.save(partial, np.concatenate(pieces))
+    np.save(partial, np.concatenate([np.zeros(0, np.int16), *pieces]))
     # The list goes first: a shard counts as done when its samples stand under their final name.
     target.with_suffix(".json").write_text(json.dumps(entries), encoding="utf-8")
     partial.replace(target)
@@ -119,6 +75,12 @@ class Utterance:
     path: Path
     start: int
     end: int
+    speed: float = 1.0
+    source: str = ""
+    passage: int = -1
+    """Number of the passage that the speaker reads, -1 where there is none."""
+    place: int = 0
+    """In the passage."""
 
     @property
     def seconds(self) -> float:
@@ -126,7 +88,7 @@ class Utterance:
 
     @property
     def samples(self) -> NDArray[np.float32]:
-        """16 kHz, full scale 1."""
+        """At the voice's rate, full scale 1."""
         return _open(self.path)[self.start : self.end].astype(np.float32) / 32768
 
 
@@ -148,36 +110,51 @@ def read_shards(folder: Path, pattern: str = "[0-9][0-9][0-9][0-9].npy") -> list
         for entry in json.loads(path.with_suffix(".json").read_text(encoding="utf-8")):
             found.append(Utterance(path=path, **entry))
     if not found:
-        raise FileNotFoundError(f"no shards in {folder}: run `python -m recipes.mini corpus` first")
+        raise FileNotFoundError(f"no shards in {folder}: run `python -m recipes.mini speech corpus` first")
     return found
 
 
-def build(
-    folder: Path, hours: float, held_out: list[str], seed: int = 0, workers: int = 2, per_shard: int = 240
-) -> None:
-    """Fill ``folder`` with ``hours`` of speech, resuming at the first missing shard."""
-    if shutil.which("flite") is None:
-        raise FileNotFoundError(
-            "flite is not installed: install the Debian package flite (and wordnet-base), then run again"
-        )
-    jobs = make_jobs(passages(seed, held_out))
-    done = 0.0
-    progress = tqdm(total=hours, unit="h", desc="corpus", bar_format="{l_bar}{bar}| {n:.2f}/{total:.0f} h [{elapsed}]")
+def streams(utterances: Sequence[Utterance]) -> list[list[Utterance]]:
+    """Runs of utterances that follow each other in one passage: one speaker, one speed, in their natural order."""
+    found: list[list[Utterance]] = []
+    for passage, group in groupby(utterances, key=lambda utterance: utterance.passage):
+        run: list[Utterance] = []
+        for utterance in group:
+            # One that is missing in between, left out of the corpus, ends a run.
+            if run and (passage < 0 or utterance.place != run[-1].place + 1):
+                found.append(run)
+                run = []
+            run.append(utterance)
+        found.append(run)
+    return found
+
+
+def convert_shard(job: tuple[Path, Path]) -> float:
+    """Write the training shard of one shard of speech; returns its hours."""
+    source, folder = job
+    sound, rate = soundfile.read(source, dtype="float32")
+    entries = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))["utterances"]
+    rows, details = [], []
+    for entry, good in zip(entries, well_spoken(source, entries), strict=True):
+        samples = np.zeros(0, np.int16)
+        if good:
+            samples = prepare(soxr.resample(sound[entry["start"] : entry["end"]], rate, SAMPLE_RATE))
+        rows.append((entry["text"], entry["speaker"], samples))
+        details.append({name: entry[name] for name in DETAILS})
+    return write_shard(folder, int(source.stem), rows, details)
+
+
+def build(speech: Path, folder: Path, workers: int = 2) -> None:
+    """Training shards of all finished shards of speech; those that are there are kept.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no speech.
+    """
+    sources = sorted(speech.glob("[0-9][0-9][0-9][0-9].flac"))
+    if not sources:
+        raise FileNotFoundError(f"no speech in {speech}: run `python -m recipes.mini speech` first")
+    jobs = [(path, folder) for path in sources if not (folder / f"{path.stem}.npy").exists()]
     with get_context("spawn").Pool(workers) as pool:
-        for index in itertools.count():
-            batch = list(itertools.islice(jobs, per_shard))
-            shard = folder / f"{index:04d}.npy"
-            if shard.exists():
-                added = len(_open(shard)) / SAMPLE_RATE / 3600
-            else:
-                added = write_shard(folder, index, pool.imap(synthesise_one, batch, chunksize=8))
-            done += added
-            progress.update(min(added, hours - progress.n))
-            if done >= hours:
-                break
-    progress.close()
-
-
-def make_jobs(texts: Iterator[str]) -> Iterator[tuple[str, FliteSpeaker]]:
-    """Speakers take turns, so that every shard holds all of them."""
-    return zip(texts, itertools.cycle(SPEAKERS), strict=False)
+        list(tqdm(pool.imap(convert_shard, jobs), total=len(jobs), desc="corpus", unit="shard"))

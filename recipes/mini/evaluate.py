@@ -2,14 +2,14 @@
 
 Thirty IEEE Harvard sentences that training never saw, spoken by every built-in speaker. Each stage adds one loss:
 
-    source     flite itself
+    source     Kokoro itself
     mel        its mel spectrum and pitch through the vocoder
     codec      its codes through decoder and vocoder
     teacher    the language model's own codes, at the default sampling
     untrained  the same weights under the window
     student    the weights that were trained for it
 
-WER and CER by PocketSphinx, speaker similarity by resemblyzer, voicing by Praat. Then two hundred sentences of every
+WER and CER by Whisper tiny.en, speaker similarity by resemblyzer, voicing by Praat. Then two hundred sentences of every
 kind for failures, and the speed of the whole path. ``--write`` puts the tables into the README and the model cards.
 """
 
@@ -28,23 +28,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import soxr
 import torch
 import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from recipes.mini import kokoro
 from recipes.mini.analysis import pitch_of
-from recipes.mini.corpus import SAMPLE_RATE, SPEAKERS, prepare
+from recipes.mini.corpus import prepare
 from recipes.mini.sentences import HARVARD, robustness_sentences
+from recipes.mini.speakers import SPEAKERS
 from recipes.mini.train_vocoder import acoustics_of
 from wandlib.evaluation.error_rates import Interval, bootstrap, count_errors, error_rates
 from wandlib.evaluation.failures import failures
 from wandlib.evaluation.measurement import reference_sounds
-from wandlib.evaluation.recognizers import PocketSphinx
+from wandlib.evaluation.recognizers import FasterWhisper, plain_english
 from wandlib.evaluation.report import markdown_table, put_measured
 from wandlib.evaluation.speakers import Resemblyzer, similarity
 from wandlib.systems.base import Attention
-from wandlib.systems.mini.features import LogMel
+from wandlib.systems.mini.features import SAMPLE_RATE, LogMel
 from wandlib.systems.mini.system import ASSETS, MiniSystem
 
 HERE = Path(__file__).parent
@@ -81,13 +84,14 @@ class Bench:
 
     def __init__(self, assets: Path | None) -> None:
         self.system, self.untrained = MiniSystem.load(assets), MiniSystem.load(assets, student=False)
-        self.recognise, self.encode, self.log_mel = PocketSphinx(), Resemblyzer(), LogMel()
-        self.speakers = {speaker.name: speaker for speaker in SPEAKERS}
+        self.recognise, self.encode, self.log_mel = FasterWhisper(threads=1), Resemblyzer(), LogMel()
+        self.kokoro, self.kokoro_voices = kokoro.Kokoro(), {speaker.name: speaker.voice for speaker in SPEAKERS}
 
     @torch.inference_mode()
     def sounds(self, text: str, name: str, seed: int) -> dict[str, Sound]:
         """Every stage of the voice for one sentence."""
-        source = prepare(self.speakers[name].speak(text)).astype(np.float32) / 32768
+        sound = soxr.resample(self.kokoro.speak(text, self.kokoro_voices[name]), kokoro.SAMPLE_RATE, SAMPLE_RATE)
+        source = prepare(sound).astype(np.float32) / 32768
         mel = self.log_mel(torch.from_numpy(source)[None])
         round_trip = self.system.vocoder(acoustics_of(mel, torch.from_numpy(pitch_of(source))[None]))[0].numpy()
         voice = self.system.voices[name]
@@ -148,7 +152,7 @@ def _failures(job: tuple[Path | None, str, int]) -> list[dict[str, Any]]:
 
 def interval(rows: list[Measured]) -> Interval:
     """The CER of these utterances, with its 95 % interval over sentences."""
-    counts = [count_errors(row.text, row.heard) for row in rows]
+    counts = [count_errors(row.text, row.heard, plain_english) for row in rows]
     return bootstrap(
         [count.character_errors for count in counts],
         [count.characters for count in counts],
@@ -165,7 +169,7 @@ def summarise(rows: list[Measured], references: dict[str, Sound]) -> tuple[list[
     }
 
     def rates(chosen: list[Measured]) -> Any:
-        return error_rates([row.text for row in chosen], [row.heard for row in chosen])
+        return error_rates([row.text for row in chosen], [row.heard for row in chosen], plain_english)
 
     def voicing(stage: str, name: str) -> float:
         mine, source = (np.mean([row.voiced for row in of[s, name]]) for s in (stage, "source"))
@@ -238,10 +242,7 @@ def report(result: dict[str, Any]) -> str:
         for name, attention in (("teacher", "full"), ("student", "window"))
     }
     counts = ", ".join(f"{name} {len(rows)}" for name, rows in failures.items())
-    kinds = (
-        "; ".join(f"{name}: {row['kind']}, {row['text'][:50]!r}" for name, rows in failures.items() for row in rows)
-        or "none"
-    )
+    which = "; ".join(f"{k}: {row['kind']}, {row['text'][:50]!r}" for k, rows in failures.items() for row in rows)
     lines = [
         markdown_table(result["stages"]),
         "",
@@ -251,7 +252,7 @@ def report(result: dict[str, Any]) -> str:
         markdown_table(result["speakers"]),
         "",
         f"Failures (no end, runaway, early stop, repetition) of {tried} texts of 1 to 40 words, of all kinds that",
-        f"people type (many of their words stand in sentences that training used): {counts}. Which: {kinds}.",
+        f"people type (many of their words stand in sentences that training used): {counts}. Which: {which or 'none'}.",
         "",
         markdown_table([{"speed": name, result["machine"]: value} for name, value in result["speed"].items()]),
     ]

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 import wandlib
 from recipes.mini import analysis
-from recipes.mini.corpus import SPEAKERS, Utterance
+from recipes.mini.corpus import Utterance
 from recipes.mini.encode import load_codec
+from recipes.mini.speakers import SPEAKERS
 from recipes.mini.train_student import WINDOW, load_student, load_teacher
 from recipes.mini.train_teacher import HELD_OUT_UTTERANCES, build_model
 from recipes.mini.train_vocoder import load_vocoder
@@ -20,16 +21,9 @@ from wandlib.systems.mini.reference import clean_reference
 from wandlib.systems.mini.system import ASSETS, MiniSystem, save_voices
 
 CONTRAST = 1.25
-REFERENCES = {
-    "clara": "Birds are being urbanized by people",
-    "ruth": "This robot can sense the presence",
-    "peter": "Even when he is sick, he works",
-    "felix": "The withdrawal of French troops",
-    "henry": "There were cracks in the plaster",
-    "angus": "They meet monthly",
-    "victor": "The dog snapped off a piece",
-}
-"""Both chosen with :mod:`recipes.mini.tune`: by speaker, how the utterance begins that the voice is taken from."""
+"""Chosen with :mod:`recipes.mini.tune`."""
+REFERENCES: dict[str, str] = {}
+"""Chosen with :mod:`recipes.mini.tune`: by speaker, how the utterance begins that the voice is taken from."""
 
 
 def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
@@ -58,7 +52,7 @@ def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
 
 
 def references(utterances: list[Utterance], most: int = 8) -> dict[str, Utterance]:
-    """An utterance of 4 to 8 seconds of each speaker, of ``most`` speakers; flite's in the order of their list.
+    """An utterance of 4 to 8 seconds of each speaker, of ``most`` speakers; the recipe's own in their order.
 
     The one that :data:`REFERENCES` names, if there is one, else the first.
 

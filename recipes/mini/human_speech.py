@@ -23,7 +23,8 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from recipes.mini.corpus import SAMPLE_RATE, prepare, read_shards, write_shard
+from recipes.mini.corpus import prepare, read_shards, write_shard
+from wandlib.systems.mini.features import SAMPLE_RATE
 
 Line = tuple[str, str, Path]
 """(text, speaker, sound file)"""

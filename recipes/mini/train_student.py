@@ -29,7 +29,7 @@ WINDOW = 16
 """Codes, .64 s: there the teacher's own weights fall apart (RESULTS.md), so that training has something to mend."""
 LONG, LONG_TIMES = 150, 2
 """Training takes utterances of this many codes, 6 s, twice as often: a window gets lost in long texts."""
-EVERYTHING = 4096
+UNBOUNDED = 4096
 """A window that hides nothing."""
 BATCH = 16
 """Utterances of each process in a step; the shipped student has two processes."""
@@ -42,12 +42,12 @@ class Variant:
     window: int = WINDOW
     ce_weight: float = 1.0
     kl_weight: float = 1.0
-    form: str = "skew"
+    divergence: str = "skew"
     hidden_weight: float = 0.0
     on_policy: float = 0.0
-    curriculum: str = "cosine"
+    schedule: str = "cosine"
     window_start: int = 64
-    hard_share: float = 0.4
+    hard_fraction: float = 0.4
     """More than the paper's 10 %: in so short a run the learning rate is spent before the last tenth."""
     lora: bool = False
     full: bool = False
@@ -143,7 +143,7 @@ def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCa
     if not done.exists():
         training, held_out = read_utterances(corpus)
         torch.manual_seed(variant.seed)
-        student = student_of(folder, variant.lora, EVERYTHING if variant.full else variant.window)
+        student = student_of(folder, variant.lora, UNBOUNDED if variant.full else variant.window)
         trainer = wandlib.WandTrainer(
             model=student,
             teacher=None if variant.lora else load_teacher(folder),
@@ -170,7 +170,7 @@ def load_student(folder: Path, name: str = "student") -> Qwen2ForCausalLM:
 
 def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
     """Return the trainer's settings of a variant."""
-    window = EVERYTHING if variant.full else variant.window
+    window = UNBOUNDED if variant.full else variant.window
     return wandlib.WandTrainingArguments(
         str(output),
         use_cpu=True,
@@ -183,11 +183,11 @@ def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
         max_grad_norm=1.0,
         window=window,
         window_start=max(variant.window_start, window),
-        curriculum="direct" if variant.full else variant.curriculum,
-        hard_share=variant.hard_share,
+        schedule="direct" if variant.full else variant.schedule,
+        hard_fraction=variant.hard_fraction,
         ce_weight=variant.ce_weight,
         kl_weight=0.0 if variant.full else variant.kl_weight,
-        divergence=variant.form,
+        divergence=variant.divergence,
         hidden_weight=variant.hidden_weight,
         on_policy=variant.on_policy,
         logging_steps=10,

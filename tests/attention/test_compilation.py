@@ -14,6 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from wandlib import WandCache, compile_step, convert, full_attention
 from wandlib.attention.grouped_attention import GROUPED, grouped_sdpa
+from wandlib.attention.models import cache_inputs
 
 WINDOW, STEPS = 6, 20
 QWEN2 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "qwen2")
@@ -27,10 +28,10 @@ def model() -> PreTrainedModel:
 
 def decode(model: Any, step: Any, cache: Cache | None, ids: Tensor, steps: int = STEPS) -> list[list[int]]:
     """Greedy, the prompt by ``model`` and every further token by ``step``."""
-    token = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
+    token = model(input_ids=ids, **cache_inputs(model, cache), use_cache=True).logits[:, -1:].argmax(-1)
     out = [token]
     for _ in range(steps):
-        out.append(step(input_ids=out[-1], past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1))
+        out.append(step(input_ids=out[-1], **cache_inputs(model, cache), use_cache=True).logits[:, -1:].argmax(-1))
     return torch.cat(out, 1).tolist()
 
 

@@ -11,18 +11,17 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask
 
 from wandlib.attention.window import (
-    EVERYTHING,
-    NEVER,
+    PADDING,
+    UNBOUNDED,
     Tokens,
     additive_mask,
     block_mask,
     boolean_mask,
+    check_conditioning,
     check_window,
     conditioning_until,
-    fitting,
     mask_mod,
     prefix_conditioning,
-    score_mod,
     tokens,
 )
 
@@ -44,7 +43,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 def test_boolean_mask_is_the_triple_loop(batch: tuple[Tensor, Tensor], window: int, limit: int | None) -> None:
     conditioning, padding = batch
     sequence = tokens(conditioning, padding)
-    mask = boolean_mask(sequence, sequence, window, limit)
+    mask = boolean_mask(sequence, sequence, window, sliding_window=limit)
     assert torch.equal(mask & ~padding[:, :, None], naive_visible(conditioning, padding, window, limit))
     assert mask.any(-1).all(), "a row with no key turns attention into NaN"
 
@@ -54,9 +53,9 @@ def test_boolean_mask_is_the_triple_loop(batch: tuple[Tensor, Tensor], window: i
 def test_additive_mask(batch: tuple[Tensor, Tensor], window: int, tau: float, limit: int | None) -> None:
     conditioning, padding = batch
     sequence = tokens(conditioning, padding)
-    bias = additive_mask(sequence, sequence, window, torch.float32, tau, limit)[:, 0]
+    bias = additive_mask(sequence, sequence, window, torch.float32, tau, sliding_window=limit)[:, 0]
     hard = naive_visible(conditioning, padding, window, limit)
-    causal = naive_visible(conditioning, padding, EVERYTHING, limit)
+    causal = naive_visible(conditioning, padding, UNBOUNDED, limit)
     lowest = torch.finfo(torch.float32).min
     expected = torch.full(hard.shape, lowest)
     expected[causal] = max(-tau, lowest)
@@ -70,19 +69,15 @@ def test_additive_mask(batch: tuple[Tensor, Tensor], window: int, tau: float, li
 def test_flex_functions(batch: tuple[Tensor, Tensor], window: int, limit: int | None) -> None:
     sequence = tokens(*batch)
     size, time = batch[0].shape
-    expected = boolean_mask(sequence, sequence, window, limit)
-    mask = create_mask(mask_mod(sequence, window, limit), size, None, time, time, device="cpu")
+    expected = boolean_mask(sequence, sequence, window, sliding_window=limit)
+    mask = create_mask(mask_mod(sequence, window, sliding_window=limit), size, None, time, time, device="cpu")
     assert torch.equal(mask[:, 0], expected)
-
-    b, q, k = torch.meshgrid(*(torch.arange(n) for n in expected.shape), indexing="ij")
-    biased = score_mod(sequence, window, 2.0, limit)(torch.ones(expected.shape), b, torch.zeros_like(b), q, k)
-    assert torch.equal(biased, torch.where(expected, 1.0, -1.0))
 
 
 def test_block_mask_leaves_out_what_no_query_sees() -> None:
     sequence = tokens(prefix_conditioning(torch.tensor([128]), 1024))
     mask = block_mask(sequence, 32)
-    full = block_mask(sequence, EVERYTHING)
+    full = block_mask(sequence, UNBOUNDED)
     assert int(full.kv_num_blocks.sum() + full.full_kv_num_blocks.sum()) == 8 * 9 // 2
     # Each block of 128 queries meets the prefix, its own block and the one before it.
     assert int(mask.kv_num_blocks.sum() + mask.full_kv_num_blocks.sum()) == 1 + 2 + 6 * 3
@@ -120,7 +115,7 @@ def test_tokens_in_two_stretches(batch: tuple[Tensor, Tensor], cut: int) -> None
 def test_padding_is_neither() -> None:
     described = tokens(torch.tensor([[True, True, False]]), torch.tensor([[True, False, False]]))
     assert described.conditioning.tolist() == [[False, True, False]]
-    assert described.generated.tolist() == [[NEVER, 0, 1]]
+    assert described.generated.tolist() == [[PADDING, 0, 1]]
 
 
 def test_prefix_lengths_differ_in_a_batch() -> None:
@@ -143,10 +138,10 @@ def test_window_below_one_is_refused(window: int) -> None:
 )
 def test_conditioning_that_does_not_fit_is_refused(wrong: Tensor) -> None:
     with pytest.raises(ValueError, match=r"\[2, 3\]"):
-        fitting(wrong, 2, 3)
+        check_conditioning(wrong, 2, 3)
 
 
 def test_full_attention_is_the_widest_window() -> None:
     sequence = tokens(torch.zeros(1, 50, dtype=torch.bool))
-    assert torch.equal(boolean_mask(sequence, sequence, EVERYTHING)[0], torch.ones(50, 50).tril().bool())
+    assert torch.equal(boolean_mask(sequence, sequence, UNBOUNDED)[0], torch.ones(50, 50).tril().bool())
     assert isinstance(sequence, Tokens)

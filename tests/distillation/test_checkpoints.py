@@ -129,9 +129,9 @@ def test_a_checkpoint_that_is_written_again_does_not_count_until_it_is_whole(tmp
     folder = tmp_path / "checkpoint-4"
     folder.mkdir()
     (folder / "trainer_state.json").write_text("{}", encoding="utf-8")
-    with checkpoints.whole_or_gone(tmp_path, 4, writer=True):
+    with checkpoints.atomic_checkpoint(tmp_path, 4, writer=True):
         assert last_checkpoint(tmp_path) is None
-    with pytest.raises(OSError, match="could not write"), checkpoints.whole_or_gone(tmp_path, 4, writer=True):
+    with pytest.raises(OSError, match="could not write"), checkpoints.atomic_checkpoint(tmp_path, 4, writer=True):
         raise OSError("full")
     assert not folder.exists()
 

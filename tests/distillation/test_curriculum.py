@@ -24,24 +24,26 @@ QWEN2 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "qwen2")
 def test_begins_wide_and_soft_and_ends_at_the_hard_window() -> None:
     curriculum = WindowCurriculum(window_start=128, window=32, tau_start=0.1, tau_end=10.0, total_steps=100)
     assert curriculum.at(0) == (128, pytest.approx(0.1), 0.0)
-    for last in (90, 99, 100, 10_000):  # hard_share is a tenth
+    for last in (90, 99, 100, 10_000):  # hard_fraction is a tenth
         assert curriculum.at(last) == (32, math.inf, 1.0)
 
 
 def test_half_way_is_the_mean_window_and_the_geometric_mean_of_tau() -> None:
     """Cosine and line meet there."""
-    for shape in ("cosine", "linear"):
-        now = WindowCurriculum(128, 32, 0.1, 10.0, 100, hard_share=0.1, shape=shape).at(45)
+    for schedule in ("cosine", "linear"):
+        now = WindowCurriculum(128, 32, 0.1, 10.0, 100, hard_fraction=0.1, schedule=schedule).at(45)
         assert now == (80, pytest.approx(1.0), pytest.approx(0.5))
 
 
 def test_a_quarter_of_the_way_tells_the_shapes_apart() -> None:
-    alphas = {s: WindowCurriculum(total_steps=400, hard_share=0.5, shape=s).at(50).alpha for s in ("cosine", "linear")}
+    alphas = {
+        s: WindowCurriculum(total_steps=400, hard_fraction=0.5, schedule=s).at(50).alpha for s in ("cosine", "linear")
+    }
     assert alphas == {"cosine": pytest.approx((1 - math.sqrt(0.5)) / 2), "linear": 0.25}
 
 
 def test_direct_is_hard_from_the_first_step() -> None:
-    assert WindowCurriculum(total_steps=100, shape="direct").at(0) == (32, math.inf, 1.0)
+    assert WindowCurriculum(total_steps=100, schedule="direct").at(0) == (32, math.inf, 1.0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -50,12 +52,12 @@ def test_direct_is_hard_from_the_first_step() -> None:
     share=st.floats(0.001, 1.0),
     window=st.integers(1, 64),
     wider=st.integers(0, 64),
-    shape=st.sampled_from(["cosine", "linear"]),
+    schedule=st.sampled_from(["cosine", "linear"]),
 )
 def test_narrows_hardens_and_the_last_step_is_hard(
-    total: int, share: float, window: int, wider: int, shape: Any
+    total: int, share: float, window: int, wider: int, schedule: Any
 ) -> None:
-    curriculum = WindowCurriculum(window + wider, window, total_steps=total, hard_share=share, shape=shape)
+    curriculum = WindowCurriculum(window + wider, window, total_steps=total, hard_fraction=share, schedule=schedule)
     course = [curriculum.at(step) for step in range(total)]
     for before, after in itertools.pairwise(course):
         assert after.window <= before.window
@@ -73,8 +75,8 @@ def test_narrows_hardens_and_the_last_step_is_hard(
         ({"tau_start": 0.0}, "got 0.0 and 10.0"),
         ({"tau_start": 20.0}, "got 20.0 and 10.0"),
         ({"tau_end": math.inf}, "got 0.1 and inf"),
-        ({"hard_share": 0.0}, "got 0.0"),
-        ({"shape": "sine"}, "got 'sine'"),
+        ({"hard_fraction": 0.0}, "got 0.0"),
+        ({"schedule": "sine"}, "got 'sine'"),
         ({"total_steps": 0}, "got 0"),
     ],
 )
@@ -107,7 +109,7 @@ def test_callback_under_a_stock_trainer(tmp_path: Path) -> None:
     model = convert(QWEN2.build(), window=6)
     seen = []
     model.register_forward_pre_hook(lambda *_: seen.append((hook_of(model).window, hook_of(model).tau)))
-    curriculum = WindowCurriculum(window_start=12, window=4, hard_share=0.25)
+    curriculum = WindowCurriculum(window_start=12, window=4, hard_fraction=0.25)
     options = TrainingArguments(
         str(tmp_path), max_steps=8, per_device_train_batch_size=2, logging_steps=1, save_strategy="no",
         remove_unused_columns=False, use_cpu=True, report_to="none", disable_tqdm=True,
@@ -118,7 +120,7 @@ def test_callback_under_a_stock_trainer(tmp_path: Path) -> None:
         callbacks=[CurriculumCallback(curriculum)],
     )  # fmt: skip
     trainer.train()
-    expected = [WindowCurriculum(12, 4, total_steps=8, hard_share=0.25).at(step)[:2] for step in range(8)]
+    expected = [WindowCurriculum(12, 4, total_steps=8, hard_fraction=0.25).at(step)[:2] for step in range(8)]
     assert seen == expected
     steps = [line for line in trainer.state.log_history if "loss" in line]
     assert [(line["window"], line["tau"]) for line in steps] == expected

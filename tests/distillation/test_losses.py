@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from wandlib.distillation.losses import DistillationLoss, skew_kl
+from wandlib.distillation.divergences import skew_kl
+from wandlib.distillation.losses import DistillationLoss
 
-FORMS = pytest.mark.parametrize("form", ["skew", "reverse", "jensen-shannon"])
+DIVERGENCES = pytest.mark.parametrize("divergence", ["skew", "reverse", "jensen-shannon"])
 VOCABULARY = 31
 
 
@@ -36,8 +37,8 @@ def test_each_form_is_its_definition() -> None:
         "reverse": slow_kl(q, 0.3 * q + 0.7 * p),
         "jensen-shannon": (slow_kl(p, m) + slow_kl(q, m)) / 2,
     }
-    for form, expected in slow.items():
-        torch.testing.assert_close(skew_kl(teacher, student, 0.3, form=form), expected)
+    for divergence, expected in slow.items():
+        torch.testing.assert_close(skew_kl(teacher, student, 0.3, divergence=divergence), expected)
 
 
 def test_alpha_0_is_plain_kl_either_way_round() -> None:
@@ -46,59 +47,59 @@ def test_alpha_0_is_plain_kl_either_way_round() -> None:
     plain = F.kl_div(q, p, log_target=True, reduction="batchmean")
     mirrored = F.kl_div(p, q, log_target=True, reduction="batchmean")
     torch.testing.assert_close(skew_kl(teacher, student, alpha=0.0), plain)
-    torch.testing.assert_close(skew_kl(teacher, student, alpha=0.0, form="reverse"), mirrored)
+    torch.testing.assert_close(skew_kl(teacher, student, alpha=0.0, divergence="reverse"), mirrored)
 
 
-@FORMS
-def test_equal_distributions_give_0_and_no_gradient(form: Any) -> None:
+@DIVERGENCES
+def test_equal_distributions_give_0_and_no_gradient(divergence: Any) -> None:
     teacher = logits(7)
     student = (teacher + torch.randn(7, 1)).requires_grad_()  # a constant changes no distribution
-    loss = skew_kl(teacher, student, form=form)
+    loss = skew_kl(teacher, student, divergence=divergence)
     (gradient,) = torch.autograd.grad(loss, student)
     assert abs(loss.item()) < 1e-12
     assert gradient.abs().max() < 1e-12
 
 
-@FORMS
-def test_bounds(form: Any) -> None:
+@DIVERGENCES
+def test_bounds(divergence: Any) -> None:
     """Never negative; where the two share nothing, -log alpha at most, log 2 for Jensen and Shannon."""
     apart = torch.eye(2, dtype=torch.float64) * 500
     teacher, student = apart[:1], apart[1:]
     most = {"skew": -math.log(0.1), "reverse": -math.log(0.1), "jensen-shannon": math.log(2)}
-    assert skew_kl(teacher, student, form=form).item() == pytest.approx(most[form])
-    assert all(0 <= skew_kl(logits(3), logits(3), form=form) <= most[form] for _ in range(10))
+    assert skew_kl(teacher, student, divergence=divergence).item() == pytest.approx(most[divergence])
+    assert all(0 <= skew_kl(logits(3), logits(3), divergence=divergence) <= most[divergence] for _ in range(10))
 
 
-@FORMS
+@DIVERGENCES
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
-def test_gradient_against_finite_differences(form: Any, alpha: float) -> None:
+def test_gradient_against_finite_differences(divergence: Any, alpha: float) -> None:
     teacher = torch.randn(2, 6, dtype=torch.float64)
     student = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: skew_kl(teacher, x, alpha, form=form), student)
+    assert torch.autograd.gradcheck(lambda x: skew_kl(teacher, x, alpha, divergence=divergence), student)
 
 
-@FORMS
-def test_masked_positions_cannot_matter(form: Any) -> None:
+@DIVERGENCES
+def test_masked_positions_cannot_matter(divergence: Any) -> None:
     teacher, student = logits(2, 5), logits(2, 5)
     mask = torch.tensor([[True, True, False, True, False], [False, True, True, False, False]])
-    expected = skew_kl(teacher[mask], student[mask], form=form)
+    expected = skew_kl(teacher[mask], student[mask], divergence=divergence)
     hidden = ~mask[..., None]
     for value in (0.0, 1e6, math.nan, math.inf):
         spoiled = student.masked_fill(hidden, value).requires_grad_()
-        loss = skew_kl(teacher.masked_fill(hidden, -value), spoiled, mask=mask, form=form)
+        loss = skew_kl(teacher.masked_fill(hidden, -value), spoiled, mask=mask, divergence=divergence)
         (gradient,) = torch.autograd.grad(loss, spoiled)
         assert loss.item() == expected.item()
         assert bool((gradient[~mask] == 0).all())
 
 
-@FORMS
-def test_bfloat16_is_computed_in_float32(form: Any) -> None:
+@DIVERGENCES
+def test_bfloat16_is_computed_in_float32(divergence: Any) -> None:
     teacher, student = logits(64).bfloat16(), logits(64).bfloat16()
-    expected = skew_kl(teacher.double(), student.double(), form=form)
-    torch.testing.assert_close(skew_kl(teacher, student, form=form).double(), expected, rtol=1e-5, atol=0)
+    expected = skew_kl(teacher.double(), student.double(), divergence=divergence)
+    torch.testing.assert_close(skew_kl(teacher, student, divergence=divergence).double(), expected, rtol=1e-5, atol=0)
     extreme = torch.tensor([[3e4, -3e4, 0.0]], dtype=torch.bfloat16)
     far = extreme.flip(-1).requires_grad_()
-    loss = skew_kl(extreme, far, form=form)
+    loss = skew_kl(extreme, far, divergence=divergence)
     (gradient,) = torch.autograd.grad(loss, far)
     assert loss.isfinite()
     assert bool(gradient.isfinite().all())
@@ -108,7 +109,7 @@ def test_skew_kl_refuses() -> None:
     with pytest.raises(ValueError, match=r"below 1; got 1\.0"):
         skew_kl(logits(2), logits(2), alpha=1.0)
     with pytest.raises(ValueError, match="'forward'"):
-        skew_kl(logits(2), logits(2), form="forward")
+        skew_kl(logits(2), logits(2), divergence="forward")
     with pytest.raises(ValueError, match="no position counts"):
         skew_kl(logits(2), logits(2), mask=torch.zeros(2, dtype=torch.bool))
 
@@ -133,7 +134,7 @@ class Setting:
         heads = {"student_head": self.student_head, "teacher_head": self.teacher_head}
         return loss(self.student, self.labels, self.teacher, **heads, **options)
 
-    def naive(self, form: Any = "skew", hidden_weight: float = 0.0) -> Tensor:
+    def naive(self, divergence: Any = "skew", hidden_weight: float = 0.0) -> Tensor:
         """All logits at once, shifted as transformers shifts them."""
         predicted, taught = self.student_head(self.student)[:, :-1], self.teacher_head(self.teacher)[:, :-1]
         targets = self.labels[:, 1:]
@@ -141,17 +142,19 @@ class Setting:
         counted = targets != -100
         student, teacher = self.student[:, :-1][counted], self.teacher[:, :-1][counted]
         hidden = ((student - teacher) ** 2).sum(-1) / (teacher**2).sum(-1)
-        return ce + 0.5 * skew_kl(taught, predicted, mask=counted, form=form) + hidden_weight * hidden.mean()
+        return (
+            ce + 0.5 * skew_kl(taught, predicted, mask=counted, divergence=divergence) + hidden_weight * hidden.mean()
+        )
 
 
-@FORMS
+@DIVERGENCES
 @pytest.mark.parametrize("hidden_weight", [0.0, 0.7])
 @pytest.mark.parametrize("chunk", [64, 512])
-def test_chunks_equal_the_whole(form: Any, hidden_weight: float, chunk: int) -> None:
+def test_chunks_equal_the_whole(divergence: Any, hidden_weight: float, chunk: int) -> None:
     setting = Setting()
-    loss = DistillationLoss(kl_weight=0.5, form=form, hidden_weight=hidden_weight, chunk=chunk)
+    loss = DistillationLoss(kl_weight=0.5, divergence=divergence, hidden_weight=hidden_weight, chunk=chunk)
     wanted = [setting.student, setting.student_head.weight]
-    chunked, naive = setting.chunked(loss).loss, setting.naive(form, hidden_weight)
+    chunked, naive = setting.chunked(loss).loss, setting.naive(divergence, hidden_weight)
     torch.testing.assert_close(chunked, naive)
     for ours, theirs in zip(torch.autograd.grad(chunked, wanted), torch.autograd.grad(naive, wanted), strict=True):
         torch.testing.assert_close(ours, theirs)

@@ -28,11 +28,11 @@ from torch.nn import functional as F
 
 from recipes.mini.joint_optimizer import JointOptimizer
 from wandlib.attention.conversion import convert, full_attention, hook_of, load, set_window
-from wandlib.attention.window import EVERYTHING
+from wandlib.attention.window import UNBOUNDED
 from wandlib.distillation import arguments as training_arguments
 from wandlib.distillation.collator import WandCollator
-from wandlib.distillation.hidden_states import head_is_last
-from wandlib.distillation.losses import skew_kl
+from wandlib.distillation.divergences import skew_kl
+from wandlib.distillation.hidden_states import logits_are_head_output
 from wandlib.distillation.on_policy import sample_student
 from wandlib.distillation.trainer import WandTrainer
 
@@ -79,13 +79,13 @@ def test_loss_and_gradients_equal_the_slow_path(name: str, tmp_path: Path) -> No
 def test_without_teacher_and_window_it_is_transformers_own_loss(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path, kl_weight=0.0)
     student, inputs = trainer.student.train(), batch()
-    set_window(student, window=EVERYTHING)
+    set_window(student, window=UNBOUNDED)
     torch.testing.assert_close(trainer.compute_loss(student, inputs), student(**inputs).loss)
 
 
 def test_a_student_that_sees_everything_agrees_with_its_teacher(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path, ce_weight=0.0, hidden_weight=1.0)
-    set_window(trainer.student, window=EVERYTHING)
+    set_window(trainer.student, window=UNBOUNDED)
     assert trainer.compute_loss(trainer.student.train(), batch()).item() == pytest.approx(0, abs=1e-6)
     assert trainer.meter.means(trainer.accelerator)["agreement"] == 1
 
@@ -110,8 +110,8 @@ def test_padding_on_either_side_gives_the_same_loss(tmp_path: Path) -> None:
 def test_logits_that_are_capped_after_the_head_are_used_whole(tmp_path: Path) -> None:
     gemma3 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "gemma3")
     capped = gemma3.build(final_logit_softcapping=2.0)
-    assert not head_is_last(capped)
-    assert head_is_last(gemma3.build())
+    assert not logits_are_head_output(capped)
+    assert logits_are_head_output(gemma3.build())
     trainer = build_trainer(tmp_path, capped)
     student = trainer.student.train()
     torch.testing.assert_close(trainer.compute_loss(student, batch()), slow_loss(student, capped, batch()))
@@ -163,7 +163,9 @@ def test_thirty_steps_on_a_cpu(tmp_path: Path) -> None:
     """The loss goes down, and the student ends closer to its teacher than the windowed teacher without training."""
     teacher = learned_teacher()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    trainer = build_trainer(tmp_path, teacher, language(240, seed=1), max_steps=30, learning_rate=1e-2, hard_share=0.3)
+    trainer = build_trainer(
+        tmp_path, teacher, language(240, seed=1), max_steps=30, learning_rate=1e-2, hard_fraction=0.3
+    )
     trainer.eval_dataset = language(32, seed=2)
     untrained = trainer.evaluate()
     trainer.train()

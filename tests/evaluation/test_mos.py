@@ -103,7 +103,7 @@ def test_utmos_is_pinned_and_reads_tensors_only(monkeypatch: pytest.MonkeyPatch,
     assert reading["weights_only"] is True
 
 
-def test_without_a_network_each_says_why(monkeypatch: pytest.MonkeyPatch, sound: NDArray[np.float32]) -> None:
+def test_without_a_network_each_that_is_fetched_says_why(monkeypatch: pytest.MonkeyPatch, sound: NDArray[np.float32]) -> None:
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no route to host")
 
@@ -113,6 +113,7 @@ def test_without_a_network_each_says_why(monkeypatch: pytest.MonkeyPatch, sound:
     monkeypatch.setattr("torchaudio.pipelines._squim_pipeline.squim_subjective_base", subjective)
     found = mos_predictors(reference=(sound, 16_000))
     assert list(found) == list(mos.PREDICTORS)
+    assert isinstance(found.pop("dnsmos"), mos.Dnsmos)  # its weights come with a package
     for predictor in found.values():
         assert isinstance(predictor, Unavailable)
         assert "no route to host" in predictor.reason
@@ -125,5 +126,5 @@ def test_subjective_squim_without_a_reference() -> None:
 
 
 def test_unknown_predictor() -> None:
-    with pytest.raises(ValueError, match="no MOS predictor named 'ears': there are squim"):
+    with pytest.raises(ValueError, match="no MOS predictor named 'ears': there are dnsmos, squim"):
         mos_predictors(["ears"])

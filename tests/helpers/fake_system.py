@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 from numpy.typing import NDArray
 
-from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem, Step, Trace
+from wandlib.systems.base import InputError, Settings, SpeechSystem, Step, Trace, Utterance
+from wandlib.systems.streaming import AtOnce
 
 CONDITIONING = 20
 BYTES_PER_TOKEN = 1000
@@ -37,58 +39,53 @@ class FakeSystem(SpeechSystem):
         """Two."""
         return ["low", "high"]
 
-    def synthesize(
-        self,
-        text: str,
-        reference: str | Path | None = None,
-        attention: Attention = "full",
-        *,
-        window: int | None = None,
-        seed: int = 0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        on_step: Callable[[Step], None] | None = None,
-    ) -> Speech:
+    def utterances(
+        self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool
+    ) -> Iterator[Utterance]:
         """Beep."""
-        self.requests.append(
-            {
-                "text": text,
-                "reference": reference,
-                "attention": attention,
-                "window": window,
-                "seed": seed,
-                "temperature": temperature,
-            }
-        )
-        start = time.perf_counter()
-        if not text.strip():
-            raise InputError("the text is empty: write a sentence of up to <1000> characters")
-        if text == CRASH:
-            raise RuntimeError(CRASH_DETAIL)
-        frequency = self._frequency(reference) + seed + (50 if attention == "window" else 0)
-        size = (window or self.window) if attention == "window" else None
-        steps = []
-        for index in range(STEPS_PER_WORD * len(text.split())):
-            time.sleep(self.seconds_per_step)
-            kept = index + 1 if size is None else min(index + 1, size)
-            milliseconds = 2.0 + (0.01 * index if size is None else 0.0)
-            steps.append(Step(index, milliseconds, (CONDITIONING + kept) * BYTES_PER_TOKEN))
-            if on_step:
-                on_step(steps[-1])
-        samples = int(len(steps) / self.codes_per_second * self.sample_rate)
-        waveform = 0.5 * np.sin(2 * np.pi * frequency * np.arange(samples) / self.sample_rate)
-        return Speech(
-            waveform=waveform.astype(np.float32),
-            sample_rate=self.sample_rate,
-            codes=np.arange(len(steps), dtype=np.int64),
-            trace=Trace(attention, size, CONDITIONING, steps=steps, finish="end"),
-            text=text,
-            seconds_to_compute=time.perf_counter() - start,
-        )
+        for text in texts:
+            self.requests.append(
+                {
+                    "text": text,
+                    "reference": reference,
+                    "attention": settings.attention,
+                    "window": settings.window,
+                    "seed": settings.seed,
+                    "temperature": settings.temperature,
+                }
+            )
+            if not text.strip():
+                raise InputError("the text is empty: write a sentence of up to <1000> characters")
+            if text == CRASH:
+                raise RuntimeError(CRASH_DETAIL)
+            frequency = self._frequency(reference) + settings.seed + (50 if settings.attention == "window" else 0)
 
-    def stream(self, text: str, *settings: Any, **named: Any) -> Iterator[NDArray[np.float32]]:
-        """The whole beep as one chunk."""
-        yield self.synthesize(text, *settings, **named).waveform
+            def beep(codes: NDArray[np.int64], frequency: float = frequency) -> NDArray[np.float32]:
+                samples = int(len(codes) / self.codes_per_second * self.sample_rate)
+                wave = 0.5 * np.sin(2 * np.pi * frequency * np.arange(samples) / self.sample_rate)
+                return wave.astype(np.float32)
+
+            yield Utterance(
+                model=None,
+                prompt=torch.zeros(1, CONDITIONING, dtype=torch.long),
+                choose=lambda scores, past: len(past),
+                ends=frozenset(),
+                limit=STEPS_PER_WORD * len(text.split()),
+                sound=AtOnce(beep),
+            )
+
+    def codes(self, utterance: Utterance, trace: Trace, on_step: Any) -> Iterator[int]:
+        """Count, as slowly as asked for, with costs as full attention and a window have them."""
+        trace.conditioning = CONDITIONING
+        trace.parts.append(utterance.limit)
+        for index in range(utterance.limit):
+            time.sleep(self.seconds_per_step)
+            kept = index + 1 if trace.window is None else min(index + 1, trace.window)
+            milliseconds = 2.0 + (0.01 * index if trace.window is None else 0.0)
+            trace.steps.append(Step(index, milliseconds, (CONDITIONING + kept) * BYTES_PER_TOKEN))
+            if on_step:
+                on_step(trace.steps[-1])
+            yield index
 
     def _frequency(self, reference: str | Path | None) -> float:
         if reference is None or reference == "low":

@@ -83,7 +83,7 @@ def test_a_variant_trains_once(variant: Variant, tmp_path: Path, monkeypatch: py
 def test_rows_differ_in_one_thing_each() -> None:
     """Each trained row of the paper's table is the short recipe with what its name says."""
     rows = ablation.ROWS
-    assert rows["CE"].variant == ablation.replace(ablation.SHORT, kl_weight=0.0, curriculum="direct")
+    assert rows["CE"].variant == ablation.replace(ablation.SHORT, kl_weight=0.0, schedule="direct")
     assert rows["CE + KL, curriculum"].variant == ablation.SHORT
     slugs = [ablation.slug_of(name) for name in rows]
     assert len(set(slugs)) == len(slugs)

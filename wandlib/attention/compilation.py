@@ -24,10 +24,8 @@ from torch import nn
 from transformers import StaticCache
 
 from wandlib.attention.cache.cache import WandCache
-from wandlib.attention.conversion import base_decoder, inner_model
 from wandlib.attention.grouped_attention import GROUPED
-from wandlib.attention.hook import is_step, new_tokens
-from wandlib.attention.models import CACHE_ARGUMENTS
+from wandlib.attention.models import CACHE_ARGUMENTS, base_decoder, inner_model, new_tokens
 
 
 def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "inductor") -> Callable[..., Any]:
@@ -93,7 +91,7 @@ def check_step(inputs: dict[str, Any]) -> None:
     """Raise ValueError unless a pass brings one generated token of each sequence, to a static cache."""
     cache, new = next((inputs[name] for name in CACHE_ARGUMENTS if name in inputs), None), new_tokens(inputs)
     if isinstance(cache, WandCache):
-        static, step = cache.slots.static, is_step(cache, new, inputs)
+        static, step = cache.layout.static, cache.is_step(inputs)
     else:
         static, step = isinstance(cache, StaticCache) and not any(cache.is_sliding), new.shape[1] == 1
     if not static:

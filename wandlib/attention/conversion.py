@@ -1,9 +1,9 @@
-"""Put the window under a transformers causal decoder, in place, and take it out again.
+"""Apply a window to a transformers causal decoder, in place, and take it off again.
 
-Source: WAND, arXiv 2604.08558, section 2; :mod:`wandlib.attention.hook` says how it gets under unmodified code. A decode loop of
-one's own reads as with any cache::
+Source: WAND, arXiv 2604.08558, section 2; :mod:`wandlib.attention.hook` says how unmodified code is made to obey. A
+decode loop of one's own reads as with any cache::
 
-    cache = WandCache(model.config, window=32)                   # its window rules for this decode
+    cache = WandCache(model.config, window=32)                   # its window holds for this decode
     logits = model(input_ids=prompt, past_key_values=cache, use_cache=True).logits
     while ...:
         logits = model(input_ids=token, past_key_values=cache, use_cache=True).logits     # token: [batch, 1]
@@ -24,65 +24,37 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from wandlib.attention.hook import AssistedDecoding, Window
-from wandlib.attention.window import check_window
+from wandlib.attention.generation import stand_ins
+from wandlib.attention.hook import WindowHook
+from wandlib.attention.models import base_decoder, inner_model, passes_on, read_decoder
+from wandlib.attention.window import check_blocks, check_window, whole_number
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def inner_model(model: Any) -> Any:
-    """Return the transformers model itself, out of the wrapper that PEFT puts around it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def base_decoder(model: nn.Module) -> Any:
-    """Return the module that owns the layers.
-
-    Raises
-    ------
-    ValueError
-        If ``model`` is not a transformers causal decoder.
-    """
-    inner = inner_model(model)
-    if not isinstance(inner, PreTrainedModel):
-        raise ValueError(
-            f"{type(model).__name__} is not a transformers model: pass the causal decoder inside it (CosyVoice 2: "
-            "llm.llm.model)"
-        )
-    if inner.config.is_encoder_decoder:
-        raise ValueError(
-            f"{type(inner).__name__} is an encoder-decoder, and WAND is for decoders whose conditioning is part of the "
-            "sequence; pass a decoder-only model (a ...ForCausalLM)"
-        )
-    if type(inner).__name__.startswith("Bark"):
-        raise ValueError(
-            f"{type(inner).__name__} has an attention of its own that takes neither a cache nor a mask from outside; "
-            "use a model built on transformers' AttentionInterface"
-        )
-    if hasattr(inner, "backbone_model"):
-        return inner.backbone_model  # CSM: its depth decoder, a few codebooks long, stays whole
-    decoder = inner.get_decoder()
-    if not any(isinstance(child, nn.ModuleList) and len(child) for child in decoder.children()):
-        raise ValueError(f"found no decoder layers in {type(decoder).__name__}: pass the causal decoder itself")
-    return decoder
-
-
-def hook_of(model: nn.Module) -> Window:
-    """Return the window of a converted model; ValueError if it was not converted."""
+def hook_of(model: nn.Module) -> WindowHook:
+    """Return the hook of a converted model; ValueError if it was not converted."""
     hook = getattr(base_decoder(model), "wand", None)
-    if not isinstance(hook, Window):
+    if not isinstance(hook, WindowHook):
         raise ValueError(f"this {type(model).__name__} has no window: call wandlib.convert(model) first")
     return hook
 
 
 def convert(
-    model: Model, window: int = 32, *, conditioning_until: int | None = None, check_finite: bool = True
+    model: Model,
+    window: int = 32,
+    *,
+    conditioning_until: int | None = None,
+    blocks: int | None = None,
+    pinned: int | None = None,
+    check_finite: bool = True,
 ) -> Model:
-    """Put the window under a transformers causal decoder, in place.
+    """Apply a window to a causal decoder, in place, and return it.
 
-    Afterwards ``generate`` and every forward pass with a cache keep all conditioning and the last ``window`` generated
-    tokens; a forward pass without a cache takes ``conditioning`` (a bool tensor [batch, time]) and sees by the same
-    rule.
+    From then on its ``generate`` and its forward passes with a cache decode with a :class:`~wandlib.WandCache`: by
+    default the whole prompt stays visible, and of what is generated the last ``window`` tokens. A pass without a cache
+    (training, scoring) must say what is conditioning: ``model(input_ids=..., conditioning=<bool [batch, time]>)``.
+    What cannot obey the window is refused.
 
     Parameters
     ----------
@@ -92,6 +64,9 @@ def convert(
         Generated keys that a query sees, its own included. The paper: 32 at 25 tokens/s, 64 at 50 tokens/s.
     conditioning_until
         Token id that ends conditioning which the model generates itself (Spark-TTS: ``<|start_semantic_token|>``).
+    blocks, pinned
+        How many text blocks stay visible, and how many tokens at the start always do, for speech without end: see
+        :class:`~wandlib.WandCache`. None: conditioning never expires.
     check_finite
         Stop generation with a FloatingPointError, naming step and layer, when logits are NaN or infinite.
 
@@ -102,32 +77,36 @@ def convert(
     Raises
     ------
     ValueError
-        If ``window`` < 1, the model is no causal decoder of plain or sliding attention layers, or has a window already.
-        The model is then untouched.
+        If a number is out of range, the model is not a causal decoder of plain or sliding attention layers, or has a
+        window already. The model is then untouched.
     """
-    check_window(window)
-    decoder = base_decoder(model)
-    if hasattr(decoder, "wand"):
+    window = check_window(window)
+    check_blocks(blocks, pinned)
+    existing = getattr(base_decoder(model), "wand", None)
+    if existing is not None:
         raise ValueError(
-            f"this model already has a window of {decoder.wand.window}: change it with set_window(model, window=...), "
+            f"this model already has a window of {existing.window}: change it with set_window(model, window=...), "
             "or call restore(model) first"
         )
-    hook = Window(decoder, window, conditioning_until)
-    hook.handles.append(decoder.register_forward_pre_hook(hook.before, with_kwargs=True))
-    hook.handles.append(decoder.register_forward_hook(hook.unfold, with_kwargs=True))
-    if model is not decoder:
-        hook.handles.append(model.register_forward_pre_hook(hook.rename, with_kwargs=True))
+    decoder, facts = read_decoder(model)
+    inner: Any = inner_model(model)
+    blocks, pinned = (None if value is None else whole_number(value) for value in (blocks, pinned))
+    hook = WindowHook(facts, window, conditioning_until, blocks, pinned, passes_on(inner, decoder))
+    hook.handles.append(decoder.register_forward_pre_hook(hook.pre_forward, with_kwargs=True))
+    hook.handles.append(decoder.register_forward_hook(hook.post_forward, with_kwargs=True))
+    for around in {id(outer): outer for outer in (inner, model) if outer is not decoder}.values():
+        hook.handles.append(around.register_forward_pre_hook(hook.pre_model, with_kwargs=True))
     if check_finite:
-        hook.handles.append(model.register_forward_hook(hook.after))
+        hook.handles.append(model.register_forward_hook(hook.check_finite))
     decoder.wand = hook
-    inner = inner_model(model)
-    inner._is_stateful = AssistedDecoding(hook)
-    inner.config.wand = {"window": window, "conditioning_until": conditioning_until}
+    for name, value in stand_ins(inner, hook).items():
+        setattr(inner, name, value)
+    inner.config.wand = hook.settings
     return model
 
 
 def restore(model: Model) -> Model:
-    """Take the window out again: the model is what it was before :func:`convert`, bit for bit. Returns it.
+    """Take the window off again and return the model: it is what it was before :func:`convert`, bit for bit.
 
     Raises
     ------
@@ -139,7 +118,8 @@ def restore(model: Model) -> Model:
         handle.remove()
     del base_decoder(model).wand
     inner = inner_model(model)
-    del inner._is_stateful
+    for name in stand_ins(inner, hook):
+        delattr(inner, name)
     vars(inner.config).pop("wand", None)  # gone already where two models share one config
     return model
 
@@ -155,13 +135,12 @@ def set_window(model: Model, *, window: int | None = None, tau: float | None = N
         Strength of the soft mask ``A - tau * M``; ``inf`` is the hard window. Decoding with a cache is always hard.
     """
     hook = hook_of(model)
+    if tau is not None and not tau >= 0:
+        raise ValueError(f"tau must be 0 or more (inf: the hard window), got {tau}")
     if window is not None:
-        check_window(window)
-        hook.window = window
-        inner_model(model).config.wand = {"window": window, "conditioning_until": hook.conditioning_until}
+        hook.window = check_window(window)
+        inner_model(model).config.wand = hook.settings
     if tau is not None:
-        if not tau >= 0:
-            raise ValueError(f"tau must be 0 or more (inf: the hard window), got {tau}")
         hook.tau = float(tau)
     return model
 

@@ -1,205 +1,129 @@
-"""The hook that puts the window under a decoder: what :func:`wandlib.attention.conversion.convert` registers.
+"""The hooks that apply a window to a decoder: what :func:`wandlib.convert` registers.
 
-One forward pre-hook on the base decoder (the module that owns the layers) does all of it; nothing of the model, of
-``generate``, of Trainer or of PEFT is replaced. Before each forward pass the hook
+A forward pre-hook on the base decoder (the module that owns the layers) does the work, and a hook after the pass checks
+that it was heeded; the model's own code, Trainer and PEFT run unmodified. Each pass of the decoder
 
-- gives the decoder a :class:`~wandlib.attention.cache.cache.WandCache` where it was to fill an ordinary cache, and has the pass
-  planned; where sequences share a prompt, it folds them together, and a hook after the pass unfolds the output;
-- without a cache (training, scoring), puts in the 4-D mask of :mod:`wandlib.attention.window`, hard or soft.
+- decodes with a :class:`~wandlib.WandCache`, which plans the pass and in the end checks that every layer read it;
+- or, without a cache (training, scoring), gets the 4-D mask of :mod:`wandlib.attention.window`, hard or soft, and in the
+  end it is checked that every layer read that;
+- or is refused, with the reason and the cure.
 """
 
 from __future__ import annotations
 
-import inspect
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from wandlib.attention.cache.cache import ASSISTED, WandCache
-from wandlib.attention.cache.shared_prompt import apart, once, side_by_side
-from wandlib.attention.models import CACHE_ARGUMENTS, cache_argument
-from wandlib.attention.window import additive_mask, block_mask, fitting, own_limits, tokens
+from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.cache.token_kinds import Prompt
+from wandlib.attention.models import (
+    Decoder,
+    attention_implementation,
+    attention_modules,
+    mask_readers,
+    new_tokens,
+    other_cache,
+    rename_cache,
+)
+from wandlib.attention.window import (
+    UNBOUNDED,
+    additive_mask,
+    block_mask,
+    check_conditioning,
+    packed_utterances,
+    text_blocks,
+    tokens,
+)
 
-NEW_TOKENS = ("input_ids", "inputs_embeds", "audio_input_ids")
-"""The arguments that can bring the new tokens, [batch, time, ...]; the last one: Higgs Audio's codes."""
-FLASH = (
-    "flash attention takes no mask, which padding, ragged batches, shared prompts, conditioning in mid-stream and "
-    "sliding layers need: load the model with attn_implementation='sdpa' (or 'eager'), or give a batch without padding"
+UNTOLD = (
+    "a converted model that trains or scores must be told which tokens are conditioning: pass conditioning=<bool tensor "
+    "[batch, time]> to its forward, or run it under wandlib.full_attention(model)"
+)
+CONTINUOUS = (
+    "continuous batching brings a paged cache of its own, which knows no window: call generate with a batch, or "
+    "generate_batch under wandlib.full_attention(model)"
 )
 
 
-class Window:
-    """The hook and the window's settings; ``base_decoder(model).wand`` of a converted model.
+class WindowHook:
+    """The hooks and the window's settings; ``base_decoder(model).wand`` of a converted model.
 
     Parameters
     ----------
     decoder
-        The module that owns the layers.
+        What is known of the base decoder.
     window
         Generated keys that a query sees, its own included.
     conditioning_until
         Token id that ends conditioning which the model generates itself, or None.
+    blocks, pinned
+        As for :class:`~wandlib.WandCache`.
+    passes_on
+        Whether the model's forward hands ``conditioning`` on to the decoder.
     """
 
-    def __init__(self, decoder: PreTrainedModel, window: int, conditioning_until: int | None) -> None:
-        self.window = window
+    def __init__(
+        self,
+        decoder: Decoder,
+        window: int,
+        conditioning_until: int | None = None,
+        blocks: int | None = None,
+        pinned: int | None = None,
+        passes_on: bool = True,
+    ) -> None:
+        self.decoder, self.window, self.conditioning_until = decoder, window, conditioning_until
+        self.blocks, self.pinned, self.passes_on = blocks, pinned, passes_on
         self.tau = float("inf")
         """Strength of the soft mask in passes without a cache; ``inf``: the hard window."""
-        self.conditioning_until = conditioning_until
-        limits = own_limits(decoder.config)
-        self.cache_name = cache_argument(decoder)
-        self.limits = set(limits)
-        kinds = getattr(decoder.config.get_text_config(decoder=True), "layer_types", None)
-        self.kinds = dict(zip(kinds or (), limits, strict=False))
-        """The own limit of each kind of layer, where the decoder takes a mask for each kind."""
-        self.parameters = tuple(inspect.signature(decoder.forward).parameters)
         self.suspended: dict[int, int] = {}
-        """How deep each thread is inside :func:`wandlib.attention.conversion.full_attention`."""
+        """How deep each thread is inside :func:`wandlib.full_attention`."""
+        self.prompts: dict[int, Prompt] = {}
+        """The prompt of the ``generate`` under way in each thread."""
+        self.told: dict[int, dict[str, Any]] = {}
+        """``conditioning`` and ``block`` of the pass under way in each thread, where the model's forward drops them."""
+        self.readers: dict[int, tuple[ExitStack, set[int]]] = {}
+        """The layers that have read the mask of the pass under way in each thread."""
         self.handles: list[Any] = []
 
     @property
-    def asleep(self) -> bool:
+    def settings(self) -> dict[str, Any]:
+        """What ``config.wand`` keeps, and :func:`wandlib.convert` takes."""
+        kept = {"window": self.window, "conditioning_until": self.conditioning_until}
+        return kept if self.blocks is None else kept | {"blocks": self.blocks, "pinned": self.pinned}
+
+    @property
+    def disabled(self) -> bool:
         """Whether this thread runs under full attention."""
         return bool(self.suspended) and threading.get_ident() in self.suspended
 
-    def before(self, decoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Plan the forward pass that is about to start."""
-        if args:
-            kwargs = dict(zip(self.parameters, args, strict=False)) | kwargs
-        self.rename(decoder, (), kwargs)
-        if self.asleep:
-            kwargs.pop("conditioning", None)
-            return (), kwargs
-        cache, new = self.cache(decoder, kwargs), new_tokens(kwargs)
-        if cache is None:
-            self.without_cache(decoder, kwargs, new, kwargs.pop("conditioning", None))
-            return (), kwargs
-        slots = cache.slots
-        step = is_step(cache, new, kwargs)
-        if slots.shared > 1:
-            rows, sequences = new.shape[0], slots.shared
-            kwargs = side_by_side(kwargs, rows, sequences, slots.length) if step else once(kwargs, rows, sequences)
-            new = new_tokens(kwargs)
-        conditioning = kwargs.pop("conditioning", None)
-        if not step:
-            self.with_cache(decoder, cache, kwargs, new, conditioning)
-            return (), kwargs
-        kwargs["attention_mask"] = self.delivered(decoder, cache.plan_step(new.shape[0]))
-        return (), kwargs
+    @property
+    def prompt(self) -> Prompt | None:
+        """The prompt of the ``generate`` under way in this thread, if there is one."""
+        return self.prompts.get(threading.get_ident()) if self.prompts else None
 
-    def rename(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Take the cache by any name that transformers has had for it."""
-        for name in CACHE_ARGUMENTS:
-            if name != self.cache_name and name in kwargs:
-                given = kwargs.pop(name)
-                kwargs.setdefault(self.cache_name, given)
+    # --------------------------------------------------------------------------------------- around the model's forward
+
+    def pre_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Take the cache by any release's name; see to it that what is said of the tokens reaches the decoder."""
+        kwargs = rename_cache(kwargs, self.decoder.cache)
+        if self.disabled:
+            return args, kwargs if self.passes_on else _without(kwargs, "conditioning", "block")
+        if kwargs.get("labels") is not None and kwargs.get("conditioning") is None:
+            raise ValueError(UNTOLD)
+        if not self.passes_on:
+            thread = threading.get_ident()
+            self.told[thread] = {name: kwargs[name] for name in ("conditioning", "block") if name in kwargs}
+            kwargs = _without(kwargs, "conditioning", "block")
         return args, kwargs
 
-    def unfold(self, decoder: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """Give every sequence its own row of the output again, where prompts are shared."""
-        cache = kwargs.get(self.cache_name)
-        if not isinstance(cache, WandCache) or cache.shared == 1:
-            return output
-        return apart(output, cache.shared, step=cache.slots.plan.step)
-
-    def cache(self, decoder: PreTrainedModel, kwargs: dict[str, Any]) -> WandCache | None:
-        """The cache of this pass: the caller's, or ours in place of an ordinary one that is still empty."""
-        past = kwargs.get(self.cache_name)
-        if isinstance(past, WandCache):
-            return past
-        if past is None:
-            if kwargs.get("use_cache") is None:  # a pass that says what is conditioning is there to train or to score
-                default = getattr(decoder.config, "use_cache", False)
-                kwargs["use_cache"] = default and not decoder.training and kwargs.get("conditioning") is None
-            if not kwargs["use_cache"]:
-                return None
-            own = WandCache(decoder.config, self.window, conditioning_until=self.conditioning_until)
-            kwargs[self.cache_name] = own
-            return own
-        if type(past) is DynamicCache and past.get_seq_length() == 0 and not past.offloading:
-            # `generate` made it, or a caller who will pass the same object again: it has to become ours itself.
-            became: Any = past
-            became.__class__ = WandCache
-            became.__init__(decoder.config, self.window, conditioning_until=self.conditioning_until)
-            return became
-        raise ValueError(
-            f"a converted model decodes with a WandCache, not with this {type(past).__name__} that holds "
-            f"{int(past.get_seq_length())} tokens: pass past_key_values=WandCache(model.config, window=...) "
-            "(static=True in place of a StaticCache) or nothing, or run under wandlib.full_attention(model)"
-        )
-
-    def without_cache(
-        self, decoder: PreTrainedModel, kwargs: dict[str, Any], new: Tensor, conditioning: Tensor | None
-    ) -> None:
-        """Training and scoring: the rule as a mask over the whole sequence."""
-        if conditioning is None:
-            if decoder.training:
-                raise ValueError(
-                    "a converted model in training must be told which tokens are conditioning: pass "
-                    "conditioning=<bool tensor [batch, time]> to its forward, or train under "
-                    "wandlib.full_attention(model)"
-                )
-            return  # a prompt and nothing else: all of it conditioning, the causal mask is right
-        mask = kwargs.get("attention_mask")
-        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
-            raise ValueError("give conditioning together with a 2-D attention_mask (1 = token, 0 = padding) or none")
-        sequence = tokens(fitting(conditioning, *new.shape[:2]), None if mask is None else mask == 0)
-        masks: dict[int | None, Any]
-        if self.attention(decoder) == "flex_attention" and self.tau == float("inf"):
-            masks = {limit: block_mask(sequence, self.window, limit) for limit in self.limits}
-        else:
-            dtype = next(decoder.parameters()).dtype
-            masks = {
-                limit: additive_mask(sequence, sequence, self.window, dtype, self.tau, limit) for limit in self.limits
-            }
-        kwargs["attention_mask"] = self.delivered(decoder, masks)
-
-    def with_cache(
-        self,
-        decoder: PreTrainedModel,
-        cache: WandCache,
-        kwargs: dict[str, Any],
-        new: Tensor,
-        conditioning: Tensor | None,
-    ) -> None:
-        """Prefill, chunks, conditioning in mid-stream, and steps whose kind is still open."""
-        batch, length = new.shape[:2]
-        mask = kwargs.get("attention_mask")
-        refuse_other_prompt(cache, length, mask, kwargs.get("position_ids"))
-        padding = padding_of(mask, length)
-        if padding is not None and "flash" in self.attention(decoder):
-            raise ValueError(FLASH)
-        masks = cache.plan_rewrite(
-            batch,
-            length,
-            dtype=next(decoder.parameters()).dtype,
-            device=new.device,
-            conditioning=conditioning,
-            padding=padding,
-            input_ids=kwargs.get("input_ids"),
-        )
-        if masks is not None:
-            kwargs["attention_mask"] = self.delivered(decoder, masks)
-
-    def delivered(self, decoder: PreTrainedModel, masks: dict[int | None, Any]) -> Any:
-        """The masks as the decoder takes them; where it takes one for each kind of layer, it need not look for any."""
-        if masks and "flash" in self.attention(decoder):
-            raise ValueError(FLASH)
-        if self.kinds:
-            return {kind: masks.get(limit) for kind, limit in self.kinds.items()}
-        return next(iter(masks.values()), None)
-
-    def attention(self, decoder: PreTrainedModel) -> str:
-        """The name of the attention implementation."""
-        return decoder.config._attn_implementation or ""
-
-    def after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def check_finite(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Stop a generation whose logits are NaN or infinite."""
-        cache, logits = getattr(output, self.cache_name, None), getattr(output, "logits", None)
+        cache, logits = getattr(output, self.decoder.cache, None), getattr(output, "logits", None)
         if not isinstance(cache, WandCache) or logits is None or torch.compiler.is_compiling():
             return
         if logits.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -209,36 +133,150 @@ class Window:
         highest = last.amax().item()
         if highest != highest or highest == float("inf"):
             step = int(torch.as_tensor(cache.generated).max())
-            raise FloatingPointError(f"the logits of generation step {step} are not finite; {culprit(cache)}")
+            raise FloatingPointError(f"the logits of generation step {step} are not finite; {locate_nonfinite(cache)}")
+
+    # ----------------------------------------------------------------------------------------- around the base decoder
+
+    def pre_forward(self, module: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Plan the forward pass that is about to start."""
+        kwargs = self.decoder.keywords(args, kwargs)
+        if self.disabled:
+            return (), _without(kwargs, "conditioning", "block")
+        if not self.passes_on:
+            told = self.told.pop(threading.get_ident(), None)
+            if told is None:
+                raise ValueError(
+                    f"the model around {self.decoder.name} drops conditioning, and was called in a way that goes past "
+                    "its hooks (PEFT calls forward itself): convert the outermost model, or a model that passes "
+                    "keywords on"
+                )
+            kwargs = kwargs | told
+        if self.readers:
+            self._read_by(threading.get_ident())
+        cache = self._cache(module, kwargs)
+        if cache is not None:
+            kwargs = cache.prepare(kwargs, self.decoder, module, self.prompt)
+        else:
+            kwargs = self._without_cache(module, kwargs)
+        return (), kwargs
+
+    def post_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Check that the pass went as planned."""
+        cache = kwargs.get(self.decoder.cache)
+        if isinstance(cache, WandCache):
+            return cache.finish(output, self.decoder)
+        if self.readers and not self.disabled:
+            readers, layers = self._read_by(threading.get_ident()), len(self.decoder.sliding_windows)
+            if readers is not None and len(readers) < layers:
+                raise RuntimeError(
+                    f"{self.decoder.name} gave the window's mask to {len(readers)} of its {layers} attention layers, "
+                    "so what it returned did not obey the window; run it under wandlib.full_attention(model), or "
+                    "report its class and your transformers release"
+                )
+        return output
+
+    def _cache(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> WandCache | None:
+        """Return the cache of this pass: the caller's, or ours in place of an ordinary one that is still empty."""
+        name = self.decoder.cache
+        past, prompt = kwargs.get(name), self.prompt
+        if not isinstance(past, WandCache):
+            self._refuse_others(module, kwargs)
+            options = {"blocks": self.blocks, "pinned": self.pinned, "conditioning_until": self.conditioning_until}
+            if past is None:
+                if kwargs.get("use_cache") is None:  # a pass that says what is conditioning is to train or to score
+                    default = getattr(module.config, "use_cache", False)
+                    kwargs["use_cache"] = default and not module.training and kwargs.get("conditioning") is None
+                if not kwargs["use_cache"]:
+                    return None
+                kwargs[name] = past = WandCache(module.config, self.window, **options)
+            elif type(past) is DynamicCache and past.get_seq_length() == 0 and not past.offloading:
+                past = WandCache.adopt(past, module.config, self.window, **options)
+            else:
+                raise ValueError(
+                    f"a converted model decodes with a WandCache, not with this {type(past).__name__} that holds "
+                    f"{int(past.get_seq_length())} tokens: pass {name}=WandCache(model.config, window=...) "
+                    "(static=True in place of a StaticCache) or nothing, or run under wandlib.full_attention(model)"
+                )
+        if prompt is not None:
+            prompt.cache = past
+        return past
+
+    def _refuse_others(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> None:
+        """Raise ValueError for a pass whose keys are not all in the sequence and in one cache of a kind that is known."""
+        other = other_cache(kwargs, self.decoder.cache)
+        if other is not None or "paged" in attention_implementation(module):
+            raise ValueError(f"this pass brings a cache of its own ({other or 'paged attention'}): {CONTINUOUS}")
+        if kwargs.get("encoder_hidden_states") is not None:
+            raise ValueError(
+                "encoder_hidden_states are keys outside of the sequence, on which a window has no say: leave them out, "
+                "or run under wandlib.full_attention(model)"
+            )
+
+    def _without_cache(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Training and scoring: the rule as a mask over the whole sequence."""
+        new, mask = new_tokens(kwargs), kwargs.get("attention_mask")
+        conditioning, block = kwargs.pop("conditioning", None), kwargs.pop("block", None)
+        prompt = self.prompt
+        if conditioning is None and prompt is not None:  # generate(use_cache=False)
+            if self.conditioning_until is not None:
+                raise ValueError("conditioning_until is counted in the cache: leave out use_cache=False")
+            conditioning = (torch.arange(new.shape[1], device=new.device) < prompt.total).expand(len(new), -1)
+        if conditioning is None:
+            raise ValueError(UNTOLD)
+        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+            raise ValueError("give conditioning together with a 2-D attention_mask (1 = token, 0 = padding) or none")
+        check_conditioning(conditioning, *new.shape[:2])
+        padding = None if mask is None else mask == 0
+        blocks = UNBOUNDED if self.blocks is None else self.blocks
+        if block is None and self.blocks is not None:
+            block = text_blocks(conditioning, padding, self.pinned or 0)
+        utterance = self._utterances(kwargs, new, padding)
+        sequence = tokens(conditioning, padding, block=block, utterance=utterance)
+        limits, masks = set(self.decoder.sliding_windows), {}
+        if attention_implementation(module) == "flex_attention" and self.tau == float("inf"):
+            for limit in limits:
+                masks[limit] = block_mask(sequence, self.window, blocks=blocks, sliding_window=limit)
+        else:
+            dtype = next(module.parameters()).dtype
+            for limit in limits:
+                masks[limit] = additive_mask(
+                    sequence, sequence, self.window, dtype, self.tau, blocks=blocks, sliding_window=limit
+                )
+        if self.decoder.positions_from_mask and kwargs.get("position_ids") is None:
+            real = torch.ones_like(conditioning) if padding is None else ~padding
+            kwargs["position_ids"] = (real.long().cumsum(1) * real - 1).clamp(min=-1)
+        kwargs["attention_mask"] = self.decoder.layer_masks(masks)
+        if not torch.compiler.is_compiling() and attention_modules(module):
+            stack = ExitStack()
+            self.readers[threading.get_ident()] = stack, stack.enter_context(mask_readers(module, masks))
+        return kwargs
+
+    def _utterances(self, kwargs: dict[str, Any], new: Tensor, padding: Tensor | None) -> Tensor | None:
+        """Number the utterances packed into each row; None: one a row."""
+        if any(kwargs.get(name) is not None for name in ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")):
+            raise ValueError(
+                "utterances packed by cu_seq_lens are not told apart under a window: pass position_ids that start again "
+                "with each of them, [batch, time], and no cu_seq_lens"
+            )
+        position_ids = kwargs.get("position_ids")
+        if position_ids is None or position_ids.ndim != 2:
+            return None
+        return packed_utterances(position_ids.expand(len(new), -1), padding)
+
+    def _read_by(self, thread: int) -> set[int] | None:
+        """Stop watching who reads the mask; return the layers that did."""
+        stack, readers = self.readers.pop(thread, (None, None))
+        if stack is not None:
+            stack.close()
+        return readers
 
 
-class AssistedDecoding:
-    """Stands in for ``model._is_stateful``, whose truth only assisted decoding asks: says no, and why."""
-
-    def __init__(self, window: Window) -> None:
-        self.window = window
-
-    def __bool__(self) -> bool:
-        if self.window.asleep:
-            return False
-        raise ValueError(ASSISTED)
+def _without(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return a call's arguments without some of them."""
+    return {name: value for name, value in kwargs.items() if name not in names}
 
 
-def new_tokens(kwargs: dict[str, Any]) -> Tensor:
-    """The argument that brings the new tokens, [batch, time, ...]."""
-    for name in NEW_TOKENS:
-        new: Tensor | None = kwargs.get(name)
-        if new is not None:
-            return new
-    raise ValueError(f"the decoder was given no new tokens: pass one of {', '.join(NEW_TOKENS)}")
-
-
-def is_step(cache: WandCache, new: Tensor, inputs: dict[str, Any]) -> bool:
-    """Whether a pass is a usual decoding step: one generated token of each sequence."""
-    return cache.slots.settled and new.shape[1] == 1 and inputs.get("conditioning") is None
-
-
-def culprit(cache: WandCache) -> str:
+def locate_nonfinite(cache: WandCache) -> str:
     """Say where numbers first went wrong, from the keys and values that each layer left behind."""
     last = len(cache.layers) - 1
     for index in range(len(cache.layers)):
@@ -249,31 +287,3 @@ def culprit(cache: WandCache) -> str:
             return f"they first went wrong in layer {index}, in its {'values' if keys_fine else 'keys'}"
         return f"they first went wrong in layer {index - 1}, in its output"
     return f"all keys and values are finite: look at the output of layer {last}, the last norm and the head"
-
-
-def padding_of(mask: Any, length: int) -> Bool[Tensor, "batch time"] | None:
-    """Which of the last ``length`` tokens are padding, from a mask as ``generate`` gives it; None: none of them."""
-    if isinstance(mask, dict):  # prepared by `generate` for a static cache, one for each kind of layer
-        mask = next(iter(mask.values()))
-    if not isinstance(mask, Tensor):
-        return None
-    if mask.ndim == 4:
-        mask = mask[:, 0, -1] if mask.dtype == torch.bool else mask[:, 0, -1] >= 0
-    padding = mask[:, -length:] == 0
-    return padding if bool(padding.any()) else None
-
-
-def refuse_other_prompt(cache: WandCache, length: int, mask: Any, position_ids: Any) -> None:
-    """Raise ValueError where the new tokens plainly do not go on from what the cache holds."""
-    held = int(cache.slots.length)
-    if held == 0:
-        return
-    restarts = length == 0 or (isinstance(mask, Tensor) and mask.ndim == 2 and 1 < length == mask.shape[1])
-    if not restarts and length > 1 and isinstance(position_ids, Tensor) and position_ids.ndim == 2:
-        first = int(position_ids[:, 0].max())
-        restarts = first == 0 if cache.slots.padded else first != held
-    if restarts:
-        raise ValueError(
-            f"this cache already holds {held} tokens and the input does not go on from there: to use it for another "
-            "prompt, call cache.reset() first"
-        )

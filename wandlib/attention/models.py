@@ -1,17 +1,154 @@
-"""What is read off a transformers model: the one file that knows its versions and names."""
+"""What is read off a transformers model: the one file that knows its versions and names.
+
+:func:`read_decoder` finds the base decoder (the module that owns the layers) and describes it, or says why a window
+cannot be applied to it. What the description rests on (the name of the cache argument, the sliding windows of layers)
+differs between models and releases; what was tried is listed in docs/families.md.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """What decoders call their key-value cache, newest first: transformers 5.24 renamed ``past_key_values``."""
+TOKEN_ARGUMENTS = ("input_ids", "inputs_embeds", "audio_input_ids")
+"""The arguments that can bring the new tokens, [batch, time, ...]; the last one: Higgs Audio's codes."""
+WINDOW_ARGUMENTS = ("conditioning", "block")
+"""The arguments that a converted model takes in addition, each [batch, time]."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What the hook needs to know of a base decoder.
+
+    Parameters
+    ----------
+    name
+        Its class, for messages.
+    parameters
+        The names of its forward's arguments, in order.
+    cache
+        Which of them holds the key-value cache; the output field has the same name.
+    sliding_windows
+        The window that each layer has of its own, in tokens; None: none.
+    mask_kinds
+        The sliding window of each kind of layer, where the decoder takes a mask for each kind.
+    positions_from_mask
+        Whether it counts positions from a 2-D attention mask, which a window replaces.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    cache: str
+    sliding_windows: tuple[int | None, ...]
+    mask_kinds: Mapping[str, int | None]
+    positions_from_mask: bool
+
+    def keywords(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by name, the cache by this decoder's name for it."""
+        if args:
+            kwargs = dict(zip(self.parameters, args, strict=False)) | kwargs
+        return rename_cache(kwargs, self.cache)
+
+    def layer_masks(self, masks: Mapping[int | None, Any]) -> Any:
+        """Return masks by sliding window as the decoder takes them; given one for each kind, it looks for none."""
+        if self.mask_kinds:
+            return {kind: masks.get(sliding_window) for kind, sliding_window in self.mask_kinds.items()}
+        return next(iter(masks.values()), None)
+
+
+def read_decoder(model: nn.Module) -> tuple[Any, Decoder]:
+    """Find the base decoder of a model, and describe it.
+
+    Raises
+    ------
+    ValueError
+        If a window cannot be applied to it, with the reason.
+    """
+    decoder = base_decoder(model)
+    name, parameters = type(decoder).__name__, inspect.signature(decoder.forward).parameters
+    cache = cache_argument(decoder)
+    if "attention_mask" not in parameters:
+        raise ValueError(f"the forward of {name} takes no attention_mask, by which a window is applied")
+    windows = sliding_windows(decoder.config)
+    if refusal := _refusal(decoder):
+        raise ValueError(f"a window cannot be applied to {name}: {refusal}")
+    kinds = getattr(decoder.config.get_text_config(decoder=True), "layer_types", None)
+    # Some configs list kinds of layers for a decoder that takes one mask for all.
+    by_kind = dict(zip(kinds or (), windows, strict=False)) if _takes_masks_by_kind(decoder) else {}
+    return decoder, Decoder(name, tuple(parameters), cache, tuple(windows), by_kind, _counts_positions(decoder))
 
 
 def inner_model(model: Any) -> Any:
     """Return the transformers model itself, out of the wrapper that PEFT puts around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def base_decoder(model: nn.Module) -> Any:
+    """Return the module that owns the layers.
+
+    Raises
+    ------
+    ValueError
+        If ``model`` is not a transformers causal decoder.
+    """
+    inner = inner_model(model)
+    name = type(inner).__name__
+    if not isinstance(inner, PreTrainedModel):
+        raise ValueError(
+            f"{name} is not a transformers model: pass the causal decoder inside it (CosyVoice 2: llm.llm.model)"
+        )
+    if inner.config.is_encoder_decoder:
+        raise ValueError(
+            f"{name} is an encoder-decoder, and WAND is for decoders whose conditioning is part of the sequence; pass "
+            "a decoder-only model (a ...ForCausalLM)"
+        )
+    if name.startswith("Bark"):
+        raise ValueError(
+            f"{name} has an attention of its own that takes neither a cache nor a mask from outside; use a model built "
+            "on transformers' AttentionInterface"
+        )
+    if hasattr(inner, "backbone_model"):
+        return inner.backbone_model  # CSM: its depth decoder, a few codebooks long, keeps full attention
+    found = inner.get_decoder()
+    # ModernBERT's `decoder` is its head; Llama 4's prefix is not the name of its decoder.
+    for decoder in (found, inner.base_model, getattr(inner.base_model, "decoder", None), getattr(inner, "model", None)):
+        if isinstance(decoder, PreTrainedModel) and layers_of(decoder) is not None:
+            return decoder
+    raise ValueError(f"found no decoder layers in {type(found).__name__}: pass the causal decoder itself")
+
+
+def layers_of(decoder: nn.Module) -> nn.ModuleList | None:
+    """Return the layers of a decoder, or None."""
+    lists = (child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child))
+    return next(lists, None)
+
+
+def attention_modules(decoder: nn.Module) -> list[nn.Module]:
+    """Return the self-attention of each layer, in order; an empty list where some layer has none of a known name."""
+    names = ("self_attn", "attn", "attention", "self_attention", "mixer", "temporal_block")
+    found = [
+        next((part for part in (getattr(layer, name, None) for name in names) if isinstance(part, nn.Module)), None)
+        for layer in layers_of(decoder) or ()
+    ]
+    return [module for module in found if module is not None] if None not in found else []
+
+
+def attention_implementation(decoder: Any) -> str:
+    """Return the name of the attention implementation."""
+    return decoder.config._attn_implementation or ""
+
+
+# ------------------------------------------------------------------------------------------------------------ the cache
 
 
 def cache_argument(model: Any) -> str:
@@ -27,10 +164,184 @@ def cache_argument(model: Any) -> str:
         if name in parameters:
             return name
     raise ValueError(
-        f"the forward of {type(model).__name__} takes no key-value cache: it has no decoding steps to bound"
+        f"the forward of {type(model).__name__} takes no key-value cache by a name that is known "
+        f"({', '.join(CACHE_ARGUMENTS)}): it has no decoding steps to bound, or this release of transformers is newer "
+        "than wandlib"
     )
 
 
 def cache_inputs(model: Any, cache: Any) -> dict[str, Any]:
-    """Return ``cache`` as the keyword argument that ``model`` takes it by: ``model(ids, **cache_inputs(model, cache))``."""
+    """Return ``cache`` by the name that the model has for it: ``model(ids, **cache_inputs(model, cache))``."""
     return {cache_argument(model): cache}
+
+
+def rename_cache(kwargs: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the arguments of a call with the cache by that name, whichever release's name it was given by."""
+    given = [other for other in CACHE_ARGUMENTS if other != name and other in kwargs]
+    if not given:
+        return kwargs
+    renamed = dict(kwargs)
+    for other in given:
+        value = renamed.pop(other)
+        if renamed.get(name) is None:
+            renamed[name] = value
+    return renamed
+
+
+def other_cache(kwargs: Mapping[str, Any], name: str) -> str | None:
+    """Return the type of a cache that a pass brings by another name than the decoder's, as paged attention does."""
+    for argument, value in kwargs.items():
+        if argument != name and (isinstance(value, Cache) or type(value).__name__.endswith("Cache")):
+            return type(value).__name__
+    return None
+
+
+def new_tokens(kwargs: Mapping[str, Any]) -> Tensor:
+    """Return the argument that brings the new tokens, [batch, time, ...]."""
+    for name in TOKEN_ARGUMENTS:
+        new: Tensor | None = kwargs.get(name)
+        if new is not None:
+            return new
+    raise ValueError(f"the decoder was given no new tokens: pass one of {', '.join(TOKEN_ARGUMENTS)}")
+
+
+# ------------------------------------------------------------------------------------------------- what layers attend to
+
+
+def sliding_windows(config: PreTrainedConfig) -> list[int | None]:
+    """List the sliding window that each layer has of its own, in tokens; None where a layer attends to everything.
+
+    Raises
+    ------
+    ValueError
+        If a layer is not plain attention (linear, chunked, shared keys): there is nothing to put a window on.
+    """
+    text = config.get_text_config(decoder=True)
+    own = getattr(text, "sliding_window", None)
+    if getattr(text, "use_sliding_window", True) is False:
+        own = None
+    kinds = getattr(text, "layer_types", None)
+    if kinds is None:
+        chunked = getattr(text, "attention_chunk_size", None) is not None
+        kind = "sliding_attention" if own is not None else "chunked_attention" if chunked else "full_attention"
+        kinds = [kind] * text.num_hidden_layers
+    if shared := getattr(text, "num_kv_shared_layers", None):
+        kinds = kinds[: len(kinds) - shared] + ["shared_keys"] * shared
+    for layer, kind in enumerate(kinds):
+        if kind not in ("full_attention", "sliding_attention"):
+            raise ValueError(
+                f"layer {layer} of {text.model_type} is of type {kind!r}; a window needs 'full_attention' or "
+                "'sliding_attention' layers with keys of their own"
+            )
+    return [own if kind == "sliding_attention" else None for kind in kinds]
+
+
+def _takes_masks_by_kind(decoder: nn.Module) -> bool:
+    """Whether the decoder's forward looks a mask up by the kind of layer."""
+    config: Any = decoder.config
+    if not getattr(config.get_text_config(decoder=True), "layer_types", None):
+        return False
+    try:
+        source = inspect.getsource(type(decoder).forward)
+    except (OSError, TypeError):
+        return True
+    return "isinstance(attention_mask, dict)" in source or "causal_mask_mapping" in source
+
+
+def _counts_positions(decoder: nn.Module) -> bool:
+    """Whether learned positions are counted from the attention mask (OPT, BioGPT)."""
+    return any(
+        "attention_mask" in inspect.signature(child.forward).parameters and "embed_positions" in name
+        for name, child in decoder.named_children()
+    )
+
+
+def _refusal(decoder: Any) -> str | None:
+    """Say why a window would be wrong in this decoder; None: nothing is known against it."""
+    config = decoder.config.get_text_config(decoder=True)
+    if _has_alibi(decoder):
+        return "its ALiBi bias is counted from the slots of the cache, not from positions, and a ring reorders slots"
+    if "local" in (getattr(config, "attention_layers", None) or ()):
+        return (
+            f"its local layers keep a limit of their own (window_size={config.window_size}) that is counted from the "
+            "slots of the cache; only global layers can have a window"
+        )
+    if getattr(config, "add_cross_attention", False) or getattr(config, "cross_attention_layers", None):
+        return "it has cross-attention layers, whose keys are not part of the sequence; set add_cross_attention=False"
+    if getattr(config, "is_decoder", True) is False and "is_decoder" in config.to_diff_dict():
+        return "it is not causal: set is_decoder=True in its config"
+    return None
+
+
+def _has_alibi(decoder: Any) -> bool:
+    """Whether attention is biased by distance, linearly."""
+    config = decoder.config
+    flags = (config, getattr(config, "attn_config", None))
+    return any(getattr(flag, "alibi", False) for flag in flags) or hasattr(decoder, "build_alibi_tensor")
+
+
+# ------------------------------------------------------------------------------------------------ what reaches a decoder
+
+
+class _Reached(Exception):
+    """The decoder was called."""
+
+
+def passes_on(model: Any, decoder: Any) -> bool:
+    """Whether the forward of a model hands ``conditioning`` on to its decoder; nothing is computed to find out.
+
+    Some heads take any keyword and drop it (Falcon, GPT-J, BLOOM).
+    """
+    if model is decoder:
+        return True
+    marker, found = object(), []
+
+    def stop(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        found.append(kwargs.get(WINDOW_ARGUMENTS[0]) is marker)
+        raise _Reached
+
+    device = next(decoder.parameters()).device
+    handle = decoder.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
+    try:
+        with torch.no_grad():
+            model.forward(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), **{WINDOW_ARGUMENTS[0]: marker})
+    except Exception:
+        return bool(found) and found[0]
+    finally:
+        handle.remove()
+    return False
+
+
+@contextmanager
+def mask_readers(decoder: Any, masks: Any) -> Iterator[set[int]]:
+    """Collect the layers whose attention is given one of ``masks``, while the block runs."""
+    wanted = list(masks.values()) if isinstance(masks, Mapping) else [masks]
+    readers: set[int] = set()
+    handles = []
+    for index, module in enumerate(attention_modules(decoder)):
+
+        def look(module: nn.Module, args: Any, kwargs: dict[str, Any], index: int = index) -> None:
+            given = [*args, *kwargs.values()]
+            if any(_same_mask(value, mask) for value in given for mask in wanted):
+                readers.add(index)
+
+        handles.append(module.register_forward_pre_hook(look, with_kwargs=True))
+    try:
+        yield readers
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _same_mask(value: Any, mask: Any) -> bool:
+    """Whether an argument is a mask, or a cast or a view of it."""
+    if value is mask:
+        return value is not None
+    if not (isinstance(value, Tensor) and isinstance(mask, Tensor)) or value.ndim != 4:
+        return False
+    if value.dtype == torch.bool:
+        return value.shape == mask.shape and torch.equal(value, mask > torch.finfo(mask.dtype).min / 2)
+    same = value.shape[-2:] == mask.shape[-2:] and value.shape[0] == mask.shape[0]
+    return same and (
+        value.untyped_storage().data_ptr() == mask.untyped_storage().data_ptr() or torch.equal(value == 0, mask == 0)
+    )

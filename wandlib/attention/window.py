@@ -1,20 +1,24 @@
 """The rule: which key may a query see.
 
-A token is one of three things. *Conditioning* (text, task tokens, reference audio) is seen by everything after it. A
-*generated* token is seen while fewer than ``window`` generated tokens ago, the query's own included. *Padding* is seen
-by no real token. With ``g`` the running count of generated tokens,
+A token is one of three things. *Conditioning* (text, task tokens, reference audio) is either pinned, and seen by
+everything after it, or part of a text block, and seen until ``blocks - 1`` further blocks have begun. A *generated*
+token is seen while fewer than ``window`` generated tokens ago, the query's own included. *Padding* is seen by no real
+token. With ``g`` the running count of generated tokens and ``b`` the number of the latest text block (0: pinned),
 
-    visible(q, k) = position[k] <= position[q]  and  (conditioning[k] or g[q] - g[k] < window)
+    visible(q, k) = position[k] <= position[q]  and
+                    (b[k] == 0 or b[q] - b[k] < blocks    if conditioning[k] else    g[q] - g[k] < window)
 
-(WAND, arXiv 2604.08558, section 2). Distance is counted in generated tokens, so conditioning that arrives in mid-stream
-uses up none of the window. Padding needs no clause of its own: its count is ``NEVER``, which no window reaches back to.
+(WAND, arXiv 2604.08558, section 2, where all conditioning is pinned). Distance is counted in generated tokens, so
+conditioning that arrives in mid-stream uses up none of the window. Padding needs no clause of its own: its count is
+``PADDING``, which no window reaches back to.
 
 The rule is written once, in :func:`visible`. The boolean mask, the soft bias of training, the functions of flex
-attention and the masks of the cache are derived from it. Full attention is the window ``EVERYTHING``.
+attention and the masks of the cache are derived from it. Full attention is a window, and blocks, ``UNBOUNDED``.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,51 +26,47 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
-from transformers import PreTrainedConfig
 
-EVERYTHING = 2**29
-"""A window no utterance outgrows: full attention."""
-NEVER = -(2**30)
-"""The generated count of padding: further back than even ``EVERYTHING`` reaches."""
+UNBOUNDED = 2**29
+"""A window that no utterance outgrows, and a number of blocks that no text reaches: full attention."""
+PADDING = -(2**30)
+"""The generated count of padding: further back than even ``UNBOUNDED`` reaches."""
 
 
 class Tokens(NamedTuple):
-    """What the rule needs to know of each token; every field is [batch, time]."""
+    """What the rule needs to know of each token; every field is [batch, time], or broadcasts with the others."""
 
-    position: Int[Tensor, "batch time"]
+    position: Int[Tensor, ...]
     """Index in the sequence, padding counted."""
-    generated: Int[Tensor, "batch time"]
-    """How many generated tokens there are up to here, this one included; ``NEVER`` for padding."""
-    conditioning: Bool[Tensor, "batch time"]
-    """Seen by every later query."""
+    generated: Int[Tensor, ...]
+    """How many generated tokens there are up to here, this one included; ``PADDING`` for padding."""
+    conditioning: Bool[Tensor, ...]
+    """Whether the token is conditioning."""
+    block: Int[Tensor, ...]
+    """Text blocks that have begun up to here; of a conditioning token, 0 means that it is pinned."""
+    utterance: Int[Tensor, ...]
+    """Which of the utterances packed into the row the token belongs to."""
 
 
 def visible(
-    query_position: Any,
-    query_generated: Any,
-    key_position: Any,
-    key_generated: Any,
-    key_conditioning: Any,
-    window: int,
-    limit: int | None = None,
-) -> Any:
-    """Say which keys a query sees: THE rule, on numbers or on tensors that broadcast.
+    query: Tokens, key: Tokens, window: int, *, blocks: int = UNBOUNDED, sliding_window: int | None = None
+) -> Bool[Tensor, ...]:
+    """Say which keys a query sees: THE rule, on tokens whose fields broadcast.
 
     Parameters
     ----------
-    query_position, key_position
-        Index in the sequence.
-    query_generated, key_generated
-        Generated tokens up to and including this one; ``NEVER`` for padding.
-    key_conditioning
-        Whether the key is conditioning.
     window
         How many generated keys a query sees, its own included.
-    limit
-        The sliding window a layer has of its own, in tokens of any kind, its own included (transformers' convention).
+    blocks
+        How many text blocks a query sees, the one under way included.
+    sliding_window
+        The window that a layer has of its own, in tokens of any kind, its own included (transformers' convention).
     """
-    seen = (key_position <= query_position) & (key_conditioning | (query_generated - key_generated < window))
-    return seen if limit is None else seen & (query_position - key_position < limit)
+    unexpired = (key.block == 0) | (query.block - key.block < blocks)
+    near = query.generated - key.generated < window
+    seen = (key.position <= query.position) & torch.where(key.conditioning, unexpired, near)
+    seen = seen & (key.utterance == query.utterance)
+    return seen if sliding_window is None else seen & (query.position - key.position < sliding_window)
 
 
 def tokens(
@@ -74,6 +74,9 @@ def tokens(
     padding: Bool[Tensor, "batch time"] | None = None,
     start: int = 0,
     generated: Int[Tensor, "batch 1"] | int = 0,
+    *,
+    block: Int[Tensor, "batch time"] | None = None,
+    utterance: Int[Tensor, "batch time"] | None = None,
 ) -> Tokens:
     """Describe a stretch of tokens by what the rule needs.
 
@@ -85,27 +88,80 @@ def tokens(
         True where there is no token at all; wins over ``conditioning``.
     start, generated
         How many tokens, and how many generated tokens, came before.
+    block
+        As :func:`text_blocks` counts them; None: all conditioning is pinned.
+    utterance
+        Number of the utterance in a packed row; None: one utterance a row.
     """
     position = torch.arange(start, start + conditioning.shape[1], device=conditioning.device).expand_as(conditioning)
+    zero = torch.zeros_like(position)
+    block = zero if block is None else block
+    utterance = zero if utterance is None else utterance
     if padding is None:
-        return Tokens(position, (~conditioning).cumsum(1) + generated, conditioning)
+        return Tokens(position, (~conditioning).cumsum(1) + generated, conditioning, block, utterance)
     count = (~conditioning & ~padding).cumsum(1) + generated
-    return Tokens(position, count.masked_fill(padding, NEVER), conditioning & ~padding)
+    return Tokens(position, count.masked_fill(padding, PADDING), conditioning & ~padding, block, utterance)
+
+
+def text_blocks(
+    conditioning: Bool[Tensor, "batch time"],
+    padding: Bool[Tensor, "batch time"] | None = None,
+    pinned: int = 0,
+    *,
+    seen: Int[Tensor, "batch 1"] | int = 0,
+    begun: Int[Tensor, "batch 1"] | int = 0,
+    interrupted: Bool[Tensor, "batch 1"] | bool = True,
+) -> Int[Tensor, "batch time"]:
+    """Count the text blocks that have begun up to each token.
+
+    The first ``pinned`` conditioning tokens belong to no block. After them, each run of conditioning that is not
+    interrupted by a generated token is a block.
+
+    Parameters
+    ----------
+    padding
+        True where there is no token; it interrupts nothing.
+    seen, begun
+        Conditioning tokens and blocks that came before this stretch.
+    interrupted
+        Whether the next conditioning token begins a block even if no generated token of this stretch precedes it.
+    """
+    real = torch.ones_like(conditioning) if padding is None else ~padding
+    text = conditioning & real & ((conditioning & real).cumsum(1) + seen > pinned)
+    last_text, last_generated = _last_before(text), _last_before(real & ~conditioning)
+    begins = text & ((last_generated > last_text) | (last_text < 0) & interrupted)
+    return begins.cumsum(1) + begun
+
+
+def _last_before(marked: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+    """Index of the last marked token before each token; -1 where there is none."""
+    index = torch.arange(marked.shape[1], device=marked.device).where(marked, -1).cummax(1).values
+    return torch.cat([torch.full_like(index[:, :1], -1), index[:, :-1]], 1)
+
+
+def packed_utterances(
+    position_ids: Int[Tensor, "batch time"], padding: Bool[Tensor, "batch time"] | None = None
+) -> Int[Tensor, "batch time"] | None:
+    """Number the utterances packed into each row: one begins where positions do not rise; None: one a row.
+
+    Parameters
+    ----------
+    padding
+        True where there is no token, and so no position.
+    """
+    real = torch.ones_like(position_ids, dtype=torch.bool) if padding is None else ~padding
+    before = _last_before(real)
+    begins = real & (before >= 0) & (position_ids <= position_ids.gather(1, before.clamp(min=0)))
+    return begins.cumsum(1) if bool(begins.any()) else None
 
 
 def boolean_mask(
-    query: Tokens, key: Tokens, window: int, limit: int | None = None
+    query: Tokens, key: Tokens, window: int, *, blocks: int = UNBOUNDED, sliding_window: int | None = None
 ) -> Bool[Tensor, "batch query_time key_time"]:
-    """The rule for every pair of a query and a key: True where the key is seen."""
-    return visible(
-        query.position[:, :, None],
-        query.generated[:, :, None],
-        key.position[:, None, :],
-        key.generated[:, None, :],
-        key.conditioning[:, None, :],
-        window,
-        limit,
-    )
+    """Apply the rule to every pair of a query and a key: True where the key is seen."""
+    queries = Tokens(*(part[:, :, None] for part in query))
+    keys = Tokens(*(part[:, None, :] for part in key))
+    return visible(queries, keys, window, blocks=blocks, sliding_window=sliding_window)
 
 
 def additive_mask(
@@ -114,61 +170,62 @@ def additive_mask(
     window: int,
     dtype: torch.dtype,
     tau: float = float("inf"),
-    limit: int | None = None,
+    *,
+    blocks: int = UNBOUNDED,
+    sliding_window: int | None = None,
 ) -> Float[Tensor, "batch 1 query_time key_time"]:
-    """The bias that is added to the attention scores: ``A - tau * M``, with M = 1 where only the window hides the key.
+    """Make the bias that is added to the attention scores: ``A - tau * M``, M = 1 where only the window hides the key.
 
     Parameters
     ----------
     tau
-        How strongly the keys outside the window are held back. ``inf`` is the hard window of inference; a finite value
-        lets some attention, and so gradient, through. What causality, padding or ``limit`` hide is hidden at any tau.
+        How strongly the keys outside the window, and those of expired blocks, are held back. ``inf`` is the hard
+        window of inference; a finite value lets some attention, and so gradient, through. What causality, padding or
+        ``sliding_window`` hide is hidden at any tau.
     dtype
         Of the attention scores; what is hidden gets its most negative number, as everywhere in transformers.
     """
     lowest = torch.finfo(dtype).min
     hidden = torch.full((), lowest, dtype=dtype, device=key.position.device)
     outside = hidden if tau == float("inf") else hidden.new_tensor(max(-tau, lowest))
-    bias = torch.where(boolean_mask(query, key, window, limit), hidden.new_zeros(()), outside)
+    seen = boolean_mask(query, key, window, blocks=blocks, sliding_window=sliding_window)
+    bias = torch.where(seen, hidden.new_zeros(()), outside)
     if tau != float("inf"):
-        bias = torch.where(boolean_mask(query, key, EVERYTHING, limit), bias, hidden)
+        bias = torch.where(boolean_mask(query, key, UNBOUNDED, sliding_window=sliding_window), bias, hidden)
     return bias[:, None]
 
 
-def mask_mod(sequence: Tokens, window: int, limit: int | None = None) -> Callable[..., Tensor]:
-    """The rule as flex attention wants it: a function of (batch, head, query index, key index)."""
-    position, generated, conditioning = sequence
+def mask_mod(
+    sequence: Tokens, window: int, *, blocks: int = UNBOUNDED, sliding_window: int | None = None
+) -> Callable[..., Tensor]:
+    """Give the rule as flex attention wants it: a function of (batch, head, query index, key index)."""
+
+    def at(batch: Any, index: Any) -> Tokens:
+        return Tokens(*(part[batch, index] for part in sequence))
+
+    # flex attention counts the arguments of the function itself: no decorator may wrap it.
     return lambda batch, head, query, key: visible(
-        position[batch, query],
-        generated[batch, query],
-        position[batch, key],
-        generated[batch, key],
-        conditioning[batch, key],
-        window,
-        limit,
+        at(batch, query), at(batch, key), window, blocks=blocks, sliding_window=sliding_window
     )
 
 
-def score_mod(sequence: Tokens, window: int, tau: float, limit: int | None = None) -> Callable[..., Tensor]:
-    """The soft mask for flex attention: ``score - tau`` outside the window. Goes with the block mask of EVERYTHING."""
-    rule = mask_mod(sequence, window, limit)
-    return lambda score, batch, head, query, key: torch.where(rule(batch, head, query, key), score, score - tau)
-
-
-def block_mask(sequence: Tokens, window: int, limit: int | None = None) -> BlockMask:
-    """The hard window as a flex attention block mask: blocks that no query sees are never computed."""
+def block_mask(
+    sequence: Tokens, window: int, *, blocks: int = UNBOUNDED, sliding_window: int | None = None
+) -> BlockMask:
+    """Give the hard window as a flex attention block mask: blocks that no query sees are never computed."""
     batch, time = sequence.position.shape
     device = str(sequence.position.device)
-    return create_block_mask(mask_mod(sequence, window, limit), batch, None, time, time, device=device)
+    rule = mask_mod(sequence, window, blocks=blocks, sliding_window=sliding_window)
+    return create_block_mask(rule, batch, None, time, time, device=device)
 
 
 def prefix_conditioning(lengths: Int[Tensor, " batch"], time: int) -> Bool[Tensor, "batch time"]:
-    """Conditioning that is a prefix, ``lengths[b]`` tokens long in sample b."""
+    """Mark conditioning that is a prefix, ``lengths[b]`` tokens long in sample b."""
     return torch.arange(time, device=lengths.device) < lengths[:, None]
 
 
 def conditioning_until(input_ids: Int[Tensor, "batch time"], token_id: int) -> Bool[Tensor, "batch time"]:
-    """Conditioning up to and including the first ``token_id`` of each sample; all of it where the token never comes.
+    """Mark conditioning up to and including the first ``token_id`` of each sample; all of it where the token is absent.
 
     For systems that generate part of their own conditioning, as Spark-TTS does with its global tokens.
     """
@@ -176,39 +233,47 @@ def conditioning_until(input_ids: Int[Tensor, "batch time"], token_id: int) -> B
     return (seen == 0) | ((seen == 1) & (input_ids == token_id))
 
 
-def own_limits(config: PreTrainedConfig) -> list[int | None]:
-    """List the sliding window that each layer has of its own, in tokens; None where a layer attends to everything.
+def whole_number(value: Any) -> int | None:
+    """Return ``value`` as an int if it is a whole number of any type (also 16.0), else None; True is no number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_window(window: Any) -> int:
+    """Return ``window`` as an int; raise ValueError unless it is a whole number of at least 1."""
+    number = whole_number(window)
+    if number is None or number < 1:
+        raise ValueError(f"window is a number of keys, the query's own included, so at least 1; got {window!r}")
+    return number
+
+
+def check_blocks(blocks: Any, pinned: Any) -> tuple[int, int]:
+    """Return how many text blocks are visible, and how many tokens are pinned, as ints; None: no block expires.
 
     Raises
     ------
     ValueError
-        If a layer is not plain attention (linear, chunked, shared keys): there is nothing to put a window on.
+        If ``blocks`` < 1 or ``pinned`` < 0, or ``pinned`` is given without ``blocks``.
     """
-    text = config.get_text_config(decoder=True)
-    own = getattr(text, "sliding_window", None)
-    kinds = getattr(text, "layer_types", None)
-    if kinds is None:
-        chunked = getattr(text, "attention_chunk_size", None) is not None
-        kind = "sliding_attention" if own is not None else "chunked_attention" if chunked else "full_attention"
-        kinds = [kind] * text.num_hidden_layers
-    if shared := getattr(text, "num_kv_shared_layers", None):
-        kinds = kinds[: len(kinds) - shared] + ["shared_keys"] * shared
-    for layer, kind in enumerate(kinds):
-        if kind not in ("full_attention", "sliding_attention"):
-            raise ValueError(
-                f"layer {layer} of {text.model_type} is of type {kind!r}; a window needs 'full_attention' or "
-                "'sliding_attention' layers with keys of their own"
-            )
-    return [own if kind == "sliding_attention" else None for kind in kinds]
+    if blocks is None:
+        if pinned is not None:
+            raise ValueError(f"pinned={pinned!r} says what outlives the text blocks: give blocks too, or leave it out")
+        return UNBOUNDED, 0
+    number, first = whole_number(blocks), whole_number(0 if pinned is None else pinned)
+    if number is None or number < 1:
+        raise ValueError(f"blocks is how many text blocks are visible, the one under way included; got {blocks!r}")
+    if first is None or first < 0:
+        raise ValueError(f"pinned is a number of conditioning tokens that never expire, at least 0; got {pinned!r}")
+    return number, first
 
 
-def check_window(window: int) -> None:
-    """Raise ValueError unless ``window`` is a whole number of at least 1."""
-    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-        raise ValueError(f"window is a number of keys, the query's own included, so at least 1; got {window!r}")
-
-
-def fitting(conditioning: Tensor, batch: int, time: int) -> Bool[Tensor, "batch time"]:
+def check_conditioning(conditioning: Tensor, batch: int, time: int) -> Bool[Tensor, "batch time"]:
     """Return ``conditioning`` if it is a bool for each of ``batch`` x ``time`` tokens; raise ValueError if not."""
     if conditioning.dtype != torch.bool or conditioning.shape != (batch, time):
         raise ValueError(

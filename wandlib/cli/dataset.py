@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wandlib.distillation.collator import WandCollator
-from wandlib.distillation.losses import IGNORED
+from wandlib.distillation.losses import IGNORE_INDEX
 from wandlib.systems import InputError
 
 FORM = '{"input_ids": [12, 7, 31], "conditioning": 2}'
@@ -67,7 +67,7 @@ def check_utterance(line: bytes, collator: WandCollator, vocabulary: int) -> Non
         raise ValueError(f"no JSON ({error}): write one utterance a line, like {FORM}") from error
     if not isinstance(sample, dict):
         raise ValueError(f"it is a {type(sample).__name__}, not an object: write one utterance a line, like {FORM}")
-    for name, also in (("input_ids", ()), ("labels", (IGNORED,))):
+    for name, also in (("input_ids", ()), ("labels", (IGNORE_INDEX,))):
         tokens = sample.get(name, [])
         if not isinstance(tokens, list):
             raise ValueError(f"{name} must be a list of tokens, got {tokens!r}")

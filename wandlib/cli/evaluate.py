@@ -26,6 +26,7 @@ class Attentions(StrEnum):
 class Predictors(StrEnum):
     """The names of :data:`wandlib.evaluation.mos.PREDICTORS`."""
 
+    dnsmos = "dnsmos"
     squim = "squim"
     squim_subjective = "squim-subjective"
     utmos = "utmos"
@@ -50,11 +51,15 @@ def evaluate(
     temperature: Annotated[float | None, typer.Option(help="Of the sampling; default: the system's own.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample among this many best codes.")] = None,
     recogniser: Annotated[
-        Literal["pocketsphinx", "whisper", "wav2vec2"], typer.Option(help="Who listens; all but the first are fetched.")
-    ] = "pocketsphinx",
+        Literal["faster-whisper", "whisper", "wav2vec2", "pocketsphinx"],
+        typer.Option(help="Who transcribes: faster-whisper (tiny.en, offline), or one whose weights are fetched."),
+    ] = "faster-whisper",
     recogniser_model: Annotated[
         str | None,
-        typer.Option(help="Hub name or folder (whisper: large-v3 by default), name of a torchaudio bundle (wav2vec2)."),
+        typer.Option(
+            help="Size or folder (faster-whisper), hub name or folder (whisper; default: large-v3), name of a "
+            "torchaudio bundle (wav2vec2)."
+        ),
     ] = None,
     encoder: Annotated[
         Literal["resemblyzer", "wavlm"], typer.Option(help="Who knows voices; wavlm is the paper's, and fetched.")
@@ -62,7 +67,10 @@ def evaluate(
     encoder_model: Annotated[str | None, typer.Option(help="Hub name or folder of a WavLM x-vector model.")] = None,
     mos: Annotated[
         list[Predictors] | None,
-        typer.Option(help="MOS predictor, fetched; repeat for several. Left out, with its reason, without a network."),
+        typer.Option(
+            help="MOS predictor; repeat for several. dnsmos works offline, the others are fetched, and left out, with "
+            "the reason, without a network."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where recogniser and encoder run: cpu, cuda.")] = "cpu",
     folder: Annotated[Path | None, typer.Option(help="Weights of the voice; default: the shipped ones.")] = None,
@@ -73,7 +81,6 @@ def evaluate(
 ) -> None:
     """Measure the voice: WER, CER and similarity with 95 % intervals, failures and costs, full against window."""
     with explained():
-        from wandlib.evaluation.error_rates import normalise
         from wandlib.evaluation.measurement import SENTENCES, reference_sounds
         from wandlib.evaluation.measurement import evaluate as measure
 
@@ -104,7 +111,6 @@ def evaluate(
                 encoder=load_encoder(encoder, encoder_model, device),
                 mos=predictors,
                 references=references,
-                normalise=getattr(listener, "normalise", normalise),
                 on_utterance=lambda _: progress.advance(task),
             )
         if json is not None:
@@ -154,6 +160,10 @@ def load_recogniser(name: str, model: str | None, device: str) -> Any:
 
     if name == "pocketsphinx":
         return recognisers.PocketSphinx()
+    if name == "faster-whisper" and model is None:
+        return recognisers.default_recogniser()
+    if name == "faster-whisper":
+        return recognisers.FasterWhisper(model, device=device)
     kind = recognisers.Whisper if name == "whisper" else recognisers.Wav2Vec2
     try:
         return kind(device=device) if model is None else kind(model, device=device)

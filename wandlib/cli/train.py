@@ -61,12 +61,15 @@ def train(
     window_start: Annotated[int, typer.Option(min=1, help="Window at the first step.")] = 128,
     tau_start: Annotated[float, typer.Option(help="Strength of the soft mask at the first step.")] = 0.1,
     tau_end: Annotated[float, typer.Option(help="Strength of the soft mask before it becomes hard.")] = 10.0,
-    hard_share: Annotated[float, typer.Option(help="Part of the steps, at the end, under the hard mask.")] = 0.1,
-    curriculum: Annotated[
+    hard_fraction: Annotated[float, typer.Option(help="Part of the steps, at the end, under the hard mask.")] = 0.1,
+    schedule: Annotated[
         Literal["cosine", "linear", "direct"], typer.Option(help="direct: the hard window from the start.")
     ] = "cosine",
     ce_weight: Annotated[float, typer.Option(min=0, help="Of the cross-entropy on the data.")] = 1.0,
     kl_weight: Annotated[float, typer.Option(min=0, help="Of the divergence from the teacher.")] = 1.0,
+    divergence: Annotated[
+        str, typer.Option(help="Divergence from the teacher: skew, reverse or jensen-shannon.")
+    ] = "skew",
     alpha: Annotated[float, typer.Option(help="Of the skew divergence.")] = 0.1,
     on_policy: Annotated[float, typer.Option(help="Share of the steps on the student's own samples.")] = 0.0,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; weights stay in float32.")] = False,
@@ -105,10 +108,11 @@ def train(
                 window_start=window_start,
                 tau_start=tau_start,
                 tau_end=tau_end,
-                hard_share=hard_share,
-                curriculum=curriculum,
+                hard_fraction=hard_fraction,
+                schedule=schedule,
                 ce_weight=ce_weight,
                 kl_weight=kl_weight,
+                divergence=divergence,
                 alpha=alpha,
                 on_policy=on_policy,
                 bf16=bf16,
@@ -241,7 +245,7 @@ def run(trainer: WandTrainer, resume: bool) -> None:
 def save(trainer: WandTrainer, output: Path) -> None:
     """Write the student as one model, adapters merged into it."""
     if hasattr(trainer.student, "merge_and_unload"):
-        with trainer.at_inference():
+        with trainer.inference_window():
             merged = trainer.student.merge_and_unload()
             if trainer.is_world_process_zero():
                 merged.save_pretrained(output)

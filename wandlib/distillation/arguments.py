@@ -10,8 +10,9 @@ from torch import nn
 from transformers import TrainingArguments
 
 from wandlib.attention.conversion import inner_model
+from wandlib.distillation.divergences import check_vocabularies
 from wandlib.distillation.hidden_states import head_of
-from wandlib.distillation.losses import DistillationLoss, check_vocabularies
+from wandlib.distillation.losses import DistillationLoss
 
 if find_spec("accelerate") is None:
     raise ImportError("training needs accelerate, which is not installed: pip install 'wandlib[train]'")
@@ -25,10 +26,10 @@ class WandTrainingArguments(TrainingArguments):
     ----------
     window
         W in the end; default: the window that the student was converted with.
-    window_start, tau_start, tau_end, hard_share, curriculum
-        Of the :class:`~wandlib.distillation.curriculum.WindowCurriculum` (``curriculum`` is its ``shape``), which spans the run.
+    window_start, tau_start, tau_end, hard_fraction, schedule
+        Parameters of the :class:`~wandlib.distillation.curriculum.WindowCurriculum`, which spans the run.
     ce_weight, kl_weight, alpha, divergence, hidden_weight, chunk
-        Of the :class:`~wandlib.distillation.losses.DistillationLoss` (``divergence`` is its ``form``).
+        Parameters of the :class:`~wandlib.distillation.losses.DistillationLoss`.
     on_policy
         Share of the steps on the student's own samples, scored by the teacher, instead of the dataset's.
     """
@@ -45,8 +46,8 @@ class WandTrainingArguments(TrainingArguments):
     window_start: int = field(default=128, metadata={"help": "W at the first step."})
     tau_start: float = field(default=0.1, metadata={"help": "Strength of the soft mask at the first step."})
     tau_end: float = field(default=10.0, metadata={"help": "Strength of the soft mask before it becomes hard."})
-    hard_share: float = field(default=0.1, metadata={"help": "Part of the steps, at the end, under the hard mask."})
-    curriculum: str = field(default="cosine", metadata={"help": "cosine, linear, or direct: hard from the start."})
+    hard_fraction: float = field(default=0.1, metadata={"help": "Part of the steps, at the end, under the hard mask."})
+    schedule: str = field(default="cosine", metadata={"help": "cosine, linear, or direct: hard from the start."})
     ce_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy on the ground truth."})
     kl_weight: float = field(default=1.0, metadata={"help": "Weight of the divergence from the teacher."})
     alpha: float = field(default=0.1, metadata={"help": "Of the skew divergence."})
@@ -56,7 +57,7 @@ class WandTrainingArguments(TrainingArguments):
     chunk: int = field(default=512, metadata={"help": "Positions whose logits live at once."})
 
 
-def check_together(
+def check_compatible(
     student: nn.Module, teacher: nn.Module | None, distillation: DistillationLoss, args: WandTrainingArguments
 ) -> None:
     """Raise ValueError unless this student can learn from this teacher with these arguments."""

@@ -23,7 +23,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 STATE = "trainer_state.json"
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether a checkpoint was written to its end."""
     try:
         json.loads((folder / STATE).read_text(encoding="utf-8"))
@@ -35,7 +35,7 @@ def is_whole(folder: Path) -> bool:
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     """Return the latest whole checkpoint in a folder, or None."""
     numbers = {folder: folder.name.rpartition("-")[2] for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
-    whole = [folder for folder, number in numbers.items() if number.isdecimal() and is_whole(folder)]
+    whole = [folder for folder, number in numbers.items() if number.isdecimal() and is_complete(folder)]
     return max(whole, key=lambda folder: int(numbers[folder]), default=None)
 
 
@@ -52,7 +52,7 @@ def check_resumable(output_dir: str | Path, wanted: str | bool) -> str:
         if found is None:
             raise ValueError(f"{output_dir} holds no whole checkpoint: start without resuming, or check output_dir")
         return str(found)
-    if not is_whole(Path(str(wanted))):
+    if not is_complete(Path(str(wanted))):
         raise ValueError(
             f"{wanted} is no whole checkpoint (its {STATE} cannot be read): the last whole one beside it is "
             f"{last_checkpoint(Path(str(wanted)).parent)}"
@@ -61,7 +61,7 @@ def check_resumable(output_dir: str | Path, wanted: str | bool) -> str:
 
 
 @contextmanager
-def whole_or_gone(output_dir: str | Path, step: int, writer: bool) -> Iterator[None]:
+def atomic_checkpoint(output_dir: str | Path, step: int, writer: bool) -> Iterator[None]:
     """Write the checkpoint of ``step`` in this block; where it cannot be written, nothing stays of it.
 
     Parameters

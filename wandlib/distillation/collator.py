@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from wandlib.distillation.losses import IGNORED
+from wandlib.distillation.losses import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class WandCollator:
         longest = max(len(ids) for ids, _, _ in rows)
         longest += -longest % self.pad_to_multiple_of
         shape = len(rows), longest
-        input_ids, labels = torch.full(shape, self.pad_token_id), torch.full(shape, IGNORED)
+        input_ids, labels = torch.full(shape, self.pad_token_id), torch.full(shape, IGNORE_INDEX)
         conditioning, attention_mask = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.long)
         for index, (ids, target, prefix) in enumerate(rows):
             place = slice(0, len(ids)) if self.padding_side == "right" else slice(longest - len(ids), longest)
@@ -90,7 +90,7 @@ class WandCollator:
             )
         given = sample.get("conditioning")
         if given is None:
-            conditioning = torch.as_tensor(sample["labels"]) == IGNORED
+            conditioning = torch.as_tensor(sample["labels"]) == IGNORE_INDEX
         elif isinstance(given, int):
             conditioning = torch.arange(len(ids)) < given
         else:
@@ -102,11 +102,11 @@ class WandCollator:
                 f"{list(conditioning.shape)}: they must be equally long"
             )
         if "labels" not in sample:
-            labels[conditioning] = IGNORED
-        labels[0] = IGNORED  # nothing comes before it that could predict it
-        if not bool((labels != IGNORED).any()):
+            labels[conditioning] = IGNORE_INDEX
+        labels[0] = IGNORE_INDEX  # nothing comes before it that could predict it
+        if not bool((labels != IGNORE_INDEX).any()):
             raise ValueError(
-                f"{where} has no generated token: all its {len(ids)} tokens are conditioning or labelled {IGNORED}; "
-                "leave it out of the dataset"
+                f"{where} has no generated token: all its {len(ids)} tokens are conditioning or labelled "
+                f"{IGNORE_INDEX}; leave it out of the dataset"
             )
         return ids, labels, conditioning

@@ -8,7 +8,7 @@ With the training progress ``t`` from 0 to 1 (WAND, arXiv 2604.08558, section 2)
 
 and the attention scores are ``A - tau(t) M``, with M = 1 on what only the window hides. Early, some attention leaks
 past a wide window, and gradients flow; late, almost none does. ``t`` reaches 1 a while before the end: the last
-stretch, of ``hard_share`` of the steps, runs under the hard mask (tau = inf), so that training ends on exactly what
+stretch, of ``hard_fraction`` of the steps, runs under the hard mask (tau = inf), so that training ends on exactly what
 inference does.
 """
 
@@ -26,7 +26,7 @@ from wandlib import plots
 from wandlib.attention.conversion import set_window
 from wandlib.attention.window import check_window
 
-SHAPES = ("cosine", "linear", "direct")
+SCHEDULES = ("cosine", "linear", "direct")
 
 
 class CurriculumStep(NamedTuple):
@@ -55,9 +55,9 @@ class WindowCurriculum:
         are ours: a hidden key starts with e^-0.1 = 90 % of its weight and ends with e^-10, next to nothing.
     total_steps
         Optimiser steps of the run; None: :class:`CurriculumCallback` fills in those of the run it is used in.
-    hard_share
+    hard_fraction
         Part of the steps, at the end, under the hard mask.
-    shape
+    schedule
         "cosine", the paper's; "linear": alpha = t; "direct": no curriculum, the hard window from the first step.
 
     Raises
@@ -71,8 +71,8 @@ class WindowCurriculum:
     tau_start: float = 0.1
     tau_end: float = 10.0
     total_steps: int | None = None
-    hard_share: float = 0.1
-    shape: str = "cosine"
+    hard_fraction: float = 0.1
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
         check_window(self.window)
@@ -87,10 +87,10 @@ class WindowCurriculum:
                 "tau rises in log scale, so 0 < tau_start <= tau_end < inf must hold (the hard mask comes on its own "
                 f"in the end); got {self.tau_start} and {self.tau_end}"
             )
-        if not 0 < self.hard_share <= 1:
-            raise ValueError(f"hard_share is a part of the steps, above 0 and at most 1; got {self.hard_share}")
-        if self.shape not in SHAPES:
-            raise ValueError(f"shape must be one of {', '.join(map(repr, SHAPES))}; got {self.shape!r}")
+        if not 0 < self.hard_fraction <= 1:
+            raise ValueError(f"hard_fraction is a part of the steps, above 0 and at most 1; got {self.hard_fraction}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(map(repr, SCHEDULES))}; got {self.schedule!r}")
         if self.total_steps is not None and self.total_steps < 1:
             raise ValueError(f"total_steps must be at least 1, got {self.total_steps}")
 
@@ -106,11 +106,11 @@ class WindowCurriculum:
             raise ValueError("this curriculum has no length yet: pass total_steps, the optimiser steps of the run")
         if step < 0:
             raise ValueError(f"steps are counted from 0, got {step}")
-        first_hard = min(self.total_steps - 1, round((1 - self.hard_share) * self.total_steps))
-        if self.shape == "direct" or step >= first_hard:
+        first_hard = min(self.total_steps - 1, round((1 - self.hard_fraction) * self.total_steps))
+        if self.schedule == "direct" or step >= first_hard:
             return CurriculumStep(self.window, math.inf, 1.0)
         progress = step / first_hard
-        alpha = progress if self.shape == "linear" else (1 - math.cos(math.pi * progress)) / 2
+        alpha = progress if self.schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
         window = round(self.window_start - alpha * (self.window_start - self.window))
         return CurriculumStep(window, self.tau_start ** (1 - alpha) * self.tau_end**alpha, alpha)
 

@@ -34,7 +34,7 @@ def head_of(model: nn.Module) -> nn.Module:
     return head
 
 
-def instead_of_logits(
+def with_hidden_states(
     call: Callable[..., Any],
     head: nn.Module,
     inputs: Mapping[str, Any],
@@ -65,7 +65,7 @@ def instead_of_logits(
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode (no dropout) and no gradients, until the block ends."""
     training = model.training
     model.eval()
@@ -76,10 +76,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def head_is_last(model: nn.Module) -> bool:
+def logits_are_head_output(model: nn.Module) -> bool:
     """Whether the logits are, to the bit, what the head makes: some models scale or cap them afterwards (Gemma 2)."""
     head = head_of(model)
     inputs = {"input_ids": torch.arange(8, device=next(model.parameters()).device)[None], "use_cache": False}
-    with evaluating(model):
-        hidden = instead_of_logits(model, head, inputs, lambda states: states)
+    with eval_mode(model):
+        hidden = with_hidden_states(model, head, inputs, lambda states: states)
         return torch.equal(model(**inputs).logits.float(), head(hidden).float())

@@ -2,19 +2,15 @@
 
     L = ce_weight L_CE + kl_weight L_KL + hidden_weight L_hidden
 
-L_CE is the cross-entropy on the ground-truth acoustic tokens. L_KL is, with p the teacher and q the student,
+L_CE is the cross-entropy on the ground-truth acoustic tokens, L_KL one of :mod:`wandlib.distillation.divergences`
+(WAND, arXiv 2604.08558: skew KL), L_hidden the distance between the last hidden states.
 
-    skew              KL(p || a p + (1 - a) q)                       DistiLLM, arXiv 2402.03898; WAND, arXiv 2604.08558
-    reverse           KL(q || a q + (1 - a) p)                       its mirror, also DistiLLM
-    jensen-shannon    (KL(p || m) + KL(q || m)) / 2, m = (p + q) / 2    GKD, arXiv 2306.13649
-
-Only generated positions count. Their logits are made from the hidden states a chunk of positions at a time, and made
-again in the backward pass, so that neither model's [batch, time, vocabulary] is ever held.
+Only generated positions count. Their logits are computed from the hidden states one chunk of positions at a time, and
+recomputed in the backward pass, so that neither model's [batch, time, vocabulary] ever exists.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,126 +21,42 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-FORMS = ("skew", "reverse", "jensen-shannon")
-IGNORED = -100
+from wandlib.distillation.divergences import DIVERGENCES, check_divergence, check_vocabularies, log_probabilities
+
+IGNORE_INDEX = -100
 """The label of a position that does not count, as everywhere in transformers."""
 ROWS = 64
-"""The last chunk is filled up to a multiple of this: matrix kernels are built and kept for each shape they meet."""
+"""The last chunk is filled up to a multiple of this: matrix kernels are built and cached for each shape they meet."""
 
 
 class Losses(NamedTuple):
     """What :class:`DistillationLoss` returns: the loss, and sums over the counted positions for the log."""
 
     loss: Float[Tensor, ""]
-    """To minimise; mean over the counted positions, or their sum over ``items``."""
+    """Loss to minimize: mean over the counted positions, or their sum divided by ``items``."""
     sums: dict[str, Float[Tensor, ""]]
     """Sums of "ce", "kl", "hidden", "agreement" (student and teacher have the same most likely token), as far as they
     were computed; without gradient."""
     positions: int
-    """How many were counted."""
-
-
-def skew_kl(
-    teacher_logits: Float[Tensor, "*positions vocabulary"],
-    student_logits: Float[Tensor, "*positions vocabulary"],
-    alpha: float = 0.1,
-    mask: Bool[Tensor, "*positions"] | None = None,
-    form: str = "skew",
-) -> Float[Tensor, ""]:
-    """Divergence of the student from the teacher, in nats, mean over the counted positions.
-
-    Parameters
-    ----------
-    teacher_logits, student_logits
-        Before the softmax. Half precision is computed in float32.
-    alpha
-        How much of the first distribution is mixed into the second, from 0, which is the plain KL divergence, to below
-        1. DistiLLM: 0.1. The Jensen-Shannon form has none.
-    mask
-        True where a position counts; default: everywhere.
-    form
-        See the head of this module.
-
-    Raises
-    ------
-    ValueError
-        If ``alpha`` or ``form`` is none of these, the vocabularies differ, or no position counts.
-    """
-    check_divergence(alpha, form)
-    check_vocabularies(teacher_logits.shape[-1], student_logits.shape[-1])
-    if mask is not None:
-        teacher_logits, student_logits = teacher_logits[mask], student_logits[mask]
-    if not teacher_logits.numel():  # a mean over nothing would be NaN
-        raise ValueError("no position counts: the mask (or the batch) has no generated position")
-    return divergence(log_probabilities(teacher_logits), log_probabilities(student_logits), alpha, form).mean()
-
-
-def divergence(
-    teacher: Float[Tensor, "*positions vocabulary"],
-    student: Float[Tensor, "*positions vocabulary"],
-    alpha: float,
-    form: str,
-) -> Float[Tensor, "*positions"]:
-    """The divergence of :func:`skew_kl` at each position, from log-probabilities."""
-    if form == "jensen-shannon":
-        middle = torch.logaddexp(teacher, student) - math.log(2)
-        return (kl(teacher, middle) + kl(student, middle)) / 2
-    first, second = (teacher, student) if form == "skew" else (student, teacher)
-    return kl(first, mixed(first, second, alpha))
-
-
-def kl(
-    first: Float[Tensor, "*positions vocabulary"], second: Float[Tensor, "*positions vocabulary"]
-) -> Float[Tensor, "*positions"]:
-    """KL(first || second), both given as log-probabilities."""
-    return (first.exp() * (first - second)).sum(-1)
-
-
-def mixed(
-    first: Float[Tensor, "*positions vocabulary"], second: Float[Tensor, "*positions vocabulary"], alpha: float
-) -> Float[Tensor, "*positions vocabulary"]:
-    """The log of ``alpha first + (1 - alpha) second``, all as log-probabilities: no probability is rounded to 0."""
-    if alpha == 0:
-        return second
-    return torch.logaddexp(first + math.log(alpha), second + math.log1p(-alpha))
-
-
-def log_probabilities(logits: Float[Tensor, "*positions vocabulary"]) -> Float[Tensor, "*positions vocabulary"]:
-    """Log-softmax, in float32 at least."""
-    return F.log_softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
-
-
-def check_divergence(alpha: float, form: str) -> None:
-    """Raise ValueError unless the divergence is one that there is."""
-    if not 0 <= alpha < 1:
-        raise ValueError(f"alpha is a share of the mixture, from 0 (plain KL) to below 1; got {alpha}")
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {', '.join(map(repr, FORMS))}; got {form!r}")
-
-
-def check_vocabularies(teacher: int, student: int) -> None:
-    """Raise ValueError unless teacher and student have equally many tokens."""
-    if teacher != student:
-        raise ValueError(
-            f"the teacher's vocabulary has {teacher} tokens and the student's {student}: distil from a teacher "
-            "with the same codes, or resize one with resize_token_embeddings where the extra tokens are unused"
-        )
+    """Number of counted positions."""
 
 
 @dataclass(frozen=True)
 class DistillationLoss:
-    """Cross-entropy on the ground truth plus the divergence from the teacher, over generated positions alone.
+    """Cross-entropy on the ground truth plus the divergence from the teacher, over generated positions only.
 
     Parameters
     ----------
     ce_weight, kl_weight
-        Weights of the two terms. The digests of the paper give none; 1 and 1 here.
-    alpha, form
-        Of the divergence, as for :func:`skew_kl`.
+        Weights of the two terms. The paper gives none; they are 1 and 1 here.
+    alpha, divergence
+        Divergence from the teacher and its skew, as for :func:`wandlib.distillation.divergences.skew_kl`.
     hidden_weight
         Weight of the squared distance between the last hidden states, relative to the teacher's square; 0: none.
     chunk
-        Positions whose logits live at once: each chunk takes some ``8 x chunk x vocabulary`` numbers for a while.
+        Positions whose logits exist at once: each chunk takes about ``8 x chunk x vocabulary`` numbers for a while.
+    label_smoothing
+        Share of the target that is spread evenly over the vocabulary, as in transformers' ``LabelSmoother``.
 
     Raises
     ------
@@ -155,12 +67,13 @@ class DistillationLoss:
     ce_weight: float = 1.0
     kl_weight: float = 1.0
     alpha: float = 0.1
-    form: str = "skew"
+    divergence: str = "skew"
     hidden_weight: float = 0.0
     chunk: int = 512
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_divergence(self.alpha, self.form)
+        check_divergence(self.alpha, self.divergence)
         weights = tuple(self.weights.values())
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError(
@@ -168,15 +81,17 @@ class DistillationLoss:
             )
         if self.chunk < ROWS or self.chunk % ROWS:
             raise ValueError(f"chunk is a number of positions, a multiple of {ROWS}; got {self.chunk}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is a share of the target, from 0 to below 1; got {self.label_smoothing}")
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each term."""
+        """Weight of each term."""
         return {"ce": self.ce_weight, "kl": self.kl_weight, "hidden": self.hidden_weight}
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any term looks at the teacher."""
+        """Whether any term depends on the teacher."""
         return self.kl_weight > 0 or self.hidden_weight > 0
 
     def __call__(
@@ -194,15 +109,15 @@ class DistillationLoss:
         Parameters
         ----------
         student, teacher
-            What the heads take: the last hidden states. Without heads: the logits themselves.
+            Inputs of the heads: the last hidden states. Without heads: the logits themselves.
         labels
-            Aligned with the input, -100 where a position does not count; position t - 1 predicts label t, as in
-            transformers.
+            Targets aligned with the input, -100 where a position does not count; position t - 1 predicts label t, as
+            in transformers.
         student_head, teacher_head
-            From hidden states to logits, usually the ``lm_head``. Both or none.
+            Functions from hidden states to logits, usually the ``lm_head``.
         items
-            Divide the sums by this many positions and not by the counted ones: ``num_items_in_batch`` of a Trainer
-            that accumulates gradients.
+            Number to divide the sums by instead of the counted positions: ``num_items_in_batch`` of a Trainer that
+            accumulates gradients.
 
         Raises
         ------
@@ -213,13 +128,13 @@ class DistillationLoss:
             raise ValueError("kl_weight or hidden_weight is above 0, so this loss needs the teacher's hidden states")
         if not self.needs_teacher:
             teacher = None
-        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
-        places = (targets != IGNORED).nonzero().squeeze(-1)
+        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).flatten()
+        places = (targets != IGNORE_INDEX).nonzero().squeeze(-1)
         count = len(places)
         if count == 0:
             raise ValueError("no position counts: every label from the second on is -100")
         filled = torch.cat([places, places[:1].expand(-count % ROWS)])
-        targets = F.pad(targets[places], (0, -count % ROWS), value=IGNORED)
+        targets = F.pad(targets[places], (0, -count % ROWS), value=IGNORE_INDEX)
         student = student.flatten(0, 1)[filled]
         teacher = None if teacher is None else teacher.detach().flatten(0, 1)[filled]
         totals: dict[str, Tensor] = {}
@@ -243,24 +158,37 @@ class DistillationLoss:
         student_head: Callable[[Tensor], Tensor] | None,
         teacher_head: Callable[[Tensor], Tensor] | None,
     ) -> dict[str, Float[Tensor, ""]]:
-        counted = targets != IGNORED
-        predicted = log_probabilities(student if student_head is None else student_head(student))
-        sums = {"ce": F.nll_loss(predicted, targets, ignore_index=IGNORED, reduction="sum")}
+        counted = targets != IGNORE_INDEX
+        log_probs = log_probabilities(student if student_head is None else student_head(student))
+        sums = {"ce": self._cross_entropy(log_probs, targets, counted)}
         if teacher is None:
             return sums
         with torch.no_grad():
-            taught = log_probabilities(teacher if teacher_head is None else teacher_head(teacher))
-        check_vocabularies(taught.shape[-1], predicted.shape[-1])
-        sums["agreement"] = ((predicted.argmax(-1) == taught.argmax(-1)) & counted).sum().to(predicted.dtype)
+            teacher_log_probs = log_probabilities(teacher if teacher_head is None else teacher_head(teacher))
+        check_vocabularies(teacher_log_probs.shape[-1], log_probs.shape[-1])
+        sums["agreement"] = ((log_probs.argmax(-1) == teacher_log_probs.argmax(-1)) & counted).sum().to(log_probs.dtype)
         if self.kl_weight > 0:
-            sums["kl"] = (divergence(taught, predicted, self.alpha, self.form) * counted).sum()
+            divergences = DIVERGENCES[self.divergence](teacher_log_probs, log_probs, self.alpha)
+            sums["kl"] = (divergences * counted).sum()
         if self.hidden_weight > 0:
             if student.shape != teacher.shape:
                 raise ValueError(
                     f"hidden_weight compares hidden states of one width; the student's are {student.shape[-1]} wide "
                     f"and the teacher's {teacher.shape[-1]}: set it to 0"
                 )
-            teacher = teacher.to(predicted.dtype)
+            teacher = teacher.to(log_probs.dtype)
             distance = (student - teacher).square().mean(-1) / teacher.square().mean(-1)
             sums["hidden"] = (distance * counted).sum()
         return sums
+
+    def _cross_entropy(
+        self,
+        log_probs: Float[Tensor, "positions vocabulary"],
+        targets: Int[Tensor, " positions"],
+        counted: Bool[Tensor, " positions"],
+    ) -> Float[Tensor, ""]:
+        hard = F.nll_loss(log_probs, targets, ignore_index=IGNORE_INDEX, reduction="sum")
+        if self.label_smoothing == 0:
+            return hard
+        even = -(log_probs.mean(-1) * counted).sum()
+        return (1 - self.label_smoothing) * hard + self.label_smoothing * even

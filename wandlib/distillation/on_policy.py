@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from wandlib.distillation.hidden_states import evaluating
-from wandlib.distillation.losses import IGNORED
+from wandlib.distillation.hidden_states import eval_mode
+from wandlib.distillation.losses import IGNORE_INDEX
 
 
 def sample_student(
@@ -26,7 +26,8 @@ def sample_student(
     student
         A converted model; it decodes under its present window, hard.
     batch
-        ``input_ids``, ``conditioning`` and ``attention_mask``, as :class:`wandlib.distillation.collator.WandCollator` makes them.
+        ``input_ids``, ``conditioning`` and ``attention_mask``, as the
+        :class:`~wandlib.distillation.collator.WandCollator` makes them.
     labels
         Aligned with ``input_ids``; only their number matters.
 
@@ -49,11 +50,11 @@ def sample_student(
     prompt[known] = batch["input_ids"][conditioning]
     end = student.generation_config.eos_token_id
     ends = [] if end is None else [end] if isinstance(end, int) else list(end)
-    with evaluating(student):
+    with eval_mode(student):
         sequences = student.generate(
             input_ids=prompt,
             attention_mask=known.long(),
-            max_new_tokens=int((labels != IGNORED).sum(1).max()),
+            max_new_tokens=int((labels != IGNORE_INDEX).sum(1).max()),
             do_sample=True,
             temperature=1.0,
             top_k=0,
@@ -71,4 +72,4 @@ def sample_student(
         "attention_mask": attention_mask.long(),
         "position_ids": (attention_mask.cumsum(1) - 1).clamp(min=0),
     }
-    return sampled, sequences.masked_fill(~attention_mask | sampled["conditioning"], IGNORED)
+    return sampled, sequences.masked_fill(~attention_mask | sampled["conditioning"], IGNORE_INDEX)

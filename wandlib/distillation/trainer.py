@@ -31,14 +31,15 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from wandlib.attention.adapters import complete_adapter
 from wandlib.attention.conversion import base_decoder, full_attention, hook_of, inner_model, set_window
-from wandlib.attention.hook import Window
-from wandlib.distillation.arguments import WandTrainingArguments, check_together
-from wandlib.distillation.checkpoints import check_finite, check_resumable, last_checkpoint, whole_or_gone
+from wandlib.attention.hook import WindowHook
+from wandlib.distillation.arguments import WandTrainingArguments, check_compatible
+from wandlib.distillation.checkpoints import atomic_checkpoint, check_finite, check_resumable, last_checkpoint
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.curriculum import CurriculumCallback, WindowCurriculum
-from wandlib.distillation.hidden_states import evaluating, head_is_last, head_of, instead_of_logits
-from wandlib.distillation.losses import IGNORED, DistillationLoss, Losses
+from wandlib.distillation.hidden_states import eval_mode, head_of, logits_are_head_output, with_hidden_states
+from wandlib.distillation.losses import IGNORE_INDEX, DistillationLoss, Losses
 from wandlib.distillation.on_policy import sample_student
 
 
@@ -60,8 +61,8 @@ class WandTrainer(Trainer):
         A second model with the same codes, under full attention here whether converted or not. None: the student
         itself, with its LoRA adapter off (peft), in half the memory. Not used where no loss needs it.
     data_collator
-        Default: a :class:`~wandlib.distillation.collator.WandCollator` that pads to the right and holds utterances against the
-        model's number of positions.
+        Default: a :class:`~wandlib.distillation.collator.WandCollator` that pads to the right and limits utterances to
+        the model's number of positions.
     kwargs
         For ``Trainer``: ``train_dataset``, ``eval_dataset``, ``optimizers``, ``callbacks``, ...
 
@@ -88,19 +89,19 @@ class WandTrainer(Trainer):
             window=hook_of(model).window if args.window is None else args.window,
             tau_start=args.tau_start,
             tau_end=args.tau_end,
-            hard_share=args.hard_share,
-            shape=args.curriculum,
+            hard_fraction=args.hard_fraction,
+            schedule=args.schedule,
         )
         self.distillation = DistillationLoss(
             ce_weight=args.ce_weight,
             kl_weight=args.kl_weight,
             alpha=args.alpha,
-            form=args.divergence,
+            divergence=args.divergence,
             hidden_weight=args.hidden_weight,
             chunk=args.chunk,
         )
         self.teacher = teacher
-        check_together(model, teacher, self.distillation, args)
+        check_compatible(model, teacher, self.distillation, args)
         self.meter = Meter()
         self.window = curriculum.window
         self.use_cache = inner_model(model).config.use_cache  # Trainer turns it off
@@ -111,10 +112,10 @@ class WandTrainer(Trainer):
         self._loss_shifts_labels = True
         # Before those that write the log, so that they find W and tau in it.
         self.callback_handler.callbacks.insert(0, CurriculumCallback(curriculum))
-        self.student_ends_in_head = head_is_last(model)
+        self.student_ends_in_head = logits_are_head_output(model)
         if teacher is not None:
             teacher.to(args.device).eval()
-        self.teacher_ends_in_head = self.student_ends_in_head if teacher is None else head_is_last(teacher)
+        self.teacher_ends_in_head = self.student_ends_in_head if teacher is None else logits_are_head_output(teacher)
         if args.hidden_weight > 0 and not (self.student_ends_in_head and self.teacher_ends_in_head):
             raise ValueError("hidden_weight needs models whose logits are their head's output: set it to 0")
 
@@ -138,19 +139,19 @@ class WandTrainer(Trainer):
         labels, distillation, prefix = batch.pop("labels"), self.distillation, ""
         items: Tensor | float | None = num_items_in_batch
         if model.training and self.is_on_policy_step():
-            counted = int((labels[:, 1:] != IGNORED).sum())
+            counted = int((labels[:, 1:] != IGNORE_INDEX).sum())
             batch, labels = sample_student(self.student, batch, labels)
             # There is no ground truth to its own words. The batch weighs as much as the one it replaces.
             distillation, prefix = replace(distillation, ce_weight=0.0), "on_policy_"
             if items is not None:
-                items = items * int((labels[:, 1:] != IGNORED).sum()) / counted
+                items = items * int((labels[:, 1:] != IGNORE_INDEX).sum()) / counted
         taught, teacher_head = self.teach(batch) if distillation.needs_teacher else (None, None)
         head = head_of(self.student) if self.student_ends_in_head else None
 
         def use(states: Float[Tensor, "batch time features"]) -> Losses:
             return distillation(states, labels, taught, student_head=head, teacher_head=teacher_head, items=items)
 
-        losses = use(model(**batch).logits) if head is None else instead_of_logits(model, head, batch, use)
+        losses = use(model(**batch).logits) if head is None else with_hidden_states(model, head, batch, use)
         value = float(losses.loss.detach())
         if not math.isfinite(value):
             parts = ", ".join(f"{name} {float(total) / losses.positions:g}" for name, total in losses.sums.items())
@@ -170,13 +171,13 @@ class WandTrainer(Trainer):
         teacher: Any = self.student if self.teacher is None else self.teacher
         inputs = {name: value for name, value in batch.items() if name != "conditioning"} | {"use_cache": False}
         adapter_off = teacher.disable_adapter() if self.teacher is None else nullcontext()
-        converted = isinstance(getattr(base_decoder(teacher), "wand", None), Window)
+        converted = isinstance(getattr(base_decoder(teacher), "wand", None), WindowHook)
         whole = full_attention(teacher) if converted else nullcontext()
-        with evaluating(teacher), self.accelerator.autocast(), whole, adapter_off:
+        with eval_mode(teacher), self.accelerator.autocast(), whole, adapter_off:
             if not self.teacher_ends_in_head:
                 return teacher(**inputs).logits, None
             head = head_of(teacher)
-            return instead_of_logits(teacher, head, inputs, lambda states: states), head
+            return with_hidden_states(teacher, head, inputs, lambda states: states), head
 
     @property
     def student(self) -> Any:
@@ -190,7 +191,7 @@ class WandTrainer(Trainer):
     # -------------------------------------------------------------------------------- evaluation, log, checkpoints
 
     @contextmanager
-    def at_inference(self) -> Iterator[None]:
+    def inference_window(self) -> Iterator[None]:
         """The student as it is used after training, under the final, hard window, until the block ends."""
         hook, config = hook_of(self.student), inner_model(self.student).config
         window, tau, use_cache = hook.window, hook.tau, config.use_cache
@@ -213,7 +214,7 @@ class WandTrainer(Trainer):
         """Evaluate at the window of inference; the losses are means over the counted positions of the whole set."""
         outer, self.meter = self.meter, Meter()
         try:
-            with self.at_inference():
+            with self.inference_window():
                 output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
             means = self.meter.means(self.accelerator)
         finally:
@@ -243,12 +244,17 @@ class WandTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the student, with the window of inference in its config."""
-        with self.at_inference():
+        with self.inference_window():
             super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and hasattr(self.student, "disable_adapter"):
+            complete_adapter(self.student, output_dir or str(self.args.output_dir), state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         check_finite(self.student, self.state.global_step, str(self.args.output_dir))
-        with whole_or_gone(self._get_output_dir(trial), self.state.global_step, self.args.should_save):
+        with atomic_checkpoint(self._get_output_dir(trial), self.state.global_step, self.args.should_save):
             super()._save_checkpoint(model, trial)
 
 

@@ -21,7 +21,7 @@ from wandlib.evaluation.error_rates import count_errors
 from wandlib.evaluation.error_rates import normalise as letters
 from wandlib.evaluation.failures import Pace, failures
 from wandlib.evaluation.mos import MosPredictor, Unavailable
-from wandlib.evaluation.recognizers import PocketSphinx, Recogniser
+from wandlib.evaluation.recognizers import Recogniser, default_recogniser
 from wandlib.evaluation.report import Report, Utterance
 from wandlib.evaluation.speakers import Resemblyzer, SpeakerEncoder, similarity
 from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem
@@ -46,18 +46,17 @@ SHORTEST_SOUND = 0.1
 
 
 def reference_sounds(system: SpeechSystem, speakers: Sequence[str]) -> dict[str, Sound]:
-    """The voice that each speaker is to have, at the system's rate: an audio file, or the embedded voice's own codes.
+    """Return the voice that each speaker is to have, at the system's rate: an audio file, or what the system knows.
 
-    Speakers whose reference is not known here are left out.
+    Speakers whose reference is not known are left out.
     """
-    from wandlib.systems.mini import MiniSystem
-
     found = {}
     for speaker in speakers:
-        if isinstance(system, MiniSystem) and speaker in system.voices:
-            voice = system.voices[speaker]
-            found[speaker] = system.decode(np.array(voice.codes), voice)
-        elif speaker not in system.speakers:
+        if speaker in system.speakers:
+            known = system.reference_waveform(speaker)
+            if known is not None:
+                found[speaker] = known
+        else:
             try:
                 samples, rate = soundfile.read(speaker, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
@@ -72,7 +71,7 @@ class _Instruments:
     def __init__(
         self,
         system: SpeechSystem,
-        recogniser: Recogniser,
+        recogniser: Recogniser | Unavailable,
         encoder: SpeakerEncoder | Unavailable,
         mos: Mapping[str, MosPredictor | Unavailable],
         references: Mapping[str, Sound],
@@ -109,25 +108,34 @@ class _Instruments:
     def _listen(self, speaker: str, speech: Speech) -> dict[str, Any]:
         sound, rate = speech.waveform, speech.sample_rate
         audible = speech.seconds >= SHORTEST_SOUND
-        heard = self.recogniser(sound, rate) if audible else ""
+        heard: str | None = None
+        if not isinstance(self.recogniser, Unavailable):
+            heard = self.recogniser(sound, rate) if audible else ""
         likeness: float | None = None
         if not isinstance(self.encoder, Unavailable) and speaker in self.identities:
             likeness = similarity(self.encoder(sound, rate), self.identities[speaker]) if audible else 0.0
-        count_symbols = getattr(self.system, "count_symbols", None)
         return {
             "heard": heard,
-            "errors": count_errors(speech.text, heard, self.normalise),
+            "errors": None if heard is None else count_errors(speech.text, heard, self.normalise),
             "similarity": likeness,
             "scores": {k: v for predict in self.mos for k, v in predict(sound, rate).items()} if audible else {},
             "failures": failures(
                 speech,
                 self.system.codes_per_second,
-                count_symbols(speech.text) if count_symbols is not None else None,
+                self.system.count_symbols(speech.text),
                 heard,
                 pace=self.pace,
                 normalise=self.normalise,
             ),
         }
+
+
+def instrument(given: Any) -> str:
+    """How a report names a recogniser or encoder: its class, and its model where it tells."""
+    if isinstance(given, Unavailable):
+        return "none"
+    model = getattr(given, "name", "")
+    return type(given).__name__ + (f" {model}" if model else "")
 
 
 def evaluate(
@@ -140,11 +148,11 @@ def evaluate(
     seeds: Sequence[int] = (0, 1, 2),
     temperature: float | None = None,
     top_k: int | None = None,
-    recogniser: Recogniser | None = None,
+    recogniser: Recogniser | Unavailable | None = None,
     encoder: SpeakerEncoder | Unavailable | None = None,
     mos: Mapping[str, MosPredictor | Unavailable] | None = None,
     references: Mapping[str, Sound] | None = None,
-    normalise: Callable[[str], str] = letters,
+    normalise: Callable[[str], str] | None = None,
     pace: Pace | None = None,
     name: str = "",
     on_utterance: Callable[[Utterance], None] | None = None,
@@ -164,7 +172,8 @@ def evaluate(
     seeds
         Of the sampling. A system that decodes greedily says the same with each, and is listened to once.
     recogniser
-        None: :class:`wandlib.evaluation.recognizers.PocketSphinx`.
+        None: Whisper tiny.en, see :class:`wandlib.evaluation.recognizers.FasterWhisper`. An :class:`Unavailable`, or a
+        package that is not installed, leaves the error rates out.
     encoder
         None: :class:`wandlib.evaluation.speakers.Resemblyzer`; an :class:`Unavailable` leaves the similarity out.
     mos
@@ -172,7 +181,8 @@ def evaluate(
     references
         What each speaker sounds like, shape [samples] at the system's rate; None: :func:`reference_sounds`.
     normalise
-        For both sides of the error rates, see :func:`wandlib.evaluation.error_rates.count_errors`.
+        For both sides of the error rates, see :func:`wandlib.evaluation.error_rates.count_errors`; None: the
+        recogniser's own, or letters and apostrophes alone.
     pace
         Of natural speech, see :func:`wandlib.evaluation.failures.failures`.
     name
@@ -193,17 +203,20 @@ def evaluate(
             raise ValueError(f"nothing to evaluate: {what} is empty")
         if len(set(given)) < len(given):
             raise ValueError(f"{what} hold the same twice: {list(given)}")
+    recogniser = default_recogniser() if recogniser is None else recogniser
+    normalise = getattr(recogniser, "normalise", letters) if normalise is None else normalise
     for text in texts:  # better before than after an hour
         count_errors(text, text, normalise)
     references = reference_sounds(system, speakers) if references is None else references
-    recogniser = PocketSphinx() if recogniser is None else recogniser
     encoder = Resemblyzer() if encoder is None else encoder
     mos = {} if mos is None else mos
     listen = _Instruments(system, recogniser, encoder, mos, references, normalise, pace)
     report = Report(
-        {"system": system.name, "recogniser": type(recogniser).__name__, "speaker encoder": type(encoder).__name__}
+        {"system": system.name, "recogniser": instrument(recogniser), "speaker encoder": instrument(encoder)}
     )
     report.unavailable = {n: predictor.reason for n, predictor in mos.items() if isinstance(predictor, Unavailable)}
+    if isinstance(recogniser, Unavailable):
+        report.unavailable["WER and CER"] = recogniser.reason
     unknown = [speaker for speaker in speakers if speaker not in references]
     if isinstance(encoder, Unavailable):
         report.unavailable["similarity"] = encoder.reason

@@ -1,5 +1,6 @@
-"""How it sounds: predictors of listeners' scores, where a network lets their weights come, or a ready model is given.
+"""How it sounds: predictors of listeners' scores.
 
+DNSMOS (Reddy et al., arXiv 2110.01763) is the one that works offline: the PyPI package speechmos holds its weights.
 SQUIM (Kumar et al., arXiv 2304.01448) comes with torchaudio, UTMOS (Saeki et al., arXiv 2204.02152), the one of the
 paper, through torch.hub. What cannot be loaded is an :class:`Unavailable` with its reason, and stands so in a report.
 """
@@ -18,7 +19,7 @@ from wandlib.evaluation.audio import at_rate
 
 RATE = 16_000
 """Hz; what all of them were trained on."""
-PREDICTORS = ("squim", "squim-subjective", "utmos")
+PREDICTORS = ("dnsmos", "squim", "squim-subjective", "utmos")
 """Names that :func:`mos_predictors` knows."""
 UTMOS_CODE = "tarepan/SpeechMOS:v1.2.0"
 UTMOS_WEIGHTS = "https://github.com/tarepan/SpeechMOS/releases/download/v1.0.0/utmos22_strong_step7459_v1.pt"
@@ -37,6 +38,30 @@ class Unavailable:
     """An instrument that could not be had, and why."""
 
     reason: str
+
+
+class Dnsmos:
+    """DNSMOS P.835 and P.808 (Microsoft): a listener's scores, 1 to 5, of speech, background and the whole.
+
+    Raises
+    ------
+    ImportError
+        Where speechmos is not installed.
+    """
+
+    def __init__(self) -> None:
+        from speechmos import dnsmos
+
+        self._run: Any = dnsmos.run
+
+    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> dict[str, float]:
+        sound = at_rate(waveform, sample_rate, RATE)
+        # Its own limits: full scale, and it repeats what is short until it lasts nine seconds.
+        if not len(sound):
+            return dict.fromkeys(("DNSMOS", "DNSMOS speech", "DNSMOS background", "DNSMOS P.808"), 1.0)
+        scores = self._run(np.clip(sound, -1, 1), RATE)
+        names = {"ovrl": "DNSMOS", "sig": "DNSMOS speech", "bak": "DNSMOS background", "p808": "DNSMOS P.808"}
+        return {name: float(scores[f"{key}_mos"]) for key, name in names.items()}
 
 
 class SquimObjective:
@@ -123,7 +148,9 @@ def mos_predictors(
     found: dict[str, MosPredictor | Unavailable] = {}
     for name in names:
         try:
-            if name == "squim":
+            if name == "dnsmos":
+                found[name] = Dnsmos()
+            elif name == "squim":
                 found[name] = SquimObjective()
             elif name == "utmos":
                 found[name] = Utmos()

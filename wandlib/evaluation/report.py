@@ -36,8 +36,9 @@ class Utterance:
     text: str
     speaker: str
     seed: int
-    heard: str
-    errors: ErrorCounts
+    heard: str | None
+    errors: ErrorCounts | None
+    """Both None without a recogniser."""
     similarity: float | None
     """To the speaker's reference; None where it could not be measured."""
     scores: dict[str, float]
@@ -78,9 +79,10 @@ class Report:
     @property
     def metrics(self) -> list[str]:
         """What every condition was measured by."""
+        rates = ["WER", "CER"] if any(utterance.errors is not None for utterance in self.utterances) else []
         likeness = ["similarity"] if any(utterance.similarity is not None for utterance in self.utterances) else []
         scores = dict.fromkeys(name for utterance in self.utterances for name in utterance.scores)
-        return ["WER", "CER", *likeness, *scores]
+        return [*rates, *likeness, *scores]
 
     def interval(self, metric: str, condition: str, speaker: str | None = None) -> Interval:
         """A metric of one condition, of all speakers or one, with its 95 % interval over sentences.
@@ -119,13 +121,15 @@ class Report:
         for row in self.utterances:
             if row.condition == condition and speaker in (None, row.speaker):
                 errors = row.errors
-                value: float | None
-                if metric == "WER":
-                    value, weight = errors.word_errors, errors.words
-                elif metric == "CER":
-                    value, weight = errors.character_errors, errors.characters
+                value: float | None = None
+                weight = 1
+                if metric in ("WER", "CER"):
+                    if errors is not None and metric == "WER":
+                        value, weight = errors.word_errors, errors.words
+                    elif errors is not None:
+                        value, weight = errors.character_errors, errors.characters
                 else:
-                    value, weight = (row.similarity if metric == "similarity" else row.scores.get(metric)), 1
+                    value = row.similarity if metric == "similarity" else row.scores.get(metric)
                 if value is not None:
                     found[row.text, row.speaker, row.seed] = (float(value), float(weight))
         return found
@@ -210,7 +214,10 @@ class Report:
     def from_json(cls, path: str | Path) -> Report:
         """The report that :meth:`to_json` wrote to ``path``."""
         stored = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = [Utterance(**row | {"errors": ErrorCounts(**row["errors"])}) for row in stored.pop("utterances")]
+        rows = [
+            Utterance(**row | {"errors": row["errors"] and ErrorCounts(**row["errors"])})
+            for row in stored.pop("utterances")
+        ]
         return cls(utterances=rows, **stored)
 
     def __add__(self, other: Report) -> Report:

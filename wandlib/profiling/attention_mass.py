@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wandlib.attention.conversion import base_decoder, full_attention
-from wandlib.attention.hook import Window
-from wandlib.attention.window import check_window, fitting, tokens
+from wandlib.attention.hook import WindowHook
+from wandlib.attention.window import check_window, check_conditioning, tokens
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def attention_mass(
     new = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
     if "conditioning" not in batch:
         raise ValueError("attention_mass needs batch['conditioning'], a bool for each token: True is conditioning")
-    conditioning = fitting(batch["conditioning"], *new.shape[:2])
+    conditioning = check_conditioning(batch["conditioning"], *new.shape[:2])
     real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(conditioning)
     sequence = tokens(conditioning, ~real)
     queries = real & ~sequence.conditioning
@@ -145,7 +145,7 @@ def attention_mass(
     decoder = base_decoder(model)
     before = decoder.config._attn_implementation
     with ExitStack() as stack:
-        if isinstance(getattr(decoder, "wand", None), Window):
+        if isinstance(getattr(decoder, "wand", None), WindowHook):
             stack.enter_context(full_attention(model))
         for module in attention_modules(decoder):
             stack.callback(module.register_forward_hook(reduce).remove)

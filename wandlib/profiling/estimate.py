@@ -16,7 +16,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedConfig
 
-from wandlib.attention.window import EVERYTHING, check_window, own_limits
+from wandlib.attention.models import sliding_windows
+from wandlib.attention.window import UNBOUNDED, check_window
 
 
 def head_shape(config: PreTrainedConfig) -> tuple[int, int, int]:
@@ -80,7 +81,7 @@ def cache_bytes(
         raise ValueError("int8 conditioning is an option of the windowed cache: give window")
     _, heads, dimension = head_shape(config)
     total = 0
-    for limit in own_limits(config):
+    for limit in sliding_windows(config):
         held = conditioning + (generated if window is None else min(generated, window))
         if window is None and limit is not None:
             held = min(held, limit - 1)
@@ -110,12 +111,12 @@ def attention_flops(
         If a number of tokens is negative or ``window`` < 1.
     """
     check_tokens(conditioning, generated)
-    window = EVERYTHING if window is None else window
+    window = UNBOUNDED if window is None else window
     check_window(window)
     heads, _, dimension = head_shape(config)
     pairs = 0
-    for own in own_limits(config):
-        limit = EVERYTHING if own is None else own
+    for own in sliding_windows(config):
+        limit = UNBOUNDED if own is None else own
         for step in range(1, generated + 1):
             pairs += max(0, min(conditioning, limit - step)) + min(step, window, limit)
     return batch * pairs * 4 * heads * dimension

@@ -22,7 +22,7 @@ from transformers import DynamicCache
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import base_decoder
-from wandlib.attention.hook import Window
+from wandlib.attention.hook import WindowHook
 from wandlib.attention.models import cache_inputs
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def profile(
         raise ValueError(f"need at least one conditioning token and one step, got {conditioning} and {steps}")
     decoder = base_decoder(model)
     hook = getattr(decoder, "wand", None)
-    window = hook.window if isinstance(hook, Window) and not hook.asleep else None
+    window = hook.window if isinstance(hook, WindowHook) and not hook.disabled else None
     device = next(decoder.parameters()).device
     on_cuda = device.type == "cuda"
     ids = torch.randint(decoder.config.get_text_config().vocab_size, (batch, conditioning + 1), device=device)

@@ -1,171 +1,41 @@
-"""What every speech system offers: text in, speech out, with the cost of each step beside it.
+"""What every speech system offers: text in, speech out, with the cost of each step.
 
-A system is a tokeniser, a causal decoder under :func:`wandlib.attention.conversion`, and a codec. ``attention="full"`` and
-``attention="window"`` run the same code on the same prompt; only the cache differs.
+A system is a tokenizer, a causal decoder with a window applied to it, and a codec. It implements one method,
+:meth:`SpeechSystem.utterances`, which makes prompts; the loop, the clock, streams and settings are shared.
 """
 
 from __future__ import annotations
 
-import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Attention = Literal["full", "window"]
+from wandlib.systems import decoding
+from wandlib.systems.clauses import clauses
+from wandlib.systems.decoding import Utterance
+from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_text
+from wandlib.systems.speech import Speech, Step, Trace, sound_file
+from wandlib.systems.streaming import Piece, SpeechStream
 
+__all__ = [
+    "Attention",
+    "InputError",
+    "Settings",
+    "Speech",
+    "SpeechStream",
+    "SpeechSystem",
+    "Step",
+    "Trace",
+    "Utterance",
+    "sound_file",
+]
 
-class InputError(ValueError):
-    """Text, reference audio or a setting that cannot be used; the message names the limit and the cure."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One decode step, as it is reported while it happens.
-
-    Attributes
-    ----------
-    index
-        0 for the first generated code of the utterance.
-    milliseconds
-        Wall time of the model call and the sampling.
-    cache_bytes
-        Bytes that the key-value cache holds after the step.
-    """
-
-    index: int
-    milliseconds: float
-    cache_bytes: int
-
-
-@dataclass
-class Trace:
-    """The cost of one utterance.
-
-    Attributes
-    ----------
-    attention, window
-        "full" (window None) or "window" (its size in keys).
-    conditioning
-        Prompt tokens of the first chunk: always visible.
-    prefill_milliseconds
-        Wall time of the prompt, all chunks together.
-    steps
-        One entry for every generated code, chunks end to end.
-    parts
-        Codes of each part that the text was split into.
-    finish
-        Why generation ended: "end" (an end token in every part), "limit" (some part reached its length limit).
-    """
-
-    attention: Attention
-    window: int | None
-    conditioning: int
-    prefill_milliseconds: float = 0.0
-    steps: list[Step] = field(default_factory=list)
-    parts: list[int] = field(default_factory=list)
-    finish: Literal["end", "limit"] = "end"
-
-    @property
-    def milliseconds(self) -> list[float]:
-        """Wall time of every step."""
-        return [step.milliseconds for step in self.steps]
-
-    @property
-    def cache_bytes(self) -> list[int]:
-        """Bytes in the cache after every step."""
-        return [step.cache_bytes for step in self.steps]
-
-    @property
-    def median_milliseconds(self) -> float:
-        """Median wall time of a step; 0 when there was none."""
-        return statistics.median(self.milliseconds) if self.steps else 0.0
-
-    def __repr__(self) -> str:
-        """One line: a notebook would print every step."""
-        return f"<Trace: {self.summary}>"
-
-    @property
-    def summary(self) -> str:
-        """Attention, number of steps and why generation ended, in words."""
-        attention = "full attention" if self.window is None else f"window {self.window}"
-        return f"{attention}, {len(self.steps)} steps, finish {self.finish!r}"
-
-
-@dataclass
-class Speech:
-    """What a system says.
-
-    Attributes
-    ----------
-    waveform
-        Mono, float32 in [-1, 1], shape [samples].
-    sample_rate
-        In Hz.
-    codes
-        The codec's tokens, int64, shape [tokens].
-    trace
-        What each step cost.
-    seconds_to_compute
-        Wall time from text to waveform.
-    """
-
-    waveform: NDArray[np.float32]
-    sample_rate: int
-    codes: NDArray[np.int64]
-    trace: Trace
-    text: str
-    seconds_to_compute: float = 0.0
-
-    def __repr__(self) -> str:
-        """One line: a notebook would print every code and step."""
-        text = self.text if len(self.text) <= 40 else self.text[:37] + "..."
-        return f"<Speech: {text!r}, {self.seconds:.2f} s, {self.trace.summary}>"
-
-    @property
-    def seconds(self) -> float:
-        """Length of the sound."""
-        return len(self.waveform) / self.sample_rate
-
-    @property
-    def real_time_factor(self) -> float:
-        """Time to compute over length of the sound: below 1 is faster than speaking."""
-        return self.seconds_to_compute / max(self.seconds, 1e-9)
-
-    def save(self, path: str | Path) -> Path:
-        """Write a sound file; the format follows the ending: .wav and .flac in 16 bits, .ogg compressed.
-
-        Returns the path.
-
-        Raises
-        ------
-        InputError
-            For another ending, or where the file cannot be written.
-        """
-        import soundfile
-
-        target = sound_file(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with soundfile.SoundFile(target, "w", self.sample_rate, 1) as file:
-                # In pieces: libvorbis puts all it is given on the stack, and a long story overflows it.
-                for start in range(0, len(self.waveform), 65_536):
-                    file.write(self.waveform[start : start + 65_536])
-        except (OSError, soundfile.LibsndfileError) as error:
-            raise InputError(f"cannot write {str(target)!r}: {error}") from error
-        return target
-
-
-def sound_file(path: str | Path) -> Path:
-    """``path``, if its ending names a format that can be written; InputError if not."""
-    target = Path(path)
-    if target.suffix.lower() not in {".wav", ".flac", ".ogg"}:
-        raise InputError(f"cannot write {target.name!r}: name a .wav, .flac or .ogg file")
-    return target
+Text = str | Iterable[str]
+OnStep = Callable[[Step], None]
 
 
 class SpeechSystem(ABC):
@@ -173,11 +43,13 @@ class SpeechSystem(ABC):
 
     name: str
     sample_rate: int
-    """Hz of the waveform."""
+    """Samples of the waveform in a second."""
     codes_per_second: float
     """Codec tokens for one second of sound."""
     window: int
     """The window used when none is given."""
+    settings_type: ClassVar[type[Settings]] = Settings
+    """What a caller may set; a system with settings of its own extends :class:`Settings`."""
 
     @property
     @abstractmethod
@@ -185,24 +57,47 @@ class SpeechSystem(ABC):
         """Names of the built-in references."""
 
     @abstractmethod
+    def utterances(
+        self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool
+    ) -> Iterator[Utterance]:
+        """Yield one utterance for each part that the texts are spoken in, when it is asked for.
+
+        Parameters
+        ----------
+        texts
+            A whole text, or clauses as they become known; each is str that can be encoded.
+        reference
+            The name of a built-in speaker or an audio file; None: the system's own choice.
+        settings
+            Checked settings, of :attr:`settings_type`. A setting that is None is the system's to fill.
+        streaming
+            Whether each piece of sound is wanted as soon as possible.
+
+        Raises
+        ------
+        InputError
+            If a text, the reference or a setting is outside the system's limits.
+        """
+
     def synthesize(
         self,
-        text: str,
+        text: Text,
         reference: str | Path | None = None,
         attention: Attention = "full",
         *,
-        window: int | None = None,
-        seed: int = 0,
+        window: Whole | None = None,
+        seed: Whole | None = 0,
         temperature: float | None = None,
-        top_k: int | None = None,
-        on_step: Callable[[Step], None] | None = None,
+        top_k: Whole | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
     ) -> Speech:
         """Speak ``text`` in the voice of ``reference``.
 
         Parameters
         ----------
         text
-            What to say.
+            What to say. Of an iterable of str, which may split words, each clause is spoken by itself.
         reference
             The name of a built-in speaker or an audio file (any rate, mono or stereo); None: the first speaker.
         attention
@@ -210,29 +105,95 @@ class SpeechSystem(ABC):
         window
             In keys, the query's own included; None: the system's default. Ignored with full attention.
         seed
-            Of the sampling; it matters above temperature 0. The same seed on the same machine gives the same speech.
+            Seed of the sampling; it matters above temperature 0. The same seed on the same machine gives the same
+            speech. None: 0.
         temperature, top_k
-            Of the sampling; None: the system's defaults. A temperature of 0 is greedy.
+            Settings of the sampling; None: the system's defaults. A temperature of 0 is greedy.
         on_step
             Called after every decode step, in this thread.
+        options
+            Further settings of this system.
 
         Raises
         ------
         InputError
             When the text, the reference or a setting is outside the limits; the message names limit and cure.
         """
+        given = {"window": window, "seed": seed, "temperature": temperature, "top_k": top_k} | options
+        stream = self._start(text, reference, {"attention": attention} | given, on_step, streaming=False)
+        for _ in stream:
+            pass
+        return stream.speech
 
-    @abstractmethod
     def stream(
         self,
-        text: str,
+        text: Text,
         reference: str | Path | None = None,
         attention: Attention = "full",
         *,
-        window: int | None = None,
-        seed: int = 0,
+        window: Whole | None = None,
+        seed: Whole | None = 0,
         temperature: float | None = None,
-        top_k: int | None = None,
-        on_step: Callable[[Step], None] | None = None,
-    ) -> Iterator[NDArray[np.float32]]:
-        """Like :meth:`synthesize`, but yields sound, part by part, while the rest is still to be generated."""
+        top_k: Whole | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
+    ) -> SpeechStream:
+        """Speak like :meth:`synthesize`, but yield sound while the rest is still to be generated.
+
+        ``text`` may be an iterable of str that is still being written, such as a language model's output: a clause is
+        spoken as soon as it is known. If the iterable raises, all complete clauses are spoken before the error comes
+        through, and what was made stays in the stream's ``speech``.
+        """
+        given = {"window": window, "seed": seed, "temperature": temperature, "top_k": top_k} | options
+        return self._start(text, reference, {"attention": attention} | given, on_step, streaming=True)
+
+    def _start(
+        self,
+        text: Text,
+        reference: str | Path | None,
+        options: dict[str, Any],
+        on_step: OnStep | None,
+        *,
+        streaming: bool,
+    ) -> SpeechStream:
+        """Check the settings and return a stream that has not begun."""
+        settings = self.settings_type.make(options)
+        trace, begun = self.new_trace(settings), list[str]()
+        texts = iter([check_text(text)]) if isinstance(text, str) else clauses(text)
+
+        def noted() -> Iterator[str]:
+            for piece in texts:
+                begun.append(piece)
+                yield piece
+
+        utterances = self.utterances(noted(), reference, settings, streaming=streaming)
+        return SpeechStream(self._pieces(utterances, trace, on_step), trace, self.sample_rate, begun)
+
+    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
+        """Yield codes and sound of one utterance after another."""
+        for utterance in utterances:
+            new = list[int]()
+            for code in self.codes(utterance, trace, on_step):
+                new.append(code)
+                sound = utterance.sound.push(code)
+                if len(sound):
+                    yield new, sound
+                    new = []
+            yield new, utterance.sound.finish()
+
+    def codes(self, utterance: Utterance, trace: Trace, on_step: OnStep | None) -> Iterator[int]:
+        """Yield the codes of one utterance; a system with another search than sampling overrides this."""
+        return decoding.codes(utterance, trace, on_step)
+
+    def new_trace(self, settings: Settings) -> Trace:
+        """Return an empty trace for these settings."""
+        window = None if settings.attention == "full" else settings.window or self.window
+        return Trace(settings.attention, window, conditioning=0)
+
+    def count_symbols(self, text: str) -> list[int] | None:
+        """Return the symbols in each part of ``text``, to judge the length of its speech by; None: count characters."""
+        return None
+
+    def reference_waveform(self, speaker: str) -> NDArray[np.float32] | None:
+        """Return how a built-in speaker is to sound, at :attr:`sample_rate`, shape [samples]; None: not known."""
+        return None

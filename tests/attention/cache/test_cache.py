@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert, restore
+from wandlib.attention.models import cache_inputs
 from wandlib.profiling.estimate import cache_bytes
 
 BY_NAME = {tiny.name: tiny for tiny in LANGUAGE_MODELS}
@@ -35,7 +36,7 @@ def model() -> PreTrainedModel:
 
 
 def feed(model: PreTrainedModel, cache: WandCache, ids: Tensor, **options: Any) -> Tensor:
-    return model(input_ids=ids, past_key_values=cache, use_cache=True, **options).logits
+    return model(input_ids=ids, use_cache=True, **cache_inputs(model, cache), **options).logits
 
 
 def prompt(length: int, batch: int = 1) -> Tensor:
@@ -320,9 +321,15 @@ def test_to_moves_everything_it_holds(model: PreTrainedModel) -> None:
     assert cache.layers[0].keys.dtype == torch.float64
     assert torch.equal(feed(model, cache.to("cpu", torch.float32), step), expected)
     meta = filled(model, 2, batch=2, static=True).to("meta")
-    assert {t.device.type for t in (meta.layers[0].keys, meta.slots.count, meta.slots.length, *meta.slots.held)} == {
-        "meta"
-    }
+    assert {
+        t.device.type
+        for t in (
+            meta.layers[0].keys,
+            meta.layout.state.generated,
+            meta.layout.state.length,
+            *meta.layout.state.conditioning,
+        )
+    } == {"meta"}
 
 
 def test_indexing_gives_what_a_layer_holds(model: PreTrainedModel) -> None:
@@ -342,7 +349,8 @@ def test_a_compiled_step_is_compiled_once(model: PreTrainedModel, monkeypatch: p
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # dynamo cannot trace its checks
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    # A function: dynamo would compile each hook on the model itself by the code of jaxtyping's wrapper, once for all.
+    compiled = torch.compile(lambda **inputs: model(**inputs), backend="eager", fullgraph=True)
     ids = prompt(5, 2)
 
     def decode(step: Any, cache: WandCache) -> list[list[int]]:
@@ -400,7 +408,12 @@ def test_static_bytes_and_addresses_never_change(model: PreTrainedModel) -> None
     feed(model, cache, prompt(5))
 
     def addresses() -> list[int]:
-        tensors = (cache.layers[1].keys, cache.layers[1].values, cache.slots.count, cache.slots.length)
+        tensors = (
+            cache.layers[1].keys,
+            cache.layers[1].values,
+            cache.layout.state.generated,
+            cache.layout.state.length,
+        )
         return [tensor.data_ptr() for tensor in tensors]
 
     before = addresses()

@@ -1,5 +1,7 @@
 """Reference audio: what is refused, with which words, and what comes out."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import soundfile
 
 from wandlib.systems.base import InputError
 from wandlib.systems.mini.features import SAMPLE_RATE
-from wandlib.systems.mini.reference import LEVEL, clean_reference, read_reference
+from wandlib.systems.mini.reference import LEVEL, check_header, clean_reference, read_reference
 
 
 def tone(seconds: float, rate: int = SAMPLE_RATE, hz: float = 200.0) -> np.ndarray:
@@ -60,6 +62,69 @@ def test_any_level_even_an_absurd_one() -> None:
 def test_absurd_rates(rate: int) -> None:
     with pytest.raises(InputError, match=f"has {rate:,} samples a second"):
         clean_reference(np.ones(5 * rate, np.float32), rate)
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "frames", "words"),
+    [
+        (655_350, 8, 655_350, "has 655,350 samples a second"),
+        (2_000, 1, 8_000, "has 2,000 samples a second"),
+        (16_000, 9, 16_000, "has 9 channels, the limit is 8: export it as mono"),
+        (48_000, 1, 48_000 * 61, "lasts 61 s, the limit is 60"),
+        (192_000, 8, 192_000 * 20, "has 31 million samples in 8 channels, the limit is 25 million"),
+    ],
+)
+def test_headers_that_are_refused(rate: int, channels: int, frames: int, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_header(rate, channels, frames)
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence at the highest rate of FLAC: a few kB that would become gigabytes."""
+    path = tmp_path / "bomb.flac"
+    soundfile.write(path, np.zeros((655_350, 8), np.int16), 655_350)
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(soundfile.SoundFile, "blocks", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="has 655,350 samples a second"):
+        read_reference(path)
+
+
+def test_many_channels_take_little_memory(tmp_path: Path) -> None:
+    """Decoded at once, the largest file that is allowed takes 92 MB in 32 bits, and its mono mean as much again."""
+    path = tmp_path / "channels.flac"
+    with soundfile.SoundFile(path, "w", 48_000, 8) as file:
+        for _ in range(58):
+            file.write(np.repeat(tone(1.0, 48_000)[:, None], 8, axis=1))
+    program = (
+        "import resource, sys; from wandlib.systems.mini.reference import read_reference; import soxr, numpy as np; "
+        "soxr.resample(np.zeros(48_000), 48_000, 16_000); "
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; made = read_reference(sys.argv[1]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, len(made))"
+    )
+    run = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    kilobytes, samples = map(int, run.stdout.split())
+    assert samples == pytest.approx(58 * SAMPLE_RATE, abs=SAMPLE_RATE // 10)
+    assert kilobytes < 60_000
+
+
+def test_blocks_are_what_the_whole_file_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    stereo = rng.normal(0, 0.1, (150_001, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "noise.wav", stereo, 44_100, subtype="FLOAT")
+    expected = clean_reference(stereo.mean(axis=1), 44_100)
+    made = read_reference(tmp_path / "noise.wav")
+    assert len(made) == len(expected)
+    np.testing.assert_allclose(made, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_in_a_file(tmp_path: Path, value: float) -> None:
+    sound = tone(8.0)
+    sound[100_000] = value
+    soundfile.write(tmp_path / "nan.wav", sound, SAMPLE_RATE, subtype="FLOAT")
+    with pytest.raises(InputError, match="NaN or infinite"):
+        read_reference(tmp_path / "nan.wav")
 
 
 def test_bad_files(tmp_path: Path) -> None:

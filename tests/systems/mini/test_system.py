@@ -14,6 +14,7 @@ from wandlib.cli import app as cli
 from wandlib.evaluation.error_rates import PocketSphinx, Resemblyzer, error_rates, similarity
 from wandlib.systems import InputError, load_system
 from wandlib.systems.mini import MiniSystem
+from wandlib.systems.mini.prompt import END, FIRST_CODE
 
 SENTENCE = "The birch canoe slid on the smooth planks."
 
@@ -173,20 +174,20 @@ def test_emoji_cannot_become_hours_of_speech(tts: MiniSystem) -> None:
 
 def test_a_part_that_finds_no_end_is_reported(tts: MiniSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first part is kept from ending, the second ends: the trace must not forget the first."""
-    from wandlib.systems.mini import system as module
+    from wandlib.systems.decoding import Sampler
 
-    honest = module._Sampler.__call__
+    honest = Sampler.__call__
     parts = tts.parts(" ".join([SENTENCE] * 8))
     limit = 25 + 5 * len(parts[0])
     count = 0
 
-    def stubborn(self: object, logits: torch.Tensor) -> int | None:
+    def stubborn(self: Sampler, scores: torch.Tensor, past: list[int]) -> int:
         nonlocal count
         count += 1
-        code = honest(self, logits)  # type: ignore[arg-type]
-        return 0 if code is None and count <= limit else code
+        token = honest(self, scores, past)
+        return FIRST_CODE if token == END and count <= limit else token
 
-    monkeypatch.setattr(module._Sampler, "__call__", stubborn)
+    monkeypatch.setattr(Sampler, "__call__", stubborn)
     trace = tts.synthesize(" ".join([SENTENCE] * 8), temperature=0).trace
     assert len(trace.parts) == len(parts) > 1
     assert trace.parts[0] == limit

@@ -5,7 +5,16 @@ import pytest
 from wandlib.systems.base import InputError
 from wandlib.systems.mini.prompt import BEGIN, FIRST_CODE, FIRST_SYMBOL, SPEECH, TEXT, VOCABULARY, prompt
 from wandlib.systems.mini.system import split
-from wandlib.systems.mini.text import MAXIMUM_CHARACTERS, PUNCTUATION, SPACE, SYMBOLS, Phonemiser, clauses, parse_word
+from wandlib.systems.mini.text import (
+    MAXIMUM_CHARACTERS,
+    PUNCTUATION,
+    SPACE,
+    SYMBOLS,
+    Phonemiser,
+    clauses,
+    other_script,
+    parse_word,
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +97,59 @@ def test_nothing_to_pronounce(phonemise: Phonemiser, text: str) -> None:
 def test_too_long(phonemise: Phonemiser) -> None:
     with pytest.raises(InputError, match=f"10,000 characters, the limit is {MAXIMUM_CHARACTERS:,}"):
         phonemise("a" * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("今天天气很好", "Chinese"),
+        ("Привет, как дела?", "Cyrillic"),
+        ("こんにちは OK", "Hiragana"),
+        ("مرحبا", "Arabic"),
+        ("नमस्ते OK", "Devanagari"),
+        ("Καλημέρα", "Greek"),
+    ],
+)
+def test_other_scripts_are_refused_by_their_name(phonemise: Phonemiser, text: str, script: str) -> None:
+    with pytest.raises(InputError, match=rf"mostly in another script \({script}\): this voice reads English"):
+        phonemise(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["naïve Łódź", "α + β = γ", "the name 中文 here", "Ｈｅｌｌｏ", "𝐁𝐨𝐥𝐝 words", "42", "½ €"]
+)
+def test_latin_letters_and_signs_are_read(text: str) -> None:
+    assert other_script(text) == ""
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "<speak>",
+        "</b>",
+        '<break time="500ms"/>',
+        "<br />",
+        "<img src=x alt='y'>",
+        "<!-- note -->",
+        '<?xml version="1"?>',
+    ],
+)
+def test_tags_are_refused(phonemise: Phonemiser, tag: str) -> None:
+    with pytest.raises(InputError, match=r"holds the tag .<.*SSML and HTML are not read, send plain text"):
+        phonemise(f"Hello {tag} there")
+
+
+@pytest.mark.parametrize(
+    "text", ["3 < 5 and 7 > 2", "if a <b and c> d", "Ann <ann@example.org>", "I <3 you >_<", "a<b"]
+)
+def test_what_only_looks_like_a_tag_is_read(phonemise: Phonemiser, text: str) -> None:
+    assert len(phonemise(text)) > 2
+
+
+@pytest.mark.parametrize("text", ["smile \ud83d", "\udc00", "a\udfffb"])
+def test_half_a_character_is_refused(phonemise: Phonemiser, text: str) -> None:
+    with pytest.raises(InputError, match=r"half a character \(U\+D[0-9A-F]{3} at position \d+\)"):
+        phonemise(text)
 
 
 def test_only_known_symbols(phonemise: Phonemiser) -> None:

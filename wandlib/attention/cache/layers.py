@@ -1,16 +1,17 @@
-"""The storage of one layer of the cache: buffers that follow a :mod:`wandlib.attention.cache.updates`, and know no more."""
+"""The storage of one layer of the cache: buffers that follow an update, and know no more."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from wandlib.attention.cache.updates import Plan, pin
+from wandlib.attention.cache.layout import CacheLayout
+from wandlib.attention.cache.updates import Rebuild, RingWrite, ScatterWrite, Update, pin
 
 New = Float[Tensor, "batch kv_heads length _"]
 Read = Float[Tensor, "batch kv_heads slots _"]
@@ -27,76 +28,64 @@ class WandLayer(CacheLayerMixin):
     keys: Any
     values: Any
 
-    def __init__(self, plan: Plan, static: bool) -> None:
+    def __init__(self, layout: CacheLayout) -> None:
         super().__init__()
-        self.plan = plan
-        self.is_compileable = self.static = static
-        self.places: list[tuple[Tensor, Tensor]] = []
+        self.layout = layout
+        self.is_compileable = self.static = layout.static
+        self.ring_views: list[tuple[Tensor, Tensor]] = []
         """Views of the ring, keys and values of each place; made when first needed."""
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: the first plan brings the number of slots."""
-
-    def update(self, key_states: New, value_states: New, *args: Any, **kwargs: Any) -> tuple[Read, Read]:
-        """Store the new entries as planned; return the keys and values that attention is to read."""
-        plan = self.plan
-        if not plan.step:
-            self.keys, key_states = self.rewritten(self.keys, key_states)
-            self.values, value_states = self.rewritten(self.values, value_states)
-            self.is_initialized = True
-            return key_states, value_states
-        self.store(plan, key_states, value_states)
-        if plan.place is None or plan.used == plan.capacity:
+    def apply(self, update: Update, key_states: New, value_states: New) -> tuple[Read, Read]:
+        """Store the new entries; return the keys and values that attention is to read."""
+        if isinstance(update, Rebuild):
+            return self.rebuild(update, key_states, value_states)
+        self.store(update, key_states, value_states)
+        if isinstance(update, ScatterWrite) or update.used == self.keys.shape[2]:
             return self.keys, self.values
-        return self.keys.narrow(2, 0, plan.used), self.values.narrow(2, 0, plan.used)
+        return self.keys.narrow(2, 0, update.used), self.values.narrow(2, 0, update.used)
 
-    def store(self, plan: Plan, key_states: New, value_states: New) -> None:
+    def store(self, update: RingWrite | ScatterWrite, key_states: New, value_states: New) -> None:
         """Put a step's entries into the ring."""
-        if plan.place is None:
-            assert plan.slots is not None
-            row, slot = plan.slots
-            slot = slot - self.kept_apart
-            self.keys[row, :, slot] = key_states.transpose(1, 2)
-            self.values[row, :, slot] = value_states.transpose(1, 2)
+        if isinstance(update, ScatterWrite):
+            slot = update.slots - self.quantized_slots
+            self.keys[update.rows, :, slot] = key_states.transpose(1, 2)
+            self.values[update.rows, :, slot] = value_states.transpose(1, 2)
         elif key_states.requires_grad or value_states.requires_grad:  # they may flow back to what earlier steps stored
-            count = key_states.shape[2]
-            start = plan.prefix - self.kept_apart + plan.place * count
-            self.keys = self.keys.slice_scatter(key_states, 2, start, start + count)
-            self.values = self.values.slice_scatter(value_states, 2, start, start + count)
-            self.places = []
+            start = update.start - self.quantized_slots
+            end = start + key_states.shape[2]
+            self.keys = self.keys.slice_scatter(key_states, 2, start, end)
+            self.values = self.values.slice_scatter(value_states, 2, start, end)
+            self.ring_views = []
         else:
-            keys, values = (self.places or self.cut(key_states.shape[2]))[plan.place]
+            keys, values = (self.ring_views or self._views(key_states.shape[2]))[update.index]
             keys.copy_(key_states)
             values.copy_(value_states)
 
-    def cut(self, count: int) -> list[tuple[Tensor, Tensor]]:
-        """Cut the ring into places of ``count`` slots: views, made once."""
+    def _views(self, sequences: int) -> list[tuple[Tensor, Tensor]]:
+        """Cut the ring into places of ``sequences`` slots: views, made once."""
         self.keys, self.values = self.keys.detach(), self.values.detach()
-        rings = (held[:, :, self.plan.prefix - self.kept_apart :] for held in (self.keys, self.values))
-        self.places = list(zip(*(ring.split(count, dim=2) for ring in rings), strict=True))
-        return self.places
+        start, length = self.layout.state.prefix_tokens - self.quantized_slots, self.layout.window * sequences
+        rings = (buffer.narrow(2, start, length) for buffer in (self.keys, self.values))
+        self.ring_views = list(zip(*(ring.split(sequences, dim=2) for ring in rings), strict=True))
+        return self.ring_views
+
+    @torch.compiler.disable
+    def rebuild(self, update: Rebuild, key_states: New, value_states: New) -> tuple[Read, Read]:
+        """Gather the slots from what they hold and the new entries; return what attention reads."""
+        self.ring_views = []
+        old = self.held(update.read) if self.is_initialized and update.read else None
+        read = (key_states, value_states)
+        if old is not None:
+            read = (torch.cat([old[0], key_states], dim=2), torch.cat([old[1], value_states], dim=2))
+        before = (self.keys, self.values) if self.is_initialized else (None, None)
+        self.keys, self.values = (_refilled(*pair, update, self.static) for pair in zip(before, read, strict=True))
+        self.is_initialized = True
+        return read
 
     @property
-    def kept_apart(self) -> int:
-        """How many of the conditioning slots are not in ``keys`` and ``values``."""
+    def quantized_slots(self) -> int:
+        """How many of the first slots are not in ``keys`` and ``values``."""
         return 0
-
-    def rewritten(self, old: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather the slots from the old buffer and the new entries; return the buffer and what attention reads."""
-        plan = self.plan
-        self.places = []
-        read = new if old is None or plan.used == 0 else torch.cat([old[:, :, : plan.used], new], dim=2)
-        kept = read.detach()
-        if plan.source is not None:
-            kept = kept.gather(2, plan.source[:, None, :, None].expand(-1, new.shape[1], -1, new.shape[3]))
-        shape = (new.shape[0], new.shape[1], plan.capacity, new.shape[3])
-        if old is None or old.shape != shape:
-            old = new.new_empty(shape)
-            if self.static:
-                pin(old)
-        old[:, :, : kept.shape[2]] = kept
-        old[:, :, kept.shape[2] :] = plan.fill
-        return old, read
 
     @property
     def nbytes(self) -> int:
@@ -104,96 +93,124 @@ class WandLayer(CacheLayerMixin):
         return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
 
     def held(self, used: int) -> tuple[Read, Read]:
-        """Keys and values of the first ``used`` slots."""
+        """Return keys and values of the first ``used`` slots."""
         return self.keys[:, :, :used], self.values[:, :, :used]
 
     def each(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put ``change(tensor)`` in place of every tensor; each has a row for each sequence."""
         if self.is_initialized:
-            self.keys, self.values, self.places = change(self.keys), change(self.values), []
+            self.keys, self.values, self.ring_views = change(self.keys), change(self.values), []
             if self.static:
                 pin(self.keys, self.values)
 
     def clear(self) -> None:
         """Let go of the buffers."""
         self.keys = self.values = None
-        self.is_initialized, self.places = False, []
+        self.is_initialized, self.ring_views = False, []
+
+    # ------------------------------------------------------------------------------- what transformers asks of a layer
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the first update brings the number of slots."""
+
+    def update(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: only the cache knows the update that all its layers follow."""
+        raise NotImplementedError("update the cache: WandCache.update()")
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """How many keys attention will read, and offset 0: slots are not positions."""
-        plan = self.plan
-        if not plan.pending:  # `generate` asks, to prepare masks for a static cache; the plan replaces them
-            return plan.capacity + query_length, 0
-        if plan.place is not None:
-            return plan.used, 0
-        return plan.capacity if plan.slots is not None else plan.used + query_length, 0
+        """Return how many keys attention will read, and offset 0: slots are not positions."""
+        return self.layout.mask_length(query_length), 0
 
-    def get_seq_length(self) -> int:
-        """Not known here: the cache counts for all its layers."""
+    def get_seq_length(self) -> NoReturn:
+        """Refuse: the cache counts for all its layers."""
         raise NotImplementedError("ask the cache: WandCache.get_seq_length()")
 
     def get_max_length(self) -> int:
-        """No maximum: the ring rolls."""
+        """Return -1, no maximum: the ring rolls."""
         return -1
 
 
 class Int8Layer(WandLayer):
-    """A layer that keeps its conditioning entries in int8; ``keys`` and ``values`` are the ring alone.
+    """A layer that keeps its pinned entries in int8; ``keys`` and ``values`` are the rest.
 
-    Each head and channel has a scale, the largest of its entries over 127. Attention reads a dequantised copy, so that
+    Each head and channel has a scale, the largest of its entries over 127. Attention reads a dequantized copy, so that
     a step costs the copy: this saves memory, not time.
     """
 
-    def __init__(self, plan: Plan, static: bool) -> None:
-        super().__init__(plan, static)
-        self.quantised: list[Tensor] = []
-        """Keys [batch, kv_heads, P, head_dim] as int8, scales [batch, kv_heads, 1, head_dim]; the same of values."""
+    def __init__(self, layout: CacheLayout) -> None:
+        super().__init__(layout)
+        self.quantized: list[Tensor] = []
+        """Keys [batch, kv_heads, pinned, head_dim] as int8, scales [batch, kv_heads, 1, head_dim]; the same of values."""
 
-    def update(self, key_states: New, value_states: New, *args: Any, **kwargs: Any) -> tuple[Read, Read]:
-        """Store the new entries as planned; return the keys and values that attention is to read."""
-        plan = self.plan
-        if not plan.step:
-            old = self.held(plan.used) if self.is_initialized and plan.used else (None, None)
-            buffers, read = zip(*map(self.rewritten, old, (key_states, value_states)), strict=True)
-            self.keys, self.values = (buffer[:, :, plan.prefix :].clone() for buffer in buffers)
-            self.quantised = [part for buffer in buffers for part in quantise(buffer[:, :, : plan.prefix])]
-            self.is_initialized = True
-            return read
-        self.store(plan, key_states, value_states)
-        return self.held(plan.capacity if plan.place is None else plan.used)
+    def apply(self, update: Update, key_states: New, value_states: New) -> tuple[Read, Read]:
+        """Store the new entries; return the keys and values that attention is to read."""
+        if isinstance(update, Rebuild):
+            return self.rebuild(update, key_states, value_states)
+        self.store(update, key_states, value_states)
+        return self.held(update.used if isinstance(update, RingWrite) else self.quantized_slots + self.keys.shape[2])
+
+    def rebuild(self, update: Rebuild, key_states: New, value_states: New) -> tuple[Read, Read]:
+        """Gather the slots from what they hold and the new entries; return what attention reads.
+
+        Entries that were pinned before are left as they are: rounded again and again they would drift.
+        """
+        read, pinned = super().rebuild(update, key_states, value_states), update.pinned
+        both = self.keys, self.values
+        if not (update.pinned_stay and self.quantized_slots == pinned):
+            self.quantized = [part for buffer in both for part in quantize(buffer[:, :, :pinned])]
+        self.keys, self.values = (buffer[:, :, pinned:].clone() for buffer in both)
+        return read
 
     @property
-    def kept_apart(self) -> int:
-        """How many of the conditioning slots are not in ``keys`` and ``values``."""
-        return self.plan.prefix
+    def quantized_slots(self) -> int:
+        """How many of the first slots are not in ``keys`` and ``values``."""
+        return self.quantized[0].shape[2] if self.quantized else 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the ring, the int8 entries and their scales."""
-        return super().nbytes + sum(part.nbytes for part in self.quantised)
+        """Bytes of the float entries, the int8 entries and their scales."""
+        return super().nbytes + sum(part.nbytes for part in self.quantized)
 
     def held(self, used: int) -> tuple[Read, Read]:
-        """Keys and values of the first ``used`` slots, dequantised."""
-        keys, key_scale, values, value_scale = self.quantised
-        rolling = used - keys.shape[2]
+        """Return keys and values of the first ``used`` slots, dequantized."""
+        if not self.quantized:
+            return super().held(used)
+        keys, key_scale, values, value_scale = self.quantized
+        rest = used - keys.shape[2]
         return (
-            torch.cat([keys * key_scale, self.keys[:, :, :rolling]], dim=2),
-            torch.cat([values * value_scale, self.values[:, :, :rolling]], dim=2),
+            torch.cat([keys * key_scale, self.keys[:, :, :rest]], dim=2),
+            torch.cat([values * value_scale, self.values[:, :, :rest]], dim=2),
         )
 
     def each(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put ``change(tensor)`` in place of every tensor."""
         super().each(change)
-        self.quantised = [change(part) for part in self.quantised]
+        self.quantized = [change(part) for part in self.quantized]
 
     def clear(self) -> None:
         """Let go of the buffers."""
         super().clear()
-        self.quantised = []
+        self.quantized = []
 
 
-def quantise(entries: Read) -> tuple[Tensor, Tensor]:
-    """Int8 entries, and the scale of each head and channel."""
+def _refilled(buffer: Tensor | None, read: Tensor, update: Rebuild, static: bool) -> Tensor:
+    """Put the entries to keep into the first slots of the buffer, or of a new one."""
+    kept = read.detach()
+    if update.source is not None:
+        kept = kept.gather(2, update.source[:, None, :, None].expand(-1, read.shape[1], -1, read.shape[3]))
+    shape = (*kept.shape[:2], update.capacity, kept.shape[3])
+    if buffer is None or buffer.shape != shape:
+        buffer = kept.new_empty(shape)
+        if static:
+            pin(buffer)
+    buffer = buffer.detach()
+    buffer[:, :, : kept.shape[2]] = kept
+    buffer[:, :, kept.shape[2] :] = update.fill_value
+    return buffer
+
+
+def quantize(entries: Read) -> tuple[Tensor, Tensor]:
+    """Round to int8; return the entries, and the scale of each head and channel."""
     scale = entries.abs().amax(2, keepdim=True).clamp(min=torch.finfo(entries.dtype).tiny) / 127
     # In bfloat16 the quotient of the largest entry can round to 128, which int8 does not hold.
     return (entries / scale).round().clamp(-127, 127).to(torch.int8), scale

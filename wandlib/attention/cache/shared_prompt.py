@@ -28,12 +28,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-Own = Bool[Tensor, "prompts 1 sequences slots"]
+Ownership = Bool[Tensor, "prompts 1 sequences slots"]
 """Which slots a sequence reads: those of the prompt, and in the ring those of its own past."""
 
 
-def once(inputs: dict[str, Any], rows: int, sequences: int) -> dict[str, Any]:
-    """The inputs of a prefill of ``rows`` sequences with one row for each prompt.
+def fold_prefill(inputs: dict[str, Any], rows: int, sequences: int) -> dict[str, Any]:
+    """Return the inputs of a prefill of ``rows`` sequences with one row for each prompt.
 
     Raises
     ------
@@ -61,8 +61,8 @@ def first_of_each(name: str, value: Any, rows: int, sequences: int) -> Any:
     return first.squeeze(axis + 1)
 
 
-def side_by_side(inputs: dict[str, Any], rows: int, sequences: int, position: Any) -> dict[str, Any]:
-    """The inputs of a decoding step of ``rows`` sequences with those of a prompt as tokens of one row.
+def fold_step(inputs: dict[str, Any], rows: int, sequences: int, position: Any) -> dict[str, Any]:
+    """Return the inputs of a step of ``rows`` sequences with those of a prompt as tokens of one row.
 
     Parameters
     ----------
@@ -102,12 +102,12 @@ def check_rows(rows: int, sequences: int) -> None:
         )
 
 
-def apart(output: Any, sequences: int, step: bool) -> Any:
-    """The decoder's output with a row for each sequence again; ``step``: after a step, else after a prefill."""
+def unfold_output(output: Any, sequences: int, step: bool) -> Any:
+    """Return the output with a row for each sequence again; ``step``: after a step, else after a prefill."""
     if isinstance(output, ModelOutput):
-        return type(output)(**{name: apart(value, sequences, step) for name, value in output.items()})
+        return type(output)(**{name: unfold_output(value, sequences, step) for name, value in output.items()})
     if isinstance(output, tuple):
-        return tuple(apart(value, sequences, step) for value in output)
+        return tuple(unfold_output(value, sequences, step) for value in output)
     if not isinstance(output, Tensor):
         return output
     if not step:
@@ -117,28 +117,28 @@ def apart(output: Any, sequences: int, step: bool) -> Any:
     return output.flatten(0, 1).unsqueeze(1)
 
 
-def of_the_prompt(prompts: int, sequences: int, prefix: int, ring: int, device: torch.device) -> Own:
-    """What is whose after the prefill: the ``prefix`` slots belong to all, the ``ring`` slots to nobody."""
+def initial_ownership(prompts: int, sequences: int, prefix: int, ring: int, device: torch.device) -> Ownership:
+    """Say what is whose after the prefill: the ``prefix`` slots belong to all, the ``ring`` slots to no one."""
     slot = torch.arange(prefix + ring, device=device)
     return (slot < prefix).expand(prompts, 1, sequences, -1).clone()
 
 
-def claim(own: Own, slots: Int[Tensor, "prompts sequences"] | int) -> None:
+def assign(ownership: Ownership, slots: Int[Tensor, "prompts sequences"] | int) -> None:
     """Give each sequence the slot that its new token goes to, from whoever had it before, in place."""
-    sequences = own.shape[2]
-    each = torch.eye(sequences, dtype=torch.bool, device=own.device).expand(len(own), 1, -1, -1)
+    sequences = ownership.shape[2]
+    each = torch.eye(sequences, dtype=torch.bool, device=ownership.device).expand(len(ownership), 1, -1, -1)
     if isinstance(slots, int):
-        own.narrow(3, slots, sequences).copy_(each)
+        ownership.narrow(3, slots, sequences).copy_(each)
     else:
-        own.scatter_(3, slots[:, None, None].expand_as(each), each)
+        ownership.scatter_(3, slots[:, None, None].expand_as(each), each)
 
 
-def keep_apart(mask: Tensor, own: Own) -> Tensor:
-    """An additive mask that also hides what is not a sequence's own, [prompts, 1, sequences, slots]."""
-    return torch.where(own[..., : mask.shape[-1]], mask, torch.finfo(mask.dtype).min)
+def mask_others(mask: Tensor, ownership: Ownership) -> Tensor:
+    """Return an additive mask that also hides the other sequences' slots, [prompts, 1, sequences, slots]."""
+    return torch.where(ownership[..., : mask.shape[-1]], mask, torch.finfo(mask.dtype).min)
 
 
-def reorder(own: Own, index: Int[Tensor, " rows"]) -> None:
+def reorder(ownership: Ownership, index: Int[Tensor, " rows"]) -> None:
     """Let sequence b go on from the past of sequence ``index[b]``, in place.
 
     Raises
@@ -146,12 +146,12 @@ def reorder(own: Own, index: Int[Tensor, " rows"]) -> None:
     ValueError
         If a sequence is to go on from one of another prompt.
     """
-    prompts, _, sequences, _ = own.shape
-    index = index.to(own.device, torch.long)
-    home = torch.arange(prompts, device=own.device).repeat_interleave(sequences)
+    prompts, _, sequences, _ = ownership.shape
+    index = index.to(ownership.device, torch.long)
+    home = torch.arange(prompts, device=ownership.device).repeat_interleave(sequences)
     if not torch.equal(index // sequences, home):
         raise ValueError(
             f"in a cache with shared={sequences} a sequence goes on from one of the {sequences} that share its prompt; "
             f"got the order {index.tolist()}"
         )
-    own.copy_(own.flatten(0, 2)[index].view_as(own))
+    ownership.copy_(ownership.flatten(0, 2)[index].view_as(ownership))

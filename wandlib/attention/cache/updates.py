@@ -1,56 +1,71 @@
-"""The plan of a forward pass: what it does to the slots of every layer.
+"""What one forward pass does to the slots of every layer: one of three updates.
 
-Three kinds of plan:
+- :class:`RingWrite`: one generated token of every sequence, all at the same place of the ring (the usual decoding
+  step; attention reads the slots in use with no mask at all unless there is padding, a layer has a sliding window of
+  its own, or sequences share a prompt);
+- :class:`ScatterWrite`: the same where the sequences are at different places (a *ragged* batch), or where the cache is
+  static: counters are tensors, shapes never change, `torch.compile` compiles a step once;
+- :class:`Rebuild`: anything else (prefill, chunks, conditioning in mid-stream, an expired text block): attention reads
+  the slots in use followed by the new entries, then the slots are gathered anew from both.
 
-- *one slot*: a generated token in every sample, all at the same place of the ring (the usual decoding step; attention
-  reads the slots in use with no mask at all unless there is padding, a layer has a sliding window of its own, or
-  sequences share a prompt);
-- *one slot per sample*: the same when the samples have generated different numbers of tokens (a *ragged* batch), or
-  when the cache is static: counters are tensors, shapes never change, `torch.compile` compiles a step once;
-- *rewrite*: anything else (prefill, chunks, conditioning in mid-stream): attention reads the slots in use followed by
-  the new entries, under a mask from the rule, then the slots are gathered anew from both.
+They are named tuples since `torch.compile` traces the making of one in a step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from wandlib.attention.cache.layout import LayoutState
+
 Masks = dict[int | None, Tensor]
 """The additive mask for each sliding window that layers have of their own (None: none). Empty: no mask is needed."""
 
 
-@dataclass
-class Plan:
-    """What the forward pass under way does to every layer."""
+class RingWrite(NamedTuple):
+    """Write the new entries to one place of the ring."""
 
-    pending: bool = False
-    """Made, but not yet followed by the first layer."""
-    place: int | None = None
-    """One slot: which place of the ring the new entry goes to; those that share a prompt have a slot each there."""
-    slots: tuple[Int[Tensor, "batch 1"], Int[Tensor, "batch sequences"]] | None = None
-    """One slot per sample: the rows of the batch, and where in each the new entries go."""
-    source: Int[Tensor, "batch slots"] | None = None
-    """Rewrite: which of the slots in use, followed by the new entries, fills each slot. None: the new ones, in turn."""
-    used: int = 0
-    """One slot: the slots in use after the step. Rewrite: before it."""
-    capacity: int = 0
-    """Slots of the buffer after the step."""
-    prefix: int = 0
-    """Those of them that are for conditioning."""
-    fill: float = float("nan")
+    index: int
+    """Which place; sequences that share a prompt have a slot each there."""
+    start: int
+    """The first slot of that place."""
+    used: int
+    """Slots in use afterwards, which attention reads."""
+
+
+class ScatterWrite(NamedTuple):
+    """Write the new entries to a place of the ring that differs from row to row."""
+
+    rows: Int[Tensor, "batch 1"]
+    """Row numbers."""
+    slots: Int[Tensor, "batch sequences"]
+    """Where in each row the new entries go; attention reads all slots."""
+
+
+class Rebuild(NamedTuple):
+    """Read the slots in use and the new entries, then gather the slots from both."""
+
+    read: int
+    """Slots in use before."""
+    source: Int[Tensor, "batch kept"] | None
+    """Which of those slots, followed by the new entries, fills each slot. None: the new entries, in turn."""
+    capacity: int
+    """Slots of the buffers afterwards."""
+    pinned: int
+    """How many of the first slots never expire."""
+    pinned_stay: bool
+    """Whether those hold what they held before."""
+    fill_value: float
     """What an unwritten slot holds: NaN where nothing reads it, so that a wrong read cannot hide."""
-    after: dict[str, Any] = field(default_factory=dict)
-    """Rewrite: the state once it is followed."""
+    state: LayoutState
+    """What lies where afterwards."""
 
-    @property
-    def step(self) -> bool:
-        """Whether this is a usual decoding step, not a rewrite."""
-        return self.place is not None or self.slots is not None
+
+Update = RingWrite | ScatterWrite | Rebuild
 
 
 def pin(*tensors: Tensor | None) -> None:

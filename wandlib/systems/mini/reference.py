@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -14,6 +16,13 @@ from wandlib.systems.mini.features import SAMPLE_RATE
 
 MINIMUM_SECONDS, MAXIMUM_SECONDS = 1.0, 60.0
 MAXIMUM_BYTES = 50_000_000
+MINIMUM_RATE, MAXIMUM_RATE = 4_000, 192_000
+"""Hz."""
+MAXIMUM_CHANNELS = 8
+MAXIMUM_SAMPLES = 25_000_000
+"""Of all channels together: a minute of stereo at the highest rate, or of eight channels at 48 kHz, has 23 million."""
+BLOCK = 65_536
+"""Frames that are decoded at once, so that memory grows with the sound at 16 kHz alone."""
 LEVEL = 0.06
 """Root mean square of a reference and of every utterance of the training corpus, full scale 1."""
 
@@ -24,7 +33,8 @@ def read_reference(path: str | Path) -> NDArray[np.float32]:
     Raises
     ------
     InputError
-        When there is no such file, it is too large, not audio, too short, too long, silent, or holds NaN or infinity.
+        When there is no such file, it is too large, not audio, of too many channels or samples a second, too short, too
+        long, silent, or holds NaN or infinity. What the header shows is refused before anything is decoded.
     """
     target = Path(path)
     if not target.is_file():
@@ -36,41 +46,81 @@ def read_reference(path: str | Path) -> NDArray[np.float32]:
         )
     try:
         with soundfile.SoundFile(target) as file:
-            seconds = file.frames / file.samplerate
-            if seconds > MAXIMUM_SECONDS:
-                raise InputError(
-                    f"the reference lasts {seconds:.0f} s, the limit is {MAXIMUM_SECONDS:.0f}: "
-                    "keep a few seconds of one speaker"
-                )
-            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            check_header(file.samplerate, file.channels, file.frames)
+            samples = np.concatenate([np.zeros(0), *mono_blocks(file)])
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"{target.name!r} is not audio that can be read ({error.error_string}): use WAV, FLAC, OGG or MP3"
         ) from error
-    return clean_reference(samples.mean(axis=1), rate)
+    return clean_reference(samples, SAMPLE_RATE)
 
 
-def clean_reference(samples: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+def check_header(rate: int, channels: int, frames: int) -> None:
+    """Refuse what would take too long or too much memory to decode.
+
+    Raises
+    ------
+    InputError
+        Naming the limit that is exceeded.
+    """
+    if not MINIMUM_RATE <= rate <= MAXIMUM_RATE:
+        raise InputError(f"the reference has {rate:,} samples a second: export it at 8 to 48 kHz")
+    if channels > MAXIMUM_CHANNELS:
+        raise InputError(f"the reference has {channels} channels, the limit is {MAXIMUM_CHANNELS}: export it as mono")
+    if frames > MAXIMUM_SECONDS * rate:
+        raise InputError(
+            f"the reference lasts {frames / rate:.0f} s, the limit is {MAXIMUM_SECONDS:.0f}: "
+            "keep a few seconds of one speaker"
+        )
+    if frames * channels > MAXIMUM_SAMPLES:
+        raise InputError(
+            f"the reference has {frames * channels / 1e6:.0f} million samples in {channels} channels, the limit is "
+            f"{MAXIMUM_SAMPLES // 1_000_000} million: export it as mono at 8 to 48 kHz"
+        )
+
+
+def mono_blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float64]]:
+    """The mean of all channels at 16 kHz, a block at a time.
+
+    Raises
+    ------
+    InputError
+        When a block holds NaN or infinity.
+    """
+    # In 64 bits: the square of what a 32-bit file may hold has no room in 32.
+    resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float64")
+    for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
+        check_finite(block)
+        yield resampler.resample_chunk(block.mean(axis=1, dtype=np.float64))
+    yield resampler.resample_chunk(np.zeros(0), last=True)
+
+
+def check_finite(samples: NDArray[Any]) -> None:
+    """Refuse NaN and infinity."""
+    if not np.isfinite(samples).all():
+        raise InputError("the reference holds NaN or infinite samples: export it again as 16-bit audio")
+
+
+def clean_reference(samples: NDArray[np.floating], rate: int) -> NDArray[np.float32]:
     """Check, resample to 16 kHz, cut the silence at both ends, set the level; shape [samples].
 
     Raises
     ------
     InputError
-        When it is too short, silent, or holds NaN or infinity.
+        When it is too short, silent, of a strange rate, or holds NaN or infinity.
     """
-    if not np.isfinite(samples).all():
-        raise InputError("the reference holds NaN or infinite samples: export it again as 16-bit audio")
+    check_finite(samples)
     if len(samples) < MINIMUM_SECONDS * rate:
         raise InputError(
             f"the reference lasts {len(samples) / rate:.2f} s: at least {MINIMUM_SECONDS:.0f} s of speech is needed, "
             "3 to 10 s is best"
         )
-    if not 4_000 <= rate <= 384_000:
-        raise InputError(f"the reference has {rate:,} samples a second: export it at 8 to 48 kHz")
-    peak = np.abs(samples).max()
+    check_header(rate, 1, len(samples))
+    peak = float(np.abs(samples).max())
     if peak < 1e-3:
         raise InputError("the reference is silent: record or choose a few seconds of speech")
-    mono = soxr.resample(samples / peak, rate, SAMPLE_RATE) if rate != SAMPLE_RATE else samples / peak
+    scaled = (samples / peak).astype(np.float32)
+    mono = soxr.resample(scaled, rate, SAMPLE_RATE) if rate != SAMPLE_RATE else scaled
     trimmed = without_silence(mono)
     if len(trimmed) < MINIMUM_SECONDS * SAMPLE_RATE:
         raise InputError(
@@ -80,9 +130,9 @@ def clean_reference(samples: NDArray[np.float32], rate: int) -> NDArray[np.float
     return levelled(trimmed)
 
 
-def without_silence(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """16 kHz samples with the silence at both ends, 34 dB below the loudest 10 ms, cut down to 80 ms."""
-    hop = SAMPLE_RATE // 100
+def without_silence(samples: NDArray[np.float32], rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
+    """The samples with the silence at both ends, 34 dB below the loudest 10 ms, cut down to 80 ms."""
+    hop = rate // 100
     loudness = np.sqrt((samples[: len(samples) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1))
     loud = np.flatnonzero(loudness > 0.02 * loudness.max(initial=0.0))
     if not len(loud):

@@ -10,6 +10,7 @@ import functools
 import logging
 import re
 import unicodedata
+from collections import Counter
 
 from wandlib.systems.base import InputError
 
@@ -25,6 +26,8 @@ _ABBREVIATION = re.compile(
 )
 _NUMBERED = re.compile(r"\b(?i:no|fig|vol|ch|pp?)\.$")
 _CLAUSE_END = re.compile(r"[,;:.!?]+(?=[\s\"')\]]|$)|\s[-–—]+\s|—")
+# A name with nothing or attributes behind it; "a <b and c> d" is none, nor is "<ann@example.org>".
+_TAG = re.compile(r"<(?:/?[A-Za-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s<>\"']+))*\s*/?|[!?][^<>]*)>")
 _PHONE = re.compile("|".join(sorted(map(re.escape, (*CONSONANTS, *VOWELS)), key=len, reverse=True)))
 _MONEY = re.compile(r"([$£€])\s?(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d\d))?(?![\d,.]*\d)")
 _UNITS = {"$": "dollar", "£": "pound", "€": "euro"}
@@ -49,7 +52,7 @@ class Phonemiser:
         Raises
         ------
         InputError
-            For an empty text, one beyond the limit, or one with nothing to pronounce.
+            For a text that :func:`check` refuses, or one with nothing to pronounce.
         """
         check(text)
         symbols: list[str] = []
@@ -92,13 +95,44 @@ def parse_word(ipa: str) -> list[str]:
 
 
 def check(text: str) -> None:
-    """Refuse what is empty or beyond :data:`MAXIMUM_CHARACTERS`."""
+    """Refuse what cannot be read aloud as English.
+
+    Raises
+    ------
+    InputError
+        When the text is empty, beyond :data:`MAXIMUM_CHARACTERS`, mostly in other letters than Latin ones, or holds
+        SSML or HTML tags or half a character.
+    """
     if not text.strip():
         raise InputError("the text is empty: write something to say")
     if len(text) > MAXIMUM_CHARACTERS:
         raise InputError(
             f"the text has {len(text):,} characters, the limit is {MAXIMUM_CHARACTERS:,}: split it into parts"
         )
+    half = re.search("[\ud800-\udfff]", text)
+    if half is not None:
+        raise InputError(
+            f"the text holds half a character (U+{ord(half.group()):04X} at position {half.start()}): it was cut in "
+            "the middle of an emoji, or decoded wrongly; send whole characters"
+        )
+    tag = _TAG.search(text)
+    if tag is not None:
+        raise InputError(f"the text holds the tag {tag.group()[:40]!r}: SSML and HTML are not read, send plain text")
+    strange = other_script(text)
+    if strange:
+        raise InputError(f"the text is mostly in another script ({strange}): this voice reads English alone")
+
+
+def other_script(text: str) -> str:
+    """The script of most letters of ``text``, by its Unicode name, where fewer than half are Latin; else nothing.
+
+    A Greek letter that stands alone is a sign of mathematics, and espeak-ng knows its name.
+    """
+    plain = re.sub(r"(?<!\w)[\u0370-\u03ff](?!\w)", "", unicodedata.normalize("NFKC", text))
+    scripts = Counter(unicodedata.name(letter, "UNKNOWN").split()[0] for letter in plain if letter.isalpha())
+    if 2 * scripts["LATIN"] >= scripts.total():
+        return ""
+    return scripts.most_common(1)[0][0].capitalize().replace("Cjk", "Chinese")
 
 
 def clauses(text: str) -> list[tuple[str, str]]:
@@ -141,11 +175,16 @@ def _mark(matched: str) -> str:
     return "." if "." in matched else ","
 
 
-@functools.cache
-def _espeak():  # type: ignore[no-untyped-def]  # phonemizer ships no types
+def load_espeak() -> None:
+    """Let phonemizer use the espeak-ng of the pip package.
+
+    Raises
+    ------
+    ImportError
+        Where phonemizer-fork or espeakng-loader is missing; the message gives the pip line.
+    """
     try:
         import espeakng_loader
-        from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
     except ImportError as error:
         raise ImportError(
@@ -153,8 +192,15 @@ def _espeak():  # type: ignore[no-untyped-def]  # phonemizer ships no types
         ) from error
     EspeakWrapper.set_library(espeakng_loader.get_library_path())
     EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
+    logging.getLogger("wandlib.espeak").setLevel(logging.ERROR)  # a word that is read as two is no news here
+
+
+@functools.cache
+def _espeak():  # type: ignore[no-untyped-def]  # phonemizer ships no types
+    load_espeak()
+    from phonemizer.backend import EspeakBackend
+
     logger = logging.getLogger("wandlib.espeak")
-    logger.setLevel(logging.ERROR)  # a word that is read as two is no news here
     # No mark counts as punctuation here: clauses are cut before, and points inside numbers are for espeak-ng to read.
     return EspeakBackend(
         "en-us", punctuation_marks="\u2063", with_stress=True, language_switch="remove-flags", logger=logger

@@ -1,0 +1,136 @@
+"""Students with a LoRA adapter: what the trainer saves comes back as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_training import arguments, build_student, build_teacher, utterances
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from wandlib.attention.adapters import holds, is_adapter, load_adapter
+from wandlib.attention.conversion import convert, hook_of, inner_model
+from wandlib.distillation.checkpoints import last_checkpoint
+from wandlib.distillation.collator import WandCollator
+from wandlib.distillation.trainer import WandTrainer
+
+SAVING = {"max_steps": 2, "learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 2}
+Case = pytest.mark.parametrize("case", ["unnamed", "in a folder", "tied", "head trained too"])
+
+
+def lora(base: Any, **options: Any) -> Any:
+    return get_peft_model(build_student(base), LoraConfig(r=4, target_modules=["q_proj", "mlp.down_proj"], **options))
+
+
+def student_of(case: str, folder: Path) -> Any:
+    base = build_teacher(tie_word_embeddings=case == "tied")
+    if case == "in a folder":
+        base.save_pretrained(folder / "named")
+        base = AutoModelForCausalLM.from_pretrained(folder / "named")
+    return lora(base, modules_to_save=["lm_head"] if case == "head trained too" else None)
+
+
+def train(student: Any, folder: Path) -> WandTrainer:
+    teacher = build_teacher(tie_word_embeddings=False)
+    trainer = WandTrainer(
+        model=student, teacher=teacher, args=arguments(folder, **SAVING), train_dataset=utterances(16)
+    )
+    trainer.train()
+    return trainer
+
+
+def logits(model: Any) -> Tensor:
+    batch = WandCollator()(utterances(3))
+    del batch["labels"]
+    with torch.no_grad():
+        found: Tensor = model.eval()(**batch).logits
+    return found
+
+
+def load(folder: Path, **options: Any) -> Any:
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))["wand"]
+    return convert(load_adapter(folder, **options), **settings)
+
+
+@Case
+def test_a_saved_student_comes_back(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From wherever it is moved to, and from every checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    trainer = train(student_of(case, Path()), Path("run"))
+    expected = logits(trainer.student)
+    trainer.save_model("student")
+    kept = last_checkpoint("run")
+    assert kept is not None
+    (tmp_path / "elsewhere").mkdir()
+    Path("student").rename("elsewhere/moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for folder in (Path("moved"), tmp_path / kept):
+        assert is_adapter(folder)
+        loaded = load(folder)
+        assert isinstance(loaded, PeftModel)
+        assert hook_of(loaded).window == 4
+        assert not any(parameter.requires_grad for parameter in loaded.parameters())
+        assert torch.equal(logits(loaded), expected)
+        assert (folder / "base").exists() == (case != "in a folder")
+
+
+def test_a_loaded_student_can_be_trained_on(tmp_path: Path) -> None:
+    trainer = train(student_of("unnamed", tmp_path), tmp_path / "run")
+    trainer.save_model(str(tmp_path / "student"))
+    student = load(tmp_path / "student", is_trainable=True, dtype=torch.float32)
+    assert {name for name, value in student.named_parameters() if value.requires_grad} == {
+        name for name, value in trainer.student.named_parameters() if value.requires_grad
+    }
+    again = train(student, tmp_path / "again")
+    again.save_model(str(tmp_path / "second"))
+    assert not torch.equal(logits(again.student), logits(trainer.student))
+    assert torch.equal(logits(load(tmp_path / "second")), logits(again.student))
+
+
+def test_a_run_is_resumed_from_an_adapter(tmp_path: Path) -> None:
+    whole = train(student_of("unnamed", tmp_path), tmp_path / "run")
+    teacher = build_teacher(tie_word_embeddings=False)
+    resumed = WandTrainer(
+        model=student_of("unnamed", tmp_path),
+        teacher=teacher,
+        args=arguments(tmp_path / "run", **SAVING),
+        train_dataset=utterances(16),
+    )
+    resumed.train(resume_from_checkpoint=True)
+    assert torch.equal(logits(resumed.student), logits(whole.student))
+
+
+def test_a_base_model_that_changed_since_it_was_loaded_is_saved(tmp_path: Path) -> None:
+    """A model remembers its folder after it was trained; the folder does not hold the new weights."""
+    build_teacher().save_pretrained(tmp_path / "named")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "named")
+    weights = base.state_dict()
+    assert holds(str(tmp_path / "named"), weights)
+    assert not holds("no/such-model", weights)
+    base.model.layers[2].mlp.up_proj.weight.data[-1, -1] += 1
+    assert not holds(str(tmp_path / "named"), weights)
+    trainer = train(lora(base), tmp_path / "run")
+    trainer.save_model(str(tmp_path / "student"))
+    loaded = load(tmp_path / "student")
+    assert torch.equal(logits(loaded), logits(trainer.student))
+    assert torch.equal(inner_model(loaded).model.layers[2].mlp.up_proj.weight, base.model.layers[2].mlp.up_proj.weight)
+
+
+def test_a_whole_model_is_no_adapter(tmp_path: Path) -> None:
+    build_teacher().save_pretrained(tmp_path)
+    assert not is_adapter(tmp_path)
+
+
+def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    trainer = train(student_of("unnamed", tmp_path), tmp_path / "run")
+    trainer.save_model(str(tmp_path / "student"))
+    path = tmp_path / "student" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"architectures": ["NobodysForCausalLM"]}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match="names no architecture of transformers: 'NobodysForCausalLM'"):
+        load_adapter(tmp_path / "student")

@@ -1,0 +1,141 @@
+"""Students with a LoRA adapter on disk: a folder from which :func:`wandlib.load` rebuilds one, window and all.
+
+    adapter_model.safetensors   the adapter, as peft saves it
+    adapter_config.json         as peft saves it; ``base_model_name_or_path`` names the base model
+    config.json                 the base model's config, with the window: {"wand": {"window": 32, ...}}
+    base/                       the base model's weights, where no other place is known to hold them
+
+peft's own folder has neither the window nor the weights of a base model that was never saved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
+
+from wandlib.attention.models import inner_model
+
+BASE = "base"
+"""Subfolder for the weights of the base model."""
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Return whether a folder, or a repository on the hub, holds an adapter and not a whole model."""
+    return find_adapter_config_file(str(folder)) is not None
+
+
+def complete_adapter(student: Any, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+    """Add to a folder that ``student.save_pretrained`` wrote what :func:`load_adapter` needs besides.
+
+    Parameters
+    ----------
+    student
+        A converted peft model with one adapter, "default".
+    folder
+        Folder that holds the adapter.
+    state_dict
+        The student's weights, where distributed training has gathered them; default: its own.
+    """
+    folder, inner = Path(folder), inner_model(student)
+    inner.config.architectures = [type(inner).__name__]  # as save_pretrained of a whole model does
+    inner.config.save_pretrained(folder)
+    weights = base_weights(student, student.state_dict() if state_dict is None else state_dict)
+    source: str | None = inner.name_or_path
+    if not source or not holds(source, weights):
+        inner.save_pretrained(folder / BASE, state_dict=weights)
+        source = BASE
+    elif Path(source).is_dir():
+        source = str(Path(source).resolve())
+    path = folder / ADAPTER_CONFIG_NAME
+    adapter = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": source}
+    path.write_text(json.dumps(adapter, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def base_weights(student: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the base model alone, by the names they have without an adapter."""
+    inner = inner_model(student)
+    prefix = next(name for name, module in student.named_modules() if module is inner) + "."
+    with torch.device("meta"):
+        expected = set(type(inner)(inner.config).state_dict())
+    found = {}
+    for name, value in state_dict.items():
+        plain = name.removeprefix(prefix).replace(".base_layer.", ".").replace(".original_module.", ".")
+        if plain in expected:
+            found[plain] = value
+    if missing := expected - set(found) - set(inner._tied_weights_keys or ()):
+        raise ValueError(
+            f"cannot save the base model of {type(student).__name__}: {len(missing)} weights are missing, among them "
+            f"{min(missing)}; merge the adapter (student.merge_and_unload()) and save the result"
+        )
+    return found
+
+
+def holds(source: str, weights: Mapping[str, Tensor]) -> bool:
+    """Return whether a folder, or the local copy of a hub repository, holds these very weights.
+
+    A model remembers where it was loaded from even after it was trained, merged or resized, so its word is not enough.
+    """
+    try:
+        folder = source if Path(source).is_dir() else snapshot_download(source, local_files_only=True)
+    except (HFValidationError, LocalEntryNotFoundError):
+        return False
+    compared = 0
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, "pt") as stored:
+            for name in set(stored.keys()) & set(weights):
+                ours = weights[name].cpu()
+                if not torch.equal(stored.get_tensor(name).to(ours.dtype), ours):
+                    return False
+                compared += 1
+    return compared > 0
+
+
+def load_adapter(folder: str | Path, *, is_trainable: bool = False, **kwargs: Any) -> Any:
+    """Load a student with a LoRA adapter, without its window: ``convert`` puts it back.
+
+    Parameters
+    ----------
+    folder
+        Folder that the trainer saved, or a repository on the hub with its contents.
+    is_trainable
+        Whether to train the adapter on; else it is frozen.
+    kwargs
+        Arguments for the base model's ``from_pretrained`` (``dtype``, ``device_map``, ...).
+
+    Returns
+    -------
+    The ``peft.PeftModel``, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If ``config.json`` names no architecture of transformers.
+    ImportError
+        If peft is not installed.
+    """
+    try:
+        from peft import PeftConfig, PeftModel
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{folder} holds an adapter, which needs peft: pip install 'wandlib[train]'") from error
+    architectures = AutoConfig.from_pretrained(folder).architectures or [""]
+    architecture: type[PreTrainedModel] | None = getattr(transformers, architectures[0], None)
+    if architecture is None:
+        raise ValueError(f"{folder}/config.json names no architecture of transformers: {architectures[0]!r}")
+    source = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+    if source == BASE:
+        source, kwargs = str(folder), kwargs | {"subfolder": BASE}
+    base = architecture.from_pretrained(source, **kwargs)
+    student = PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable).train(is_trainable)
+    student.peft_config["default"].base_model_name_or_path = base.name_or_path  # else peft looks for "base" on the hub
+    return student

@@ -1,0 +1,90 @@
+"""What the masks and positions of a pass say, as ``generate`` or a loop of one's own gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+
+def padding_of(mask: Any, start: int, length: int) -> Bool[Tensor, "batch length"] | None:
+    """Say which of the ``length`` tokens after the first ``start`` are padding; None: none of them.
+
+    Parameters
+    ----------
+    mask
+        2-D, [batch, start + length] or [batch, length], 1 for a token; or 4-D as ``generate`` prepares it for a static
+        cache, one or, in a dict, one for each kind of layer.
+
+    Raises
+    ------
+    ValueError
+        If a 4-D mask is not the causal one: the window makes its own.
+    """
+    if isinstance(mask, dict):
+        masks = list(mask.values())
+        found = [padding_of(one, start, length) for one in masks if isinstance(one, Tensor)]
+        return next((one for one in found if one is not None), None)
+    if not isinstance(mask, Tensor):
+        return None
+    if mask.ndim != 4:
+        padding = mask[:, -length:] == 0
+        return padding if bool(padding.any()) else None
+    seen = (mask if mask.dtype == torch.bool else mask >= 0)[:, 0]
+    new = seen[:, :, start : start + length]
+    if new.shape[1:] != (length, length):
+        raise ValueError(
+            f"a mask of shape {list(mask.shape)} does not cover the {length} new tokens after {start}: pass a 2-D "
+            "attention_mask (1 = token, 0 = padding) or none, and the window makes its own"
+        )
+    real = new.diagonal(dim1=1, dim2=2)
+    causal = real[:, None, :].expand_as(new).tril()
+    # A layer's own sliding window may hide more, and what padding sees is of no interest.
+    if bool((new & ~causal & real[:, :, None]).any()):
+        raise ValueError(
+            "this 4-D attention_mask lets tokens see later ones: under a window attention is causal; pass a 2-D "
+            "attention_mask (1 = token, 0 = padding) or none"
+        )
+    return None if bool(real.all()) else ~real
+
+
+def check_continues(held: int, padded: bool, length: int, mask: Any, position_ids: Any) -> None:
+    """Check that new tokens go on from the ``held`` ones that a cache has seen.
+
+    Parameters
+    ----------
+    padded
+        Whether there was padding among those, so that positions lag behind.
+    length
+        Of the new tokens.
+
+    Raises
+    ------
+    ValueError
+        If they plainly do not, or if utterances are packed into a row.
+    """
+    positions = position_ids if isinstance(position_ids, Tensor) and position_ids.ndim == 2 else None
+    if positions is not None and length > 1 and not padded and not _has_padding(mask):
+        if bool((positions[:, 1:] <= positions[:, :-1]).any()):
+            raise ValueError(
+                "position_ids start again within a row: utterances packed into one row cannot share a cache; pass "
+                "use_cache=False and conditioning=<bool tensor [batch, time]> to score or train on them"
+            )
+    if held == 0:
+        return
+    restarts = length == 0 or (isinstance(mask, Tensor) and mask.ndim == 2 and 1 < length == mask.shape[1])
+    if not restarts and length > 1 and positions is not None:
+        first = int(positions[:, 0].max())
+        restarts = first == 0 if padded else first < held
+    if restarts:
+        raise ValueError(
+            f"this cache already holds {held} tokens and the input does not go on from there: to use it for another "
+            "prompt, call cache.reset() first"
+        )
+
+
+def _has_padding(mask: Any) -> bool:
+    """Whether a mask may hide some token."""
+    return mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2 and bool((mask != 0).all()))

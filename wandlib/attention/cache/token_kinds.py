@@ -1,0 +1,128 @@
+"""Which new tokens are conditioning, where the caller of a pass does not say.
+
+In this order:
+
+1. what the cache was made with: ``conditioning`` (a length or a mask), ``conditioning_until`` (a token);
+2. inside ``generate``: its prompt is conditioning, in however many calls it comes, and what it samples is generated,
+   also where a sampled token is the first one of the next turn's prompt;
+3. in a loop of one's own: the first call brings conditioning, and so does a later one with several tokens (text that
+   streams in); a later call with one token brings a generated one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from wandlib.attention.window import check_conditioning, conditioning_until, prefix_conditioning
+
+Kinds = tuple[Tensor | None, bool, Tensor | None]
+"""Which new tokens are conditioning (None: all), whether conditioning ends with them, ``LayoutState.until_seen``."""
+
+
+@dataclass
+class Prompt:
+    """The prompt of a ``generate`` under way.
+
+    Parameters
+    ----------
+    total
+        Its length in tokens, those that a cache holds already included.
+    in_chunks
+        Whether it comes in several calls (``prefill_chunk_size``); else the first call brings all of it, also where
+        the decoder sees more tokens than ``generate`` was given.
+    """
+
+    total: int
+    in_chunks: bool = False
+    complete: bool = False
+    """Whether all of it has come."""
+    cache: Any = None
+    """The cache of the decode."""
+
+    def take(self, start: int, length: int) -> int:
+        """Return how many of the ``length`` tokens from ``start`` on belong to the prompt."""
+        if self.complete:
+            return 0
+        if self.in_chunks and start + length < self.total:
+            return length
+        self.complete = True
+        return min(length, self.total - start) if self.in_chunks else length
+
+
+class TokenKinds:
+    """What a cache knows of the kinds of tokens.
+
+    Parameters
+    ----------
+    conditioning, until
+        As ``conditioning`` and ``conditioning_until`` of :class:`wandlib.WandCache`.
+    """
+
+    def __init__(self, conditioning: int | Tensor | None, until: int | None) -> None:
+        self.conditioning, self.until = conditioning, until
+        self.sampled: tuple[int, Int[Tensor, " batch"]] | None = None
+        """Where the token goes that ``generate`` sampled last and did not feed, and which it is in each sequence."""
+
+    def of(
+        self,
+        batch: int,
+        start: int,
+        length: int,
+        device: torch.device,
+        *,
+        until_seen: Tensor | None,
+        input_ids: Tensor | None,
+        prompt: Prompt | None,
+    ) -> Kinds:
+        """Tell the kinds of ``length`` new tokens from position ``start`` on.
+
+        Raises
+        ------
+        ValueError
+            If what the cache was made with does not fit the tokens.
+        """
+        end, given = start + length, self.conditioning
+        from_prompt = length if prompt is None else prompt.take(start, length)
+        if isinstance(given, int):
+            rest = torch.tensor([given - start], device=device)
+            kinds = None if end <= given else prefix_conditioning(rest, length).expand(batch, -1)
+            return kinds, end >= given, None
+        if given is not None:
+            if given.ndim != 2 or given.shape[0] not in (1, batch) or (start == 0 and given.shape[1] < length):
+                check_conditioning(given, batch, length)
+            known = given[:, start:end].to(device)
+            kinds = pad(known, (0, length - known.shape[1])).expand(batch, -1)
+            return check_conditioning(kinds, batch, length), end >= given.shape[1], None
+        if self.until is not None:
+            if input_ids is None:
+                raise ValueError("conditioning_until needs input_ids; with inputs_embeds give the conditioning itself")
+            seen = torch.zeros(batch, 1, dtype=torch.bool, device=device) if until_seen is None else until_seen
+            kinds = conditioning_until(input_ids, self.until) & ~seen
+            seen = seen | (input_ids == self.until).any(1, keepdim=True)
+            return kinds, bool(seen.all()), seen
+        if prompt is None and start > 0 and length == 1:
+            from_prompt = 0
+        ended = prompt is None or prompt.complete
+        was_sampled = self._was_sampled(start, input_ids)
+        if from_prompt == length and was_sampled is None:
+            return None, ended, None
+        kinds = torch.arange(length, device=device).expand(batch, -1) < from_prompt
+        if was_sampled is not None:
+            kinds = torch.cat([kinds[:, :1] & ~was_sampled[:, None], kinds[:, 1:]], 1)
+        return kinds, ended, None
+
+    def _was_sampled(self, start: int, input_ids: Tensor | None) -> Bool[Tensor, " batch"] | None:
+        """In which sequences the first new token is the one that ``generate`` sampled before; None: in none."""
+        if self.sampled is None or input_ids is None or self.sampled[0] != start:
+            return None
+        sampled = self.sampled[1].to(input_ids.device)
+        if len(sampled) != len(input_ids):
+            return None
+        same = input_ids[:, 0] == sampled
+        return same if bool(same.any()) else None

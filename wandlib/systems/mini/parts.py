@@ -1,0 +1,33 @@
+"""A long text in parts, each spoken from a prompt of its own."""
+
+from __future__ import annotations
+
+from wandlib.systems.mini.text import PUNCTUATION, SPACE
+
+
+def split(symbols: list[str], limit: int) -> list[list[str]]:
+    """Return the symbols in parts of at most ``limit``, cut at the last sentence end that fits, else comma, else word.
+
+    A part that does not end in a mark gets a comma in addition.
+    """
+    parts: list[list[str]] = []
+    rest = symbols
+    while len(rest) > limit:
+        cut = limit
+        for marks in (PUNCTUATION[1:], PUNCTUATION[:1], (SPACE,)):
+            ends = [i + 1 for i, symbol in enumerate(rest[:limit]) if symbol in marks]
+            if ends and ends[-1] > limit // 4:
+                cut = ends[-1]
+                break
+        parts.append(_close(rest[:cut]))
+        rest = rest[cut:]
+        while rest and rest[0] == SPACE:
+            rest = rest[1:]
+    return [*parts, rest] if rest else parts
+
+
+def _close(part: list[str]) -> list[str]:
+    """Return the part with a mark at its end, as every text in training had one."""
+    while part[-1] == SPACE:
+        part = part[:-1]
+    return part if part[-1] in PUNCTUATION else [*part, ","]

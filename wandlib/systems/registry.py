@@ -1,0 +1,65 @@
+"""The systems there are: a name, and where the class is that loads it. A new system is one line here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from wandlib.systems.base import SpeechSystem
+from wandlib.systems.settings import InputError, check_device
+
+SYSTEMS = {
+    "mini": "wandlib.systems.mini:MiniSystem",
+}
+"""``module:class`` by name, imported when it is asked for; the class has a ``load(folder, ...)``."""
+
+
+def load_system(
+    name: str = "mini",
+    folder: str | Path | None = None,
+    *,
+    device: Any = "cpu",
+    dtype: Any = None,
+    student: bool | str | Path = True,
+    **options: Any,
+) -> SpeechSystem:
+    """Load a text-to-speech system.
+
+    Parameters
+    ----------
+    name
+        One of :data:`SYSTEMS`; "mini" is the embedded voice, shipped with the package.
+    folder
+        Its checkpoint, as it is published; None: the weights shipped with the package, which only "mini" has.
+    device
+        Where it runs: a torch device or its name.
+    dtype
+        A torch dtype for the language model; None: the system's own choice for the device.
+    student
+        Whether to use weights trained for the window under attention="window" where the checkpoint has them; False:
+        the teacher's own. A folder: the student in that folder.
+    options
+        What else the system's ``load`` takes.
+
+    Raises
+    ------
+    InputError
+        For a name that is not a system, a device that is not here, an option that the system does not take, or a
+        system that needs a folder and was given none.
+    FileNotFoundError
+        Where the folder or a file in it is missing.
+    """
+    if name not in SYSTEMS:
+        raise InputError(f"no system named {name!r}: there is {', '.join(map(repr, SYSTEMS))}")
+    module, _, kind = SYSTEMS[name].partition(":")
+    load = getattr(importlib.import_module(module), kind).load
+    parameters = inspect.signature(load).parameters
+    if folder is None and parameters["folder"].default is inspect.Parameter.empty:
+        raise InputError(f"{name} comes without weights: give the folder of its checkpoint")
+    unknown = sorted(options.keys() - parameters.keys())
+    if unknown:
+        raise InputError(f"{name} takes no {', '.join(unknown)}: it takes {', '.join(parameters)}")
+    system: SpeechSystem = load(folder, device=check_device(device), dtype=dtype, student=student, **options)
+    return system

@@ -1,0 +1,111 @@
+"""Sound while codes come: what turns codes into sound piece by piece, and the iterator that a caller holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wandlib.systems.speech import Chunk, Speech, Trace
+
+Sound = NDArray[np.float32]
+
+
+@runtime_checkable
+class SoundStream(Protocol):
+    """Codes in, sound out. One for each utterance."""
+
+    def push(self, code: int) -> Sound:
+        """Take the next code; return the sound that is complete by now, shape [samples], often empty."""
+
+    def finish(self) -> Sound:
+        """Return the rest of the sound, shape [samples]: no more codes come."""
+
+
+class AtOnce:
+    """A sound stream for a codec that needs all codes: nothing until the end.
+
+    Parameters
+    ----------
+    decode
+        From all codes to all sound, shape [samples].
+    """
+
+    def __init__(self, decode: Callable[[NDArray[np.int64]], Sound]) -> None:
+        self._decode = decode
+        self._codes: list[int] = []
+
+    def push(self, code: int) -> Sound:
+        """Keep the code."""
+        self._codes.append(code)
+        return np.zeros(0, np.float32)
+
+    def finish(self) -> Sound:
+        """Return the sound of all codes."""
+        return self._decode(np.array(self._codes, dtype=np.int64))
+
+
+Piece = tuple[list[int], Sound]
+"""Codes that came since the piece before, and the sound that became complete."""
+
+
+class SpeechStream(Iterator[Sound]):
+    """Sound as it is made: iterate over it, shape [samples] each, at ``sample_rate`` Hz.
+
+    Nothing is computed while nobody asks for the next piece. What has been made stays in :attr:`speech`, also after an
+    error, after :meth:`close`, and where the iteration was left early.
+
+    Attributes
+    ----------
+    trace
+        What every step and every piece cost so far.
+    sample_rate
+        In Hz.
+    """
+
+    def __init__(self, pieces: Iterator[Piece], trace: Trace, sample_rate: int, texts: list[str]) -> None:
+        self._pieces: Any = pieces
+        self.trace, self.sample_rate = trace, sample_rate
+        self._texts = texts
+        self._codes: list[int] = []
+        self._sounds: list[Sound] = []
+        self._seconds = 0.0
+
+    def __next__(self) -> Sound:
+        started = time.perf_counter()
+        try:
+            while True:
+                codes, sound = next(self._pieces)
+                self._codes += codes
+                if len(sound):
+                    break
+        finally:
+            self._seconds += time.perf_counter() - started
+        self._sounds.append(sound)
+        self.trace.chunks.append(Chunk(self._seconds, len(sound) / self.sample_rate))
+        return sound
+
+    @property
+    def speech(self) -> Speech:
+        """All that has been made so far."""
+        return Speech(
+            waveform=np.concatenate(self._sounds) if self._sounds else np.zeros(0, np.float32),
+            sample_rate=self.sample_rate,
+            codes=np.array(self._codes, dtype=np.int64),
+            trace=self.trace,
+            text=" ".join(self._texts),
+            seconds_to_compute=self._seconds,
+        )
+
+    def close(self) -> None:
+        """Stop: no further step is made."""
+        self._pieces.close()
+
+    def __enter__(self) -> SpeechStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

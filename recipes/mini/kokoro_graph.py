@@ -19,7 +19,7 @@ OPEN_END = 2**62
 
 
 def rewritten(path: Path) -> bytes:
-    """The model with every plain one-dimensional ConvInteger replaced, serialized."""
+    """Return the model with every plain one-dimensional ConvInteger replaced, serialized."""
     import onnx
     from onnx import numpy_helper
 

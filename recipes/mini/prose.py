@@ -66,7 +66,7 @@ def novels() -> dict[str, list[str]]:
 
 
 def sentences_of(paragraph: str) -> list[str]:
-    """Split a paragraph into sentences as a speaker says them; none when it holds what cannot be read aloud.
+    """Cut a paragraph into sentences as a speaker says them; none when it holds what cannot be read aloud.
 
     Sentences longer than :data:`LONGEST` are cut at semicolons, colons and dashes, then at commas.
     """
@@ -95,7 +95,7 @@ def split(text: str) -> list[str]:
 
 
 def pieces(sentence: str) -> list[str]:
-    """Split a sentence into parts of at most :data:`LONGEST` characters, as even as the marks allow, or none."""
+    """Cut a sentence into parts of at most :data:`LONGEST` characters; none where its marks do not allow it."""
     if len(sentence) <= LONGEST:
         return [sentence]
     for mark in (r"[;:]\s+|\s—\s", r",\s+"):
@@ -129,7 +129,7 @@ def runs(paragraphs: list[str], characters: int) -> Iterator[list[str]]:
 
 
 def training_runs(characters: int = 700) -> list[list[str]]:
-    """List the runs of all novels but the one that is held out."""
+    """Return the runs of all novels but the one that is held out."""
     return [run for title, text in novels().items() if title != HELD_OUT for run in runs(text, characters)]
 
 

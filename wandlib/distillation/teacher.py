@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wandlib.attention.conversion import base_decoder, full_attention, inner_model
-from wandlib.attention.hook import Window
+from wandlib.attention.hook import WindowHook
 from wandlib.distillation.hidden_states import eval_mode, head_of, with_hidden_states
 
 
@@ -50,7 +50,7 @@ def teacher_states(
 
 def unlimited(model: nn.Module) -> Any:
     """Return the context in which a model, converted or not, runs under full attention."""
-    converted = isinstance(getattr(base_decoder(model), "wand", None), Window)
+    converted = isinstance(getattr(base_decoder(model), "wand", None), WindowHook)
     return full_attention(model) if converted else nullcontext()
 
 

@@ -47,8 +47,8 @@ def convert(
     window: SupportsIndex | float = 32,
     *,
     conditioning_until: int | None = None,
-    blocks: int | None = None,
-    pinned: int | None = None,
+    blocks: SupportsIndex | float | None = None,
+    pinned: SupportsIndex | float | None = None,
     check_finite: bool = True,
 ) -> Model:
     """Apply a window to a causal decoder, in place, and return it.

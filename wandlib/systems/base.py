@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 from wandlib.systems import decoding
 from wandlib.systems.asynchronous import AsyncSpeechStream, AsyncText
+from wandlib.systems.batching import Job, decode_alone, decode_many
 from wandlib.systems.clauses import clauses
 from wandlib.systems.decoding import Utterance
-from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_text
+from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_text, whole
 from wandlib.systems.speech import Speech, Step, Trace, sound_file
 from wandlib.systems.streaming import Piece, SpeechStream
 
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 Text = str | Iterable[str]
+References = str | Path | None | Iterable[str | Path | None]
 OnStep = Callable[[Step], None]
 
 
@@ -167,6 +170,80 @@ class SpeechSystem(ABC):
             return self._start(text, reference, {"attention": attention} | settings, on_step, streaming=True)
 
         return AsyncSpeechStream(text, start, on_step)
+
+    def synthesize_many(
+        self,
+        texts: Iterable[str],
+        references: References = None,
+        attention: Attention = "full",
+        *,
+        batch_size: Whole = 16,
+        **settings: Any,
+    ) -> list[Speech]:
+        """Speak many texts in one decode, as :meth:`synthesize` speaks each; greedily, with the same codes.
+
+        Parameters
+        ----------
+        texts
+            What to say.
+        references
+            One for all, or one for each.
+        batch_size
+            How many are decoded at once: when a sentence ends, the next text takes its place.
+        settings
+            As for :meth:`synthesize`.
+
+        Raises
+        ------
+        InputError
+            For the first text that the system refuses; :meth:`synthesize_as_completed` goes on with the others.
+        """
+        found = {}
+        for index, made in self.synthesize_as_completed(
+            texts, references, attention, batch_size=batch_size, **settings
+        ):
+            if isinstance(made, InputError):
+                raise InputError(f"text {index}: {made}") from made
+            found[index] = made
+        return [found[index] for index in sorted(found)]
+
+    def synthesize_as_completed(
+        self,
+        texts: Iterable[str],
+        references: References = None,
+        attention: Attention = "full",
+        *,
+        batch_size: Whole = 16,
+        **settings: Any,
+    ) -> Iterator[tuple[int, Speech | InputError]]:
+        """Speak many texts like :meth:`synthesize_many`, and yield each when it is done, with its index.
+
+        A text that the system refuses comes as the error; the others are spoken.
+        """
+        checked, size = self.settings_type.make({"attention": attention} | settings), whole(batch_size)
+        if size is None or size < 1:
+            raise InputError(f"batch_size is at least 1, not {batch_size!r}")
+        if type(self).codes is not SpeechSystem.codes:
+            size = 1  # a search of its own, which knows one sequence
+
+        def jobs() -> Iterator[Job]:
+            given = iter(repeat(references) if references is None or isinstance(references, str | Path) else references)
+            for index, text in enumerate(texts):
+                try:
+                    reference = next(given)
+                except StopIteration:
+                    raise InputError(f"there are {index} references and more texts: give one for each") from None
+                spoken = (check_text(one) for one in [text])
+                utterances = self.utterances(spoken, reference, checked, streaming=False)
+                yield Job(index, text, utterances, self.new_trace(checked))
+
+        window = self.new_trace(checked).window
+        if size == 1:
+            found = (decode_alone(job, self._pieces(job.utterances, job.trace, None)) for job in jobs())
+        else:
+            found = decode_many(jobs(), window, size)
+        for job, error in found:
+            yield job.index, job.speech(self.sample_rate) if error is None else error
 
     def _start(
         self,

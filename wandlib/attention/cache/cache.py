@@ -96,8 +96,8 @@ class WandCache(SequenceCache):
         *,
         conditioning: SupportsIndex | Tensor | None = None,
         conditioning_until: int | None = None,
-        blocks: int | None = None,
-        pinned: int | None = None,
+        blocks: SupportsIndex | float | None = None,
+        pinned: SupportsIndex | float | None = None,
         static: bool = False,
         capacity: int | None = None,
         block_capacity: int | None = None,
@@ -256,7 +256,7 @@ class WandCache(SequenceCache):
         """Plan a prefill, a chunk, conditioning in mid-stream, or a step whose kind is still open."""
         state, (batch, length), start = self.layout.state, new.shape[:2], int(self.layout.state.length)
         mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
-        check_continues(start, state.padded, length, mask, positions)
+        check_continues(start, self.layout.started() if state.padded else None, length, mask, positions)
         padding = padding_of(mask, start, length)
         if padding is not None and "flash" in attention_implementation(module):
             raise ValueError(FLASH)

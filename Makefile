@@ -9,14 +9,14 @@ UV := .venv-uv/bin/uv
 # What knows nothing of the app, the notebooks and the recipe, and so depends on transformers and torch alone.
 LIBRARY_TESTS := tests/attention tests/distillation tests/profiling tests/systems tests/cli tests/test_public.py
 # The extras that these tests need.
-LIBRARY_EXTRAS := train,eval,dev
+LIBRARY_EXTRAS := train,eval,cosyvoice,cosyvoice-text,indextts,whisper-tiny,dev
 # Packages whose upper bound in pyproject.toml is the newest release that was tested, so that test-newest lifts it.
 LIFTED := gradio transformers
 OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types notebooks lab mini evaluate ablation bench figures clean \
-	constraints test-newest test-oldest test-oldest-transformers
+.PHONY: help demo test test-slow test-notebooks test-newest test-oldest test-oldest-transformers lint types \
+	notebooks lab mini evaluate ablation bench figures constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-25s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +24,13 @@ help: ## show this list
 demo: $(VENV)/.installed-app ## hear it: the app on 127.0.0.1:7860
 	$(BIN)/python -m app
 
-test: lint types $(VENV)/.installed-all ## ruff, types, tests, and the notebooks run and compared
-	$(BIN)/python -m pytest
+test: lint types $(VENV)/.installed-all ## ruff, imports, types and the tests that take seconds: about 15 minutes on 2 cores
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(VENV)/.installed-all ## the tests that train, compile or sweep over whole families of models
+	$(BIN)/python -m pytest -m slow
+
+test-notebooks: $(VENV)/.installed-all ## run the notebooks and compare what they say with what is stored
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks
 
 lint: $(VENV)/.installed-all ## ruff over code and notebooks, and the direction of imports

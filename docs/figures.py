@@ -1,17 +1,26 @@
-"""Draw the figures of this folder: ``python docs/figures.py``. The numbers are computed, no model is run."""
+"""Draw the figures of this folder: ``python docs/figures.py``. All of it is computed: no model is run."""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import grimp
 import matplotlib
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from transformers import Qwen2Config
 
+from wandlib.plots.charts import INK, panels
 from wandlib.plots.costs import two_caches
 from wandlib.profiling.estimate import cache_bytes
 
 HERE = Path(__file__).parent
+CONTRACTS: list[dict[str, Any]] = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+    "importlinter"
+]["contracts"]
 
 # CosyVoice 2-0.5B's decoder, and the mean prompt that the paper's cache sizes imply.
 COSYVOICE2 = Qwen2Config(
@@ -20,8 +29,8 @@ COSYVOICE2 = Qwen2Config(
 PROMPT, WINDOW, STEPS_PER_SECOND, SECONDS = 187, 32, 25, 30
 
 
-def main() -> None:
-    """Write ``two_caches.svg``."""
+def caches() -> Figure:
+    """Draw the cache of one utterance with full attention and with a window."""
     steps = range(1, SECONDS * STEPS_PER_SECOND + 1)
     full, window = (
         [
@@ -30,15 +39,97 @@ def main() -> None:
         ]
         for size in (None, WINDOW)
     )
-    figure = two_caches(
+    return two_caches(
         full,
         window,
         steps_per_second=STEPS_PER_SECOND,
         window_size=WINDOW,
         title=f"CosyVoice 2-0.5B, one utterance, prompt of {PROMPT} tokens, 32 bit (computed)",
     )
+
+
+def house() -> Figure:
+    """Draw the rooms of the library, left, and the parts of ``attention``, right, each above what it imports.
+
+    The rows are those of the contracts in pyproject.toml; the arrows are the imports that import-linter's own reader
+    finds, without those that follow from others.
+    """
+    graph = grimp.build_graph("wandlib", exclude_type_checking_imports=True)
+    contracts = {contract["id"]: contract for contract in CONTRACTS}
+    figure, axes = panels(columns=2, width=5.2, height=4.4)
+    for panel, name, title in zip(axes, ("rooms", "attention"), ("wandlib", "wandlib.attention"), strict=True):
+        (container,) = contracts[name]["containers"]
+        ignored = [tuple(line.split(" -> ")) for line in contracts[name].get("ignore_imports", [])]
+        rows = [row.strip("()").replace(":", "|").split("|") for row in contracts[name]["layers"]]
+        rows = [[part.strip() for part in row] for row in rows]
+        parts = {part for row in rows for part in row if f"{container}.{part}" in graph.modules}
+        _draw(
+            panel, [[part for part in row if part in parts] for row in rows], _arrows(graph, container, parts, ignored)
+        )
+        panel.set_title(title, color=INK, fontsize=11, fontfamily="monospace")
+    return figure
+
+
+def _arrows(graph: Any, container: str, parts: set[str], ignored: list[tuple[str, ...]]) -> set[tuple[str, str]]:
+    """List who imports whom directly, less what a chain of other imports says already."""
+    lazy = {importer for importer, _ in ignored}
+    members = {part: {f"{container}.{part}", *graph.find_descendants(f"{container}.{part}")} for part in parts}
+    direct = {
+        (above, below)
+        for above in parts
+        for below in parts - {above}
+        if any(
+            imported in members[below] and importer not in lazy
+            for importer in members[above]
+            for imported in graph.find_modules_directly_imported_by(importer)
+        )
+    }
+
+    def reaches(start: str, end: str) -> bool:
+        return (start, end) in direct or any(reaches(below, end) for above, below in direct if above == start)
+
+    return {
+        (above, below)
+        for above, below in direct
+        if not any(reaches(between, below) for other, between in direct if other == above and between != below)
+    }
+
+
+def _draw(panel: Any, rows: list[list[str]], arrows: set[tuple[str, str]]) -> None:
+    """Draw a box for each part, row by row, and the arrows from box to box."""
+    panel.axis("off")
+    rows = [row for row in rows if row]
+    panel.set(xlim=(0, 1), ylim=(-len(rows) + 0.4, 0.6))
+    places = {
+        part: ((column + 0.5) / len(row), -number) for number, row in enumerate(rows) for column, part in enumerate(row)
+    }
+    for part, (x, y) in places.items():
+        size = {"width": 0.28, "height": 0.42}
+        panel.add_patch(
+            FancyBboxPatch((x - 0.14, y - 0.21), **size, boxstyle="round,pad=0.01", facecolor="#eef2f7", edgecolor=INK)
+        )
+        panel.text(x, y, part.replace("_", " "), ha="center", va="center", fontsize=9, color=INK)
+    for above, below in sorted(arrows):
+        (x, top), (end, bottom) = places[above], places[below]
+        far = top - bottom > 1 and abs(x - end) < 0.1
+        panel.annotate(
+            "",
+            xy=(end + (0.15 if far else 0), bottom + (0.1 if far else 0.23)),
+            xytext=(x + (0.15 if far else 0), top - (0.1 if far else 0.23)),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": INK,
+                "linewidth": 1,
+                "connectionstyle": "arc3,rad=-0.4" if far else "arc3",
+            },
+        )
+
+
+def main() -> None:
+    """Write ``two_caches.svg`` and ``house.svg``."""
     matplotlib.rcParams["svg.hashsalt"] = "wandlib"  # the same picture is the same file
-    figure.savefig(HERE / "two_caches.svg", metadata={"Date": None})
+    for name, figure in (("two_caches", caches()), ("house", house())):
+        figure.savefig(HERE / f"{name}.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

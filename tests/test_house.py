@@ -20,6 +20,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MEGABYTES = 25
 LINES = {"attention/cache/layout.py": 362, "plots/tokens.py": 305, "systems/mini/system.py": 376}
@@ -43,13 +44,15 @@ def texts() -> dict[Path, str]:
     return found
 
 
-def requirements() -> dict[str, Requirement]:
-    """Every dependency of the library and its extras by its name; what the library itself asks for comes first."""
+def requirement_lines() -> list[Requirement]:
+    """Every dependency of the library and then of its extras; some are named by several of these."""
     groups = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][name] for name in extras())]
-    found: dict[str, Requirement] = {}
-    for requirement in [Requirement(line) for group in groups for line in group]:
-        found.setdefault(canonicalize_name(requirement.name), requirement)
-    return found
+    return [Requirement(line) for group in groups for line in group]
+
+
+def requirements() -> dict[str, Requirement]:
+    """Every dependency by its name; what the library itself asks for comes first."""
+    return {canonicalize_name(requirement.name): requirement for requirement in reversed(requirement_lines())}
 
 
 def extras() -> list[str]:
@@ -77,10 +80,9 @@ def code_blocks(language: str) -> list[str]:
 
 
 def test_constraints_pin_every_dependency_within_its_range() -> None:
-    pins = constraints()
-    assert requirements().keys() <= pins.keys()
-    for name, requirement in requirements().items():
-        assert pinned(name) in requirement.specifier, name
+    assert requirements().keys() <= constraints().keys()
+    for requirement in requirement_lines():
+        assert pinned(canonicalize_name(requirement.name)) in requirement.specifier, requirement
 
 
 def test_constraints_are_exact_and_name_no_place() -> None:
@@ -175,11 +177,12 @@ def test_no_package_registry_is_named() -> None:
     assert naming == []
 
 
-def test_readme_names_both_commands_and_ci_runs_the_second_on_both_ends() -> None:
+def test_readme_names_both_commands_and_ci_runs_every_test() -> None:
     commands = "".join(code_blocks("sh")).splitlines()
     assert {"make demo", "make test"} <= set(commands)
     script = ROOT / ".ci" / "run"
-    assert script.read_text(encoding="utf-8").splitlines()[-2:] == ["make test", "make test-oldest-transformers"]
+    targets = ["make test", "make test-slow", "make test-notebooks", "make test-oldest-transformers"]
+    assert script.read_text(encoding="utf-8").splitlines()[-4:] == targets
     assert os.access(script, os.X_OK)
 
 
@@ -187,8 +190,8 @@ def test_ci_script_is_sound_bash() -> None:
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z]+)\b", README)) - {"alone"}))
-def test_make_knows_what_readme_names(target: str) -> None:
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z-]+)\b", README + CONTRIBUTING)) - {"alone"}))
+def test_make_knows_what_is_named(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 

@@ -2,8 +2,8 @@
 
 Every trained row starts from the teacher and runs equally long; one thing differs. A row is measured on the held-out
 utterances (teacher-forced cross-entropy, skew divergence from the teacher, agreement with its most likely code) and on
-Harvard sentences spoken aloud: word and character errors by PocketSphinx, similarity to the reference by resemblyzer,
-failures. Rows are kept under ``runs/mini/ablation`` as they finish: stop at any time, and run it again.
+Harvard sentences spoken aloud: word and character errors by Whisper tiny.en, similarity to the reference by
+resemblyzer, failures. Rows are kept under ``runs/mini/ablation`` as they finish: stop at any time, and run it again.
 """
 
 from __future__ import annotations
@@ -212,7 +212,8 @@ def main(
     corpus = folder / "corpus"
     if not (corpus / "codes.npz").exists():
         raise typer.BadParameter(
-            f"no codes in {corpus}: run `python -m recipes.mini corpus analysis shipped codes` first (half an hour)"
+            f"no codes in {corpus}: run `python -m recipes.mini speech hearing corpus analysis shipped codes` first; "
+            "speech takes hours"
         )
     (folder / "ablation").mkdir(parents=True, exist_ok=True)
     jobs = [(folder, corpus, name) for name in chosen]

@@ -66,7 +66,7 @@ def measure(sentences: list[str], threads: int = 1) -> list[dict[str, Any]]:
 
 
 def report(rows: list[dict[str, Any]], sentences: list[str]) -> str:
-    """The document."""
+    """Write the document."""
     words = sum(len(sentence.split()) for sentence in sentences)
     return "\n".join(
         (

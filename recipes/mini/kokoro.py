@@ -119,7 +119,7 @@ class Kokoro:
                 self._voices[name] = np.frombuffer(file.read(), "<f4").reshape(510, 256)
 
     def phones(self, text: str, voice: str) -> str:
-        """What Kokoro reads for ``text``: phones with stress, spaces and punctuation."""
+        """Return what Kokoro reads for ``text``: phones with stress, spaces and punctuation."""
         british = voice.startswith("b")
         parts = []
         for clause, mark in clauses(text):
@@ -129,7 +129,7 @@ class Kokoro:
         return " ".join(parts)
 
     def speak(self, text: str, voice: str, speed: float = 1.0) -> NDArray[np.float32]:
-        """The text as 24 kHz samples, shape [samples], full scale 1.
+        """Speak the text: 24 kHz samples, shape [samples], full scale 1.
 
         Raises
         ------

@@ -19,7 +19,7 @@ OPEN_END = 2**62
 
 
 def rewritten(path: Path) -> bytes:
-    """The model with every plain one-dimensional ConvInteger replaced, serialized."""
+    """Replace every plain one-dimensional ConvInteger of the model, and serialize it."""
     import onnx
     from onnx import numpy_helper
 

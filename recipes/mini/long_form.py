@@ -27,8 +27,9 @@ from transformers import DynamicCache
 from recipes.mini.sentences import HARVARD
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.models import cache_inputs
-from wandlib.evaluation.error_rates import PocketSphinx, Resemblyzer, normalise, similarity
+from wandlib.evaluation.recognizers import FasterWhisper, plain_english
 from wandlib.evaluation.report import markdown_table, put_measured
+from wandlib.evaluation.speakers import Resemblyzer, similarity
 from wandlib.profiling.measure import held_bytes
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE
@@ -107,12 +108,12 @@ def blocks_of(made: Decode, sound: NDArray[np.float32], reference: NDArray[np.fl
     Each block is recognised by itself; all hypotheses together are aligned with the text, and every error counts where
     its place in the hypothesis lies. A word that the border cuts is lost on both sides, for every system alike.
     """
-    recognise, encode = PocketSphinx(), Resemblyzer()
+    recognise, encode = FasterWhisper(threads=1), Resemblyzer()
     step = BLOCK_SECONDS * SAMPLE_RATE
     pieces = [sound[start : start + step] for start in range(0, len(sound), step)]
     pieces = [piece for piece in pieces if len(piece) > SAMPLE_RATE]
-    heard = [normalise(recognise(piece, SAMPLE_RATE)).split() for piece in pieces]
-    errors, words = count_by_block(normalise(" ".join(made.sentences)).split(), heard)
+    heard = [plain_english(recognise(piece, SAMPLE_RATE)).split() for piece in pieces]
+    errors, words = count_by_block(plain_english(" ".join(made.sentences)).split(), heard)
     rows = []
     for number, piece in enumerate(pieces):
         codes = slice(round(number * BLOCK_SECONDS * CODES_PER_SECOND), None)

@@ -26,7 +26,7 @@ _SPEAKABLE = re.compile(r"[A-Za-z0-9 ,.;:!?'\"()—-]+")
 
 
 def lines_of(serialized: bytes) -> list[str]:
-    """The strings of one R character vector, in XDR serialization, format 3."""
+    """Read the strings of one R character vector, in XDR serialization, format 3."""
     # 14 bytes of versions, the encoding's name with its length, then type and length of the vector.
     (encoding,) = struct.unpack_from(">I", serialized, 14)
     kind, count = struct.unpack_from(">II", serialized, 18 + encoding)
@@ -66,7 +66,7 @@ def novels() -> dict[str, list[str]]:
 
 
 def sentences_of(paragraph: str) -> list[str]:
-    """The sentences of a paragraph as a speaker says them; none when it holds what cannot be read aloud.
+    """Cut a paragraph into sentences as a speaker says them; none when it holds what cannot be read aloud.
 
     Sentences longer than :data:`LONGEST` are cut at semicolons, colons and dashes, then at commas.
     """
@@ -95,7 +95,7 @@ def split(text: str) -> list[str]:
 
 
 def pieces(sentence: str) -> list[str]:
-    """A sentence in parts of at most :data:`LONGEST` characters, as even as the marks allow; none where they do not."""
+    """Cut a sentence into parts of at most :data:`LONGEST` characters; none where its marks do not allow it."""
     if len(sentence) <= LONGEST:
         return [sentence]
     for mark in (r"[;:]\s+|\s—\s", r",\s+"):
@@ -129,7 +129,7 @@ def runs(paragraphs: list[str], characters: int) -> Iterator[list[str]]:
 
 
 def training_runs(characters: int = 700) -> list[list[str]]:
-    """Runs of all novels but the one that is held out."""
+    """Return the runs of all novels but the one that is held out."""
     return [run for title, text in novels().items() if title != HELD_OUT for run in runs(text, characters)]
 
 

@@ -76,7 +76,7 @@ def _kokoro() -> Kokoro:
 
 
 def speak(job: Job) -> NDArray[np.int16]:
-    """The utterance in 16 bits, silence at both ends cut; empty where Kokoro cannot say it, or loses its text."""
+    """Speak a job in 16 bits, silence at both ends cut; empty where Kokoro cannot say it, or loses its text."""
     try:
         sound = without_silence(_kokoro().speak(job.text, VOICES[job.speaker], job.speed), SAMPLE_RATE)
     except ValueError:  # too many phones, or none
@@ -143,7 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def manifest(seed: int, per_shard: int) -> dict[str, Any]:
-    """What the speech is made from, with the sums of all files."""
+    """Describe what the speech is made from, with the sums of all files."""
     words = {path.name: sha256(path) for path in sorted(WORDNET.glob("data.*"))}
     return {
         "seed": seed,

@@ -44,7 +44,7 @@ PATTERNS = (Path(__file__).parent / "templates.txt").read_text(encoding="utf-8")
 
 
 def fill(pattern: str, rng: random.Random) -> str:
-    """The pattern with every slot filled, its first letter a capital."""
+    """Fill every slot of a pattern; the first letter becomes a capital."""
     text = re.sub(r"\{(\w+)\}", lambda match: SLOTS[match.group(1)](rng), pattern)
     text = text.replace("_", " ")
     return text[0].upper() + text[1:]

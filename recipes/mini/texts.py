@@ -73,7 +73,7 @@ def joined(source: Iterator[str], rng: random.Random) -> str:
 
 
 def endless(texts: list[str], rng: random.Random) -> Iterator[str]:
-    """The texts shuffled, again and again."""
+    """Yield the texts shuffled, again and again."""
     while True:
         yield from rng.sample(texts, len(texts))
 

@@ -103,7 +103,7 @@ def test_utmos_is_pinned_and_reads_tensors_only(monkeypatch: pytest.MonkeyPatch,
     assert reading["weights_only"] is True
 
 
-def test_without_a_network_each_that_is_fetched_says_why(monkeypatch: pytest.MonkeyPatch, sound: NDArray[np.float32]) -> None:
+def test_without_a_network_each_says_why(monkeypatch: pytest.MonkeyPatch, sound: NDArray[np.float32]) -> None:
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no route to host")
 

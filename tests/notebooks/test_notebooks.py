@@ -1,6 +1,6 @@
 """The stored notebooks: small, complete, in order, without traces of a machine, and of one shape.
 
-That they run, and give what is stored, is nbval's part (``make test``).
+That they run, and give what is stored, is nbval's part (``make test-notebooks``).
 """
 
 from __future__ import annotations

@@ -18,14 +18,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import transformers
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
+from wandlib.attention.adapters import is_adapter, load_adapter
 from wandlib.attention.generation import stand_ins
 from wandlib.attention.hook import WindowHook
+from wandlib.attention.legacy_rope import legacy_rope
 from wandlib.attention.models import base_decoder, inner_model, passes_on, read_decoder
 from wandlib.attention.window import check_blocks, check_window, whole_number
 
@@ -42,7 +44,7 @@ def hook_of(model: nn.Module) -> WindowHook:
 
 def convert(
     model: Model,
-    window: int = 32,
+    window: SupportsIndex | float = 32,
     *,
     conditioning_until: int | None = None,
     blocks: int | None = None,
@@ -80,7 +82,7 @@ def convert(
         If a number is out of range, the model is not a causal decoder of plain or sliding attention layers, or has a
         window already. The model is then untouched.
     """
-    window = check_window(window)
+    keys = check_window(window)
     check_blocks(blocks, pinned)
     existing = getattr(base_decoder(model), "wand", None)
     if existing is not None:
@@ -91,7 +93,7 @@ def convert(
     decoder, facts = read_decoder(model)
     inner: Any = inner_model(model)
     blocks, pinned = (None if value is None else whole_number(value) for value in (blocks, pinned))
-    hook = WindowHook(facts, window, conditioning_until, blocks, pinned, passes_on(inner, decoder))
+    hook = WindowHook(facts, keys, conditioning_until, blocks, pinned, passes_on(inner, decoder))
     hook.handles.append(decoder.register_forward_pre_hook(hook.pre_forward, with_kwargs=True))
     hook.handles.append(decoder.register_forward_hook(hook.post_forward, with_kwargs=True))
     for around in {id(outer): outer for outer in (inner, model) if outer is not decoder}.values():
@@ -102,6 +104,8 @@ def convert(
     for name, value in stand_ins(inner, hook).items():
         setattr(inner, name, value)
     inner.config.wand = hook.settings
+    hook.legacy = legacy_rope(inner.config)
+    vars(inner.config).update(hook.legacy)
     return model
 
 
@@ -120,11 +124,12 @@ def restore(model: Model) -> Model:
     inner = inner_model(model)
     for name in stand_ins(inner, hook):
         delattr(inner, name)
-    vars(inner.config).pop("wand", None)  # gone already where two models share one config
+    for name in ("wand", *hook.legacy):
+        vars(inner.config).pop(name, None)  # gone already where two models share one config
     return model
 
 
-def set_window(model: Model, *, window: int | None = None, tau: float | None = None) -> Model:
+def set_window(model: Model, *, window: SupportsIndex | float | None = None, tau: float | None = None) -> Model:
     """Change the window of a converted model, or how hard it is in passes without a cache. Returns the model.
 
     Parameters
@@ -159,7 +164,9 @@ def full_attention(model: Model) -> Iterator[Model]:
 
 
 def load(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
-    """Load a converted model that was saved with ``save_pretrained``, window and all.
+    """Load a converted model that was saved with ``save_pretrained`` or by the trainer, window and all.
+
+    A student with a LoRA adapter comes back as a ``peft.PeftModel``.
 
     Parameters
     ----------
@@ -177,6 +184,8 @@ def load(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
     settings = getattr(config, "wand", None)
     if settings is None:
         raise ValueError(f"{folder} does not hold a converted model: load it with from_pretrained, then convert it")
+    if is_adapter(folder):
+        return convert(load_adapter(folder, **kwargs), **settings)  # type: ignore[no-any-return]
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     if architecture is None:
         raise ValueError(f"{folder}/config.json names no architecture of transformers: {config.architectures}")

@@ -7,19 +7,23 @@ and what was sampled counts as generated in the next turn, too.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from wandlib.attention.cache.cache import ASSISTED, WandCache
+from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.cache.sequences import ASSISTED
 from wandlib.attention.cache.token_kinds import Prompt
 from wandlib.attention.hook import CONTINUOUS, WindowHook
-from wandlib.attention.models import rename_cache
+from wandlib.attention.models import finished_request, rename_cache
 
-BATCHED = ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager")
-"""The entries to continuous batching."""
+CONTINUOUS_BATCHING = ("init_continuous_batching", "continuous_batching_context_manager")
+"""The entries to continuous batching, besides ``generate_batch``."""
 
 
 class WindowedGenerate:
@@ -80,8 +84,71 @@ def note_sampled(cache: WandCache | None, sequences: Any, first: int) -> None:
         cache.kinds.sampled = position, sequences[:, position - first].clone()
 
 
+class BatchedGenerate:
+    """Stands in for ``model.generate_batch``: the same requests and results, by ``generate`` over padded batches.
+
+    Continuous batching brings a paged cache of its own, which knows no window.
+    """
+
+    def __init__(self, model: Any, hook: WindowHook) -> None:
+        self.model, self.hook = model, hook
+
+    def __call__(
+        self, inputs: list[list[int]], generation_config: Any = None, *args: Any, batch_size: int = 16, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Generate for each prompt, ``batch_size`` prompts at a time; results are transformers' own, by request.
+
+        Raises
+        ------
+        ValueError
+            For options of continuous batching that plain batches do not have.
+        """
+        if self.hook.disabled:
+            return type(self.model).generate_batch(self.model, inputs, generation_config, *args, **kwargs)  # type: ignore[no-any-return]
+        unknown = [name for name, value in kwargs.items() if value and name not in ("max_new_tokens", "warmup")]
+        if args or unknown:
+            raise ValueError(
+                f"generate_batch of a converted model runs generate over padded batches, which does not have "
+                f"{', '.join(unknown) or 'further positional arguments'}: leave it out, or run under "
+                "wandlib.full_attention(model)"
+            )
+        config = copy.deepcopy(generation_config or self.model.generation_config)
+        config.max_new_tokens = kwargs.get("max_new_tokens") or config.max_new_tokens
+        given = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        ends = [
+            token for token in given if token is not None and token >= 0
+        ]  # -1: never, as continuous batching has it
+        config.eos_token_id = ends or None
+        config.pad_token_id = 0 if config.pad_token_id is None else config.pad_token_id
+        results: dict[str, Any] = {}
+        for start in range(0, len(inputs), batch_size):
+            prompts = inputs[start : start + batch_size]
+            for prompt, generated in self._generate(prompts, config, ends):
+                name = f"req_{len(results)}"
+                results[name] = finished_request(name, prompt, generated)
+        return results
+
+    def _generate(
+        self, prompts: list[list[int]], config: Any, ends: list[int]
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """Yield each prompt, as often as it is answered, with what was generated."""
+        longest, device = max(map(len, prompts)), self.model.device
+        ids = torch.full((len(prompts), longest), config.pad_token_id, device=device)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
+            mask[row, longest - len(prompt) :] = 1
+        sequences = self.model.generate(
+            ids, attention_mask=mask, generation_config=config, return_dict_in_generate=False
+        )
+        times = len(sequences) // len(prompts)
+        for row, tokens in enumerate(sequences[:, longest:].tolist()):
+            end = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
+            yield list(prompts[row // times]), tokens[:end]
+
+
 class RefuseContinuousBatching:
-    """Stands in for the entries to continuous batching: refuses it, except under full attention."""
+    """Stands in for the other entries to continuous batching: refuses it, except under full attention."""
 
     def __init__(self, model: Any, hook: WindowHook, name: str) -> None:
         self.model, self.hook, self.name = model, hook, name
@@ -90,9 +157,6 @@ class RefuseContinuousBatching:
         """Raise ValueError, or do what transformers' own does."""
         if self.hook.disabled:
             return getattr(type(self.model), self.name)(self.model, *args, **kwargs)
-        return self._refuse()
-
-    def _refuse(self) -> NoReturn:
         raise ValueError(f"{self.name} of a converted model: {CONTINUOUS}")
 
 
@@ -113,5 +177,7 @@ def stand_ins(model: Any, hook: WindowHook) -> dict[str, Any]:
     found: dict[str, Any] = {"_is_stateful": RefuseAssistedDecoding(hook)}
     if hasattr(type(model), "generate"):
         found["generate"] = WindowedGenerate(model, hook)
-    refused = (name for name in BATCHED if hasattr(type(model), name))
+    if hasattr(type(model), "generate_batch"):
+        found["generate_batch"] = BatchedGenerate(model, hook)
+    refused = (name for name in CONTINUOUS_BATCHING if hasattr(type(model), name))
     return found | {name: RefuseContinuousBatching(model, hook, name) for name in refused}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.cache.masks import counted_positions
 from wandlib.attention.cache.token_kinds import Prompt
 from wandlib.attention.models import (
     Decoder,
@@ -45,8 +46,8 @@ UNTOLD = (
     "[batch, time]> to its forward, or run it under wandlib.full_attention(model)"
 )
 CONTINUOUS = (
-    "continuous batching brings a paged cache of its own, which knows no window: call generate with a batch, or "
-    "generate_batch under wandlib.full_attention(model)"
+    "continuous batching brings a paged cache of its own, which knows no window: call generate or generate_batch, or "
+    "run it under wandlib.full_attention(model)"
 )
 
 
@@ -89,6 +90,8 @@ class WindowHook:
         self.readers: dict[int, tuple[ExitStack, set[int]]] = {}
         """The layers that have read the mask of the pass under way in each thread."""
         self.handles: list[Any] = []
+        self.legacy: dict[str, Any] = {}
+        """What was added to the config for older releases of transformers."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -243,8 +246,7 @@ class WindowHook:
                     sequence, sequence, self.window, dtype, self.tau, blocks=blocks, sliding_window=limit
                 )
         if self.decoder.positions_from_mask and kwargs.get("position_ids") is None:
-            real = torch.ones_like(conditioning) if padding is None else ~padding
-            kwargs["position_ids"] = (real.long().cumsum(1) * real - 1).clamp(min=-1)
+            kwargs["position_ids"] = counted_positions(mask, 0, new)
         kwargs["attention_mask"] = self.decoder.layer_masks(masks)
         if not torch.compiler.is_compiling() and attention_modules(module):
             stack = ExitStack()

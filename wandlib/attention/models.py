@@ -196,6 +196,13 @@ def other_cache(kwargs: Mapping[str, Any], name: str) -> str | None:
     return None
 
 
+def finished_request(name: str, prompt: list[int], generated: list[int]) -> Any:
+    """Return the result of a finished request, as transformers' ``generate_batch`` has it."""
+    from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
+
+    return GenerationOutput(name, prompt_ids=prompt, generated_tokens=generated, status=RequestStatus.FINISHED)
+
+
 def new_tokens(kwargs: Mapping[str, Any]) -> Tensor:
     """Return the argument that brings the new tokens, [batch, time, ...]."""
     for name in TOKEN_ARGUMENTS:

@@ -8,14 +8,14 @@ those wrappers expect the weights to be used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wandlib.attention.conversion import inner_model
+from wandlib.attention.conversion import base_decoder, full_attention, inner_model
 
 Result = TypeVar("Result")
 
@@ -80,6 +80,7 @@ def logits_are_head_output(model: nn.Module) -> bool:
     """Whether the logits are, to the bit, what the head makes: some models scale or cap them afterwards (Gemma 2)."""
     head = head_of(model)
     inputs = {"input_ids": torch.arange(8, device=next(model.parameters()).device)[None], "use_cache": False}
-    with eval_mode(model):
+    converted = getattr(base_decoder(model), "wand", None) is not None
+    with eval_mode(model), full_attention(model) if converted else nullcontext():
         hidden = with_hidden_states(model, head, inputs, lambda states: states)
         return torch.equal(model(**inputs).logits.float(), head(hidden).float())

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from wandlib.attention.conversion import base_decoder, full_attention
 from wandlib.attention.hook import WindowHook
-from wandlib.attention.window import check_window, check_conditioning, tokens
+from wandlib.attention.window import check_conditioning, check_window, tokens
 
 
 @dataclass(frozen=True)

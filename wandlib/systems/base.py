@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wandlib.systems import decoding
+from wandlib.systems.asynchronous import AsyncSpeechStream, AsyncText
 from wandlib.systems.clauses import clauses
 from wandlib.systems.decoding import Utterance
 from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_text
@@ -146,6 +147,26 @@ class SpeechSystem(ABC):
         """
         given = {"window": window, "seed": seed, "temperature": temperature, "top_k": top_k} | options
         return self._start(text, reference, {"attention": attention} | given, on_step, streaming=True)
+
+    def astream(
+        self,
+        text: AsyncText,
+        reference: str | Path | None = None,
+        attention: Attention = "full",
+        *,
+        on_step: OnStep | None = None,
+        **settings: Any,
+    ) -> AsyncSpeechStream:
+        """Speak like :meth:`stream` for an event loop: ``async for sound in tts.astream(text)``.
+
+        ``text`` may be an asynchronous iterable as well. The sound is computed in a thread; where the waiting task is
+        cancelled, the generation ends at its next step.
+        """
+
+        def start(text: Text, on_step: OnStep) -> SpeechStream:
+            return self._start(text, reference, {"attention": attention} | settings, on_step, streaming=True)
+
+        return AsyncSpeechStream(text, start, on_step)
 
     def _start(
         self,

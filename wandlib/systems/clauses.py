@@ -21,8 +21,10 @@ SOON = 60
 LONGEST = 300
 """Characters. At 15 characters a second, 20 s."""
 
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*\s|[,;:][\"'”’)\]]*\s|\s[-–—]+\s|[。！？；，、]|\n")
-_ABBREVIATION = re.compile(r"\b(?:[A-Z][a-z]{0,2}|Prof|Capt|Sept|(?:[A-Za-z]\.)+[A-Za-z])\.\s$")
+_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]]*\s|[,;:][\"'”’)\]]*\s|\s[-–—]+\s|[。！？；，、]|\n")
+_ABBREVIATION = re.compile(
+    r"\b(?:Dr|Mr|Mrs|Ms|St|Prof|Gen|Rev|Sen|Capt|Lt|Col|Sgt|Jr|Sr|vs|approx|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\.\s$"
+)
 
 
 def clauses(pieces: Iterable[str]) -> Iterator[str]:

@@ -106,8 +106,8 @@ def read_pickle(path: Path, wrapped_in: str) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path.name} holds something other than tensors, which is not loaded: it could run code. Download the file "
-            "from its publisher"
+            f"{path.name} holds something other than tensors, which is not loaded: it could run code. Download the "
+            "file from its publisher"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise InputError(f"{path.name} cannot be read as tensors ({error}): download the file again") from error

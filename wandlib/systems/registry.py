@@ -12,6 +12,7 @@ from wandlib.systems.settings import InputError, check_device
 
 SYSTEMS = {
     "mini": "wandlib.systems.mini:MiniSystem",
+    "cosyvoice2": "wandlib.systems.cosyvoice2:CosyVoice2System",
 }
 """``module:class`` by name, imported when it is asked for; the class has a ``load(folder, ...)``."""
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 import operator
+import re
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex, get_args
+from typing import Any, ClassVar, Literal, SupportsIndex, get_args
+
+import numpy as np
 
 Attention = Literal["full", "window"]
 Whole = SupportsIndex | float
 """A whole number in any of the types that carry one: 16, np.int64(16), torch.tensor(16), 16.0."""
+_HALF = re.compile("[\ud800-\udfff]")
+"""Surrogates, which Python's str holds but no encoding does."""
 
 
 class InputError(ValueError):
@@ -28,7 +34,7 @@ class Settings:
     window
         In keys, the query's own included; None: the system's own. Without effect under full attention.
     seed
-        Seed of the sampling, 0 to 2**63 - 1; None is 0.
+        Seed of the sampling, 0 to 2**63 - 1.
     temperature
         Temperature of the sampling, 0 (greedy) to 2; None: the system's own.
     top_k
@@ -37,8 +43,13 @@ class Settings:
     Raises
     ------
     InputError
-        If a value is out of its range, or no number.
+        If a value is out of its range.
     """
+
+    WHOLE: ClassVar[tuple[str, ...]] = ("window", "seed", "top_k")
+    """Settings that are whole numbers."""
+    REAL: ClassVar[tuple[str, ...]] = ("temperature",)
+    """Settings that are real numbers."""
 
     attention: Attention = "full"
     window: int | None = None
@@ -49,69 +60,51 @@ class Settings:
     def __post_init__(self) -> None:
         if self.attention not in get_args(Attention):
             raise InputError(f"attention is 'full' or 'window', not {self.attention!r}")
-        window = self.whole("window", "a window holds at least 1 key (the query's own), not {}", least=1)
-        seed = self.whole("seed", "the seed is a whole number from 0 to 2**63 - 1, not {}", most=2**63 - 1)
-        top_k = self.whole("top_k", "top_k is at least 1, not {}", least=1)
-        temperature = self.real("temperature", "the temperature is between 0 (greedy) and 2, not {}", most=2.0)
-        for name, value in (("window", window), ("seed", seed or 0), ("top_k", top_k), ("temperature", temperature)):
-            object.__setattr__(self, name, value)
-
-    def whole(self, name: str, refusal: str, *, least: int = 0, most: int | None = None) -> int | None:
-        """Return the field as an int; None stays None.
-
-        Raises
-        ------
-        InputError
-            With ``refusal``, which holds ``{}`` for the value, if it is no whole number or out of range.
-        """
-        value = getattr(self, name)
-        number = whole(value)
-        if value is not None and (number is None or number < least or (most is not None and number > most)):
-            raise InputError(refusal.format(repr(value)))
-        return number
-
-    def real(self, name: str, refusal: str, *, least: float = 0.0, most: float) -> float | None:
-        """Return the field as a float; None stays None.
-
-        Raises
-        ------
-        InputError
-            With ``refusal``, which holds ``{}`` for the value, if it is no number or out of range.
-        """
-        value = getattr(self, name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not least <= value <= most:
-            raise InputError(refusal.format(repr(value)))
-        return float(value)
+        if self.window is not None and self.window < 1:
+            raise InputError(f"a window holds at least 1 key (the query's own), not {self.window}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"the seed is between 0 and 2**63 - 1, not {self.seed}")
+        if self.temperature is not None and not 0 <= self.temperature <= 2:
+            raise InputError(f"the temperature is between 0 (greedy) and 2, not {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k is at least 1, not {self.top_k}")
 
     @classmethod
     def make(cls, options: dict[str, Any]) -> Settings:
-        """Return the settings of these names and values.
+        """Return the settings of these names and values; a value of None is the default.
+
+        Numbers may be of any type: np.int64(16), torch.tensor(16) and 16.0 are 16.
 
         Raises
         ------
         InputError
-            If there is no setting of a name; a name with the value None is left out.
+            If there is no setting of a name, or a value is no number or out of range.
         """
         known = [field.name for field in dataclasses.fields(cls)]
-        given = {name: value for name, value in options.items() if name in known or value is not None}
-        for name in given:
+        given = {name: value for name, value in options.items() if value is not None}
+        for name, value in given.items():
             if name not in known:
                 raise InputError(f"there is no setting named {name!r}: there are {', '.join(known)}")
+            if name in cls.WHOLE:
+                given[name] = whole(value)
+                if given[name] is None:
+                    raise InputError(f"{name} is a whole number, not {value!r}")
+            elif name in cls.REAL:
+                if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                    raise InputError(f"{name} is a number, not {value!r}")
+                given[name] = float(value)
         return cls(**given)
 
 
 def whole(value: Any) -> int | None:
     """Return ``value`` as an int if it is a whole number, of whatever type; None if not. True is no number."""
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return None
     try:
         return operator.index(value)
     except TypeError:
-        if isinstance(value, numbers.Real) and float(value).is_integer():
-            return int(value)
-        return None
+        number = float(value) if isinstance(value, numbers.Real) else math.nan
+        return int(number) if number.is_integer() else None
 
 
 def check_text(text: Any) -> str:
@@ -124,14 +117,12 @@ def check_text(text: Any) -> str:
     """
     if not isinstance(text, str):
         raise InputError(f"the text is a str or an iterable of str, not {type(text).__name__}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        half = text[error.start]
+    half = None if text.isascii() else _HALF.search(text)
+    if half is not None:
         raise InputError(
-            f"the text holds {half!r} at position {error.start}, half of a character: it was cut inside a character, "
-            "or read in another encoding than it was written in; read it as UTF-8"
-        ) from error
+            f"the text holds {half.group()!r} at position {half.start()}, half of a character: it was cut inside a "
+            "character, or read in another encoding than it was written in; read it as UTF-8"
+        )
     return text
 
 

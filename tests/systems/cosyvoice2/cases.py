@@ -20,8 +20,12 @@ from wandlib.systems.cosyvoice2.encoder import UpsamplingEncoder
 from wandlib.systems.cosyvoice2.estimator import Estimator
 from wandlib.systems.cosyvoice2.flow import Flow, FlowMatching
 from wandlib.systems.cosyvoice2.hift import HiFT
+from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
+from wandlib.systems.cosyvoice2.reference import Reference
 from wandlib.systems.cosyvoice2.relative_attention import RelativeAttention, distance_embedding
 from wandlib.systems.cosyvoice2.source import HarmonicSource, PitchPredictor
+from wandlib.systems.cosyvoice2.streaming import AcousticStream
+from wandlib.systems.cosyvoice2.tiny import language_model
 
 CODES = 243
 HIDDEN, BLOCKS = 64, 1
@@ -180,3 +184,52 @@ CASES = [
     Case("hift", vocoder, vocoder_inputs(False), lambda m, mel, noise, past: m(mel, noise, past)[0]),
     Case("hift, going on", vocoder, vocoder_inputs(True), lambda m, mel, noise, past: m(mel, noise, past)[0]),
 ]
+
+
+def filled_language_model(version: int) -> CosyVoice2LM:
+    """A language model whose weights follow from their names."""
+    model = language_model(version)
+    fill(model)
+    return model
+
+
+PROMPT = ([5, 6, 7, 8], [9, 10, 11])
+"""Text tokens, and codes of a reference."""
+
+
+def language_model_logits(version: int) -> Tensor:
+    model = filled_language_model(version)
+    with torch.no_grad():
+        return model(torch.tensor([model.config.prompt(*PROMPT)])).logits
+
+
+def noise_of(samples: int) -> Tensor:
+    """The noise of a piece of so many samples."""
+    return numbers(f"noise {samples}", 1, WAVES, samples)
+
+
+def stream_inputs() -> dict[str, Tensor]:
+    return {
+        "codes": integers("speech", 120),
+        "old": integers("old", 30),
+        "mel": numbers("mel", 1, 60, 80),
+        "speaker": numbers("speaker", 1, 192),
+    }
+
+
+class NamedNoise(HiFT):
+    """A vocoder whose noise follows from its length."""
+
+    def draw(self, frames: int, generator: torch.Generator) -> Tensor:
+        return noise_of(frames * self.samples)
+
+
+def streamed() -> Tensor:
+    """Codes to sound, piece by piece."""
+    flow: Any = fill(make_flow())
+    vocoder: Any = audible(fill(NamedNoise(PitchPredictor(80, VOCODER), HarmonicSource(), 80, VOCODER)))
+    given = stream_inputs()
+    reference = Reference(given["old"][0].tolist(), given["mel"], given["speaker"])
+    stream = AcousticStream(flow, vocoder, reference, torch.Generator())
+    pieces = [stream.push(code) for code in given["codes"][0].tolist()]
+    return torch.from_numpy(np.concatenate([*pieces, stream.finish()]))

@@ -61,7 +61,7 @@ def test_stereo_is_averaged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [1.0, 1.03, 2.5])
 @pytest.mark.parametrize("rate", [16_000, 24_000, 44_100])
 def test_codes_and_mel_have_the_same_length(seconds: float, rate: int, tts: CosyVoice2System) -> None:
-    reference = encode(noise(seconds, rate), rate, tts.speech_tokenizer, tts.speaker_encoder)
+    reference = encode(noise(seconds, rate), rate, tts.voices.speech_tokenizer, tts.voices.speaker_encoder)
     assert reference.mel.shape == (1, 2 * len(reference.codes), 80)
     assert reference.speaker.shape == (1, 192)
     assert abs(len(reference.codes) - 25 * seconds) <= 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import wandlib
 from wandlib.systems.base import InputError, Step
 from wandlib.systems.cosyvoice2 import CosyVoice2System
 from wandlib.systems.cosyvoice2.flow import NOISE_FRAMES, published_noise
@@ -100,9 +101,10 @@ def test_stream_starts_before_the_codes_end(tts: CosyVoice2System, recording: Pa
     assert rest
 
 
-def acoustic(tts: CosyVoice2System, reference: Reference, codes: list[int]) -> list[torch.Tensor]:
+def acoustic(tts: CosyVoice2System, reference: Reference, codes: list[int]) -> list[np.ndarray]:
     stream = AcousticStream(tts.flow, tts.vocoder, reference, torch.Generator().manual_seed(0))
-    return list(itertools.chain(*[list(stream.push(code)) for code in codes], stream.finish()))
+    sounds = [*(stream.push(code) for code in codes), stream.finish()]
+    return [sound for sound in sounds if len(sound)]
 
 
 def test_pieces_do_not_depend_on_what_comes_later(tts: CosyVoice2System, recording: Path) -> None:
@@ -113,7 +115,7 @@ def test_pieces_do_not_depend_on_what_comes_later(tts: CosyVoice2System, recordi
     sizes = [len(piece) for piece in long[:-1]]
     assert sizes == [960 * n - cut for n, cut in ((35, 3840), (50, 0), (100, 0), (100, 0))]
     for early, late in zip(short[:-1], long, strict=False):
-        torch.testing.assert_close(early, late, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(early, late, atol=1e-5, rtol=0)
     assert sum(map(len, long)) == 960 * len(codes)
 
 
@@ -142,7 +144,9 @@ def test_long_texts_are_spoken_in_parts(tts: CosyVoice2System, recording: Path) 
 def test_a_generation_without_an_end_stops_at_the_limit(tts: CosyVoice2System, recording: Path) -> None:
     model = language_model()
     model.lm_head.bias.data[model.config.end :] = -1000.0
-    endless = CosyVoice2System(model, tts.flow, tts.vocoder, tts.tokenizer, tts.speech_tokenizer, tts.speaker_encoder)
+    endless = CosyVoice2System(
+        model, tts.flow, tts.vocoder, tts.tokenizer, tts.voices.speech_tokenizer, tts.voices.speaker_encoder
+    )
     speech = endless.synthesize("Hi.", recording)
     assert speech.trace.finish == "limit"
     assert len(speech.codes) == 20 * len(tts.tokenizer("Hi."))
@@ -152,7 +156,8 @@ def test_a_generation_without_an_end_stops_at_the_limit(tts: CosyVoice2System, r
     ("arguments", "message"),
     [
         ({"window": 0, "attention": "window"}, "at least 1 key"),
-        ({"seed": -1}, "the seed is between"),
+        ({"seed": -1}, "the seed is a whole number"),
+        ({"transcipt": "a"}, "no setting named 'transcipt'"),
         ({"temperature": 0.5}, "takes no temperature"),
         ({"transcript": "a", "instruct": "b"}, "one of the two"),
         ({"transcript": "  "}, "the transcript is empty"),
@@ -167,7 +172,17 @@ def test_bad_input(arguments: dict[str, Any], message: str, tts: CosyVoice2Syste
     with pytest.raises(InputError, match=message):
         tts.synthesize(**given)
     with pytest.raises(InputError, match=message):
-        next(iter(tts.stream(**given)))
+        list(tts.stream(**given))
+
+
+def test_words_that_are_still_written_are_spoken_clause_by_clause(tts: CosyVoice2System, recording: Path) -> None:
+    stream = tts.stream(iter(["Hello there, my dear fri", "end. How are ", "you today?"]), recording)
+    assert len(list(stream)) >= 2
+    assert len(stream.trace.parts) >= 2
+
+
+def test_registry_loads_it(checkpoint: Path) -> None:
+    assert isinstance(wandlib.load_system("cosyvoice2", checkpoint), CosyVoice2System)
 
 
 def test_tags_reach_the_tokenizer(tts: CosyVoice2System) -> None:
@@ -191,6 +206,14 @@ def test_students_speak_under_the_window(checkpoint: Path, recording: Path, tmp_
     assert tts.window == 5
     assert tts.models["full"] is not tts.models["window"]
     assert tts.synthesize(TEXT, recording, "window").trace.window == 5
+
+
+def test_student_beside_the_published_files_is_found(checkpoint: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(checkpoint, tmp_path / "folder"))
+    language_model().save_pretrained(root / "student")
+    with_student, without = (CosyVoice2System.load(root, student=student) for student in (True, False))
+    assert with_student.models["full"] is not with_student.models["window"]
+    assert without.models["full"] is without.models["window"]
 
 
 def test_half_precision_is_for_the_language_model(checkpoint: Path, recording: Path) -> None:

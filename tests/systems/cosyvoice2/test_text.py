@@ -82,7 +82,7 @@ def test_chinese_text_loses_brackets_and_blanks(text: str) -> None:
     cleaned = chinese_marks(text)
     assert not set(cleaned) & set("（】.²")
     assert [c for c in cleaned if c in "中文ab1"] == [c for c in text if c in "中文ab1"] or "²" in text
-    assert "中 文" not in cleaned
+    assert "中 文" not in cleaned or "中——文" in text, "a dash becomes a pause"
 
 
 def test_marks_of_chinese_texts() -> None:

@@ -18,18 +18,19 @@ from transformers import DynamicCache, Qwen2Config
 
 from wandlib import convert
 from wandlib.attention.models import cache_inputs
-from wandlib.systems.base import Trace
-from wandlib.systems.cosyvoice2.decoding import Decoder
 from wandlib.systems.cosyvoice2.features import flow_mel
 from wandlib.systems.cosyvoice2.folder import BASE, load_language_model
 from wandlib.systems.cosyvoice2.hift import HiFT
 from wandlib.systems.cosyvoice2.llm_weights import read_llm, write_llm
 from wandlib.systems.cosyvoice2.reference import Reference
-from wandlib.systems.cosyvoice2.sampling import RepetitionAware
+from wandlib.systems.cosyvoice2.sampling import Chooser, LengthRule, RepetitionAware
 from wandlib.systems.cosyvoice2.streaming import AcousticStream
 from wandlib.systems.cosyvoice2.text import CHINESE_MARKS, MARKS, chinese_marks, split
-from wandlib.systems.cosyvoice2.tiny import CODES, language_model
+from wandlib.systems.cosyvoice2.tiny import language_model
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
+from wandlib.systems.decoding import Utterance, codes
+from wandlib.systems.speech import Trace
+from wandlib.systems.streaming import AtOnce
 
 from . import cases, upstream
 
@@ -56,20 +57,9 @@ def test_module(case: cases.Case, report: Report) -> None:
     assert difference <= 1e-4
 
 
-def original_lm(checkpoint: Path, version: int) -> Any:
-    """The original's language model with the weights of ours."""
-    with upstream.quiet():
-        from cosyvoice.llm.llm import CosyVoice3LM, Qwen2Encoder, Qwen2LM
-        from cosyvoice.utils.common import ras_sampling
-
-        build = Qwen2LM if version == 2 else CosyVoice3LM
-        encoder = Qwen2Encoder(str(checkpoint / BASE))
-        return build(32, 32, CODES, encoder, ras_sampling).eval()
-
-
 @pytest.mark.parametrize("version", [2, 3])
 def test_language_model(version: int, checkpoint: Path, report: Report) -> None:
-    ours, theirs = language_model(version), original_lm(checkpoint, version)
+    ours, theirs = language_model(version), upstream.language_model(checkpoint / BASE, version)
     theirs.load_state_dict(write_llm(ours), strict=True)
     base = Qwen2Config.from_pretrained(checkpoint / BASE)
     back = read_llm(dict(theirs.state_dict()), base)
@@ -77,7 +67,9 @@ def test_language_model(version: int, checkpoint: Path, report: Report) -> None:
     assert all(torch.equal(tensor, again[name]) for name, tensor in ours.state_dict().items())
     prompt = ours.config.prompt([5, 6, 7, 8], [9, 10, 11])
     with upstream.quiet(), torch.no_grad():
-        hidden = theirs.llm.model.model(inputs_embeds=prefix(theirs, [5, 6, 7, 8], [9, 10, 11])).last_hidden_state
+        hidden = theirs.llm.model.model(
+            inputs_embeds=upstream.prefix(theirs, [5, 6, 7, 8], [9, 10, 11])
+        ).last_hidden_state
         wanted = theirs.llm_decoder(hidden)
         made = ours(torch.tensor([prompt])).logits
     difference = float((made - wanted).abs().max())
@@ -85,23 +77,11 @@ def test_language_model(version: int, checkpoint: Path, report: Report) -> None:
     assert difference <= 1e-4
 
 
-def prefix(theirs: Any, text: list[int], speech: list[int]) -> Tensor:
-    """Embeddings of sos, text, task and speech, by the original's tables."""
-    special = theirs.llm_embedding if hasattr(theirs, "llm_embedding") else theirs.speech_embedding
-    parts = [
-        special.weight[theirs.sos][None],
-        theirs.llm.model.model.embed_tokens(torch.tensor(text)),
-        special.weight[theirs.task_id][None],
-        theirs.speech_embedding(torch.tensor(speech, dtype=torch.long)),
-    ]
-    return torch.cat(parts)[None]
-
-
 @torch.no_grad()
 def original_codes(theirs: Any, text: list[int], spoken: int, speech: list[int], seed: int) -> list[int]:
     """The original's inference, with a cache that transformers 5 reads rightly, and no mask."""
     torch.manual_seed(seed)
-    new, past = prefix(theirs, text, speech), list[int]()
+    new, past = upstream.prefix(theirs, text, speech), list[int]()
     cache = DynamicCache(config=theirs.llm.model.config)
     for step in range(20 * spoken):
         hidden = theirs.llm.model.model(
@@ -119,12 +99,21 @@ def original_codes(theirs: Any, text: list[int], spoken: int, speech: list[int],
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("seed", range(4))
 def test_decoding_draws_the_same_codes(version: int, seed: int, checkpoint: Path) -> None:
-    ours, theirs = language_model(version), original_lm(checkpoint, version)
+    ours, theirs = language_model(version), upstream.language_model(checkpoint / BASE, version)
     theirs.load_state_dict(write_llm(ours))
-    decoder = Decoder(convert(ours, window=32))
+    convert(ours, window=32)
     text, speech = [5, 6, 7, 8, 9, 10, 11], list(range(20, 40))
     prompt = ours.config.prompt(text, speech)
-    made = list(decoder(prompt, 4, Trace("full", None, 0), torch.Generator().manual_seed(seed)))
+    generator = torch.Generator().manual_seed(seed)
+    utterance = Utterance(
+        ours,
+        torch.tensor([prompt]),
+        Chooser(RepetitionAware(), LengthRule().minimum(4), ours.config.codes, generator),
+        frozenset(ours.config.stop_ids),
+        LengthRule().maximum(4),
+        AtOnce(lambda codes: np.zeros(0, np.float32)),
+    )
+    made = list(codes(utterance, Trace("full", None, 0)))
     with upstream.quiet():
         assert made == original_codes(theirs, text, 4, speech, seed)
     assert len(made) >= (8 if version == 2 else 2)
@@ -156,7 +145,7 @@ def draw_as_upstream(self: HiFT, frames: int, generator: torch.Generator) -> Ten
 def test_codes_become_the_same_sound(stream: bool, count: int, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     """The original's own token2wav loop, its schedule, caches and cross-fades."""
     flow, vocoder = cases.fill(cases.make_flow()), cases.audible(cases.fill(cases.vocoder()))
-    codes, old = cases.integers("speech", count), cases.integers("old", 30)
+    spoken, old = cases.integers("speech", count), cases.integers("old", 30)
     mel, speaker = cases.numbers("mel", 1, 60, 80), cases.numbers("speaker", 1, 192)
     with upstream.quiet():
         from cosyvoice.cli.model import CosyVoice2Model
@@ -169,7 +158,7 @@ def test_codes_become_the_same_sound(stream: bool, count: int, report: Report, m
         wanted = [
             piece["tts_speech"][0]
             for piece in model.tts(
-                source_speech_token=codes.int(),
+                source_speech_token=spoken.int(),
                 flow_prompt_speech_token=old.int(),
                 prompt_speech_feat=mel,
                 flow_embedding=speaker,
@@ -178,14 +167,10 @@ def test_codes_become_the_same_sound(stream: bool, count: int, report: Report, m
         ]
     monkeypatch.setattr(HiFT, "draw", draw_as_upstream)
     torch.manual_seed(3)
-    ours = AcousticStream(flow, vocoder, Reference(old[0].tolist(), mel, speaker), torch.Generator())
-    made: list[Tensor] = []
-    if stream:
-        for code in codes[0].tolist():
-            made += ours.push(code)
-    else:
-        ours.codes = codes[0].tolist()
-    made += ours.finish()
+    reference = Reference(old[0].tolist(), mel, speaker)
+    ours = AcousticStream(flow, vocoder, reference, torch.Generator(), whole=not stream)
+    sounds = [*(ours.push(code) for code in spoken[0].tolist()), ours.finish()]
+    made = [torch.from_numpy(sound) for sound in sounds if len(sound)]
     assert [len(piece) for piece in made] == [len(piece) for piece in wanted]
     difference = float((torch.cat(made) - torch.cat(wanted)).abs().max())
     report(f"codes to sound, {'streamed' if stream else 'whole'}", f"{count} codes, {len(made)} pieces", difference)
@@ -235,7 +220,7 @@ def test_tokenizer(checkpoint: Path) -> None:
 
 
 def test_published_file_is_read_strictly(checkpoint: Path) -> None:
-    theirs = original_lm(checkpoint, 2)
+    theirs = upstream.language_model(checkpoint / BASE, 2)
     theirs.load_state_dict(torch.load(checkpoint / "llm.pt", weights_only=True), strict=True)
     ours = load_language_model(checkpoint)
     assert torch.equal(ours.lm_head.weight, theirs.llm_decoder.weight)

@@ -22,7 +22,7 @@ from wandlib.systems.cosyvoice2.hift import HiFT
 from wandlib.systems.cosyvoice2.reference import at, read_audio
 
 from . import cases, upstream
-from .test_upstream import draw_as_upstream, original_codes, original_lm
+from .test_upstream import draw_as_upstream, original_codes
 
 pytestmark = [
     pytest.mark.upstream,
@@ -73,11 +73,11 @@ def test_whole_path(
         flow,  # type: ignore[arg-type]
         cases.vocoder(),
         tts.tokenizer,
-        tts.speech_tokenizer,
-        tts.speaker_encoder,
+        tts.voices.speech_tokenizer,
+        tts.voices.speaker_encoder,
     )
     ours.vocoder = vocoder  # type: ignore[assignment]  # its norms unfolded, for the original to load
-    theirs = original_lm(checkpoint, 2)
+    theirs = upstream.language_model(checkpoint / BASE, 2)
     theirs.load_state_dict(torch.load(checkpoint / "llm.pt", weights_only=True), strict=True)
     given: dict[str, dict[str, Any]] = {
         "continued": {"transcript": "I have 3 of them."},

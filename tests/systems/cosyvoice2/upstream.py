@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wandlib.systems.cosyvoice2.llm_weights import write_llm
+
 from . import cases
 
 FOLDER = os.environ.get("WANDLIB_UPSTREAM")
@@ -230,3 +232,61 @@ def output(case: cases.Case) -> Tensor:
     module = original(case)
     with quiet(), torch.no_grad():
         return ORIGINALS[case.name.split(",")[0]][1](module, **case.inputs)
+
+
+def language_model(folder: Path, version: int) -> Any:
+    """The original's language model; ``folder`` is a CosyVoice-BlankEN that has the size of ours."""
+    with quiet():
+        from cosyvoice.llm.llm import CosyVoice3LM, Qwen2Encoder, Qwen2LM
+        from cosyvoice.utils.common import ras_sampling
+
+        build = Qwen2LM if version == 2 else CosyVoice3LM
+        return build(32, 32, cases.CODES, Qwen2Encoder(str(folder)), ras_sampling).eval()
+
+
+def prefix(model: Any, text: list[int], speech: list[int]) -> Tensor:
+    """Embeddings of sos, text, task and speech, by the original's tables."""
+    special = model.llm_embedding if hasattr(model, "llm_embedding") else model.speech_embedding
+    parts = [
+        special.weight[model.sos][None],
+        model.llm.model.model.embed_tokens(torch.tensor(text)),
+        special.weight[model.task_id][None],
+        model.speech_embedding(torch.tensor(speech, dtype=torch.long)),
+    ]
+    return torch.cat(parts)[None]
+
+
+def language_model_logits(folder: Path, version: int) -> Tensor:
+    """What it makes of the prompt of the cases, with the weights of ours."""
+    model = language_model(folder, version)
+    model.load_state_dict(write_llm(cases.filled_language_model(version)), strict=True)
+    with quiet(), torch.no_grad():
+        hidden = model.llm.model.model(inputs_embeds=prefix(model, *cases.PROMPT)).last_hidden_state
+        return model.llm_decoder(hidden)
+
+
+def streamed() -> Tensor:
+    """What its own loop makes of the codes of the cases, piece by piece."""
+    given = cases.stream_inputs()
+    real = torch.randn_like
+
+    def drawn(like: Tensor, **options: Any) -> Tensor:
+        waves = like.ndim == 3 and like.shape[2] == cases.WAVES
+        return cases.noise_of(like.shape[1]).transpose(1, 2) if waves else real(like, **options)
+
+    with quiet():
+        from cosyvoice.cli.model import CosyVoice2Model
+
+        model = CosyVoice2Model(nn.Identity(), cases.fill(flow()), cases.audible(cases.fill(vocoder())))
+        torch.randn_like = drawn  # type: ignore[assignment]
+        try:
+            pieces = model.tts(
+                source_speech_token=given["codes"].int(),
+                flow_prompt_speech_token=given["old"].int(),
+                prompt_speech_feat=given["mel"],
+                flow_embedding=given["speaker"],
+                stream=True,
+            )
+            return torch.cat([piece["tts_speech"][0] for piece in pieces])
+        finally:
+            torch.randn_like = real

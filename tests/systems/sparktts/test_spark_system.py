@@ -18,9 +18,9 @@ import wandlib
 from wandlib.attention.models import cache_inputs
 from wandlib.systems.base import InputError
 from wandlib.systems.sparktts import tiny
-from wandlib.systems.sparktts.decoding import Sampler, decode
 from wandlib.systems.sparktts.prompt import START_CODES, Control, clone_prompt, control_prompt
 from wandlib.systems.sparktts.system import SparkSystem
+from wandlib.systems.token_loop import Sampler, decode
 
 LIMIT = 150
 

@@ -11,27 +11,22 @@ token lies in which slot); the decoder's layers call :meth:`WandCache.update`, w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsIndex
 
-import torch
-from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache
 
 from wandlib.attention.cache.layers import Int8Layer, New, Read, WandLayer
 from wandlib.attention.cache.layout import CacheLayout
-from wandlib.attention.cache.masks import check_continues, padding_of
-from wandlib.attention.cache.shared_prompt import fold_prefill, fold_step, reorder, unfold_output
-from wandlib.attention.cache.token_kinds import Prompt, TokenKinds
-from wandlib.attention.cache.updates import Rebuild, pin
+from wandlib.attention.cache.masks import check_continues, counted_positions, padding_of
+from wandlib.attention.cache.rebuilding import Arrival, stage_rebuild
+from wandlib.attention.cache.sequences import SequenceCache
+from wandlib.attention.cache.shared_prompt import fold_prefill, fold_step, unfold_output
+from wandlib.attention.cache.token_kinds import Kinds, Prompt, TokenKinds
+from wandlib.attention.cache.updates import Rebuild
 from wandlib.attention.models import Decoder, attention_implementation, new_tokens, sliding_windows
 from wandlib.attention.window import check_blocks, check_conditioning, check_window, whole_number
 
-ASSISTED = (
-    "assisted decoding takes tokens back, which a ring cannot: what they pushed out of the window is gone; leave out "
-    "assistant_model / prompt_lookup_num_tokens, or generate under wandlib.full_attention(model)"
-)
 UNPLANNED = (
     "a WandCache works with a converted model only: call wandlib.convert(model) first, and under "
     "wandlib.full_attention(model) pass a DynamicCache instead"
@@ -42,7 +37,7 @@ FLASH = (
 )
 
 
-class WandCache(Cache):
+class WandCache(SequenceCache):
     """Key-value cache of constant size: all conditioning entries and the last ``window`` generated ones.
 
     Pass it to a converted model as ``past_key_values`` (or ``cache``, its name since transformers 5.24);
@@ -94,14 +89,12 @@ class WandCache(Cache):
     Source: WAND, arXiv 2604.08558, section 2 (fixed part and rolling part).
     """
 
-    layers: list[WandLayer]  # type: ignore[assignment]
-
     def __init__(
         self,
         config: PreTrainedConfig,
-        window: int = 32,
+        window: SupportsIndex | float = 32,
         *,
-        conditioning: int | Tensor | None = None,
+        conditioning: SupportsIndex | Tensor | None = None,
         conditioning_until: int | None = None,
         blocks: int | None = None,
         pinned: int | None = None,
@@ -109,9 +102,9 @@ class WandCache(Cache):
         capacity: int | None = None,
         block_capacity: int | None = None,
         int8: bool = False,
-        shared: int = 1,
+        shared: SupportsIndex = 1,
     ) -> None:
-        window, (visible_blocks, first) = check_window(window), check_blocks(blocks, pinned)
+        keys, (visible_blocks, first) = check_window(window), check_blocks(blocks, pinned)
         sequences = whole_number(shared)
         if sequences is None or sequences < 1:
             raise ValueError(f"shared is the number of sequences that share a prompt, at least 1; got {shared!r}")
@@ -137,7 +130,7 @@ class WandCache(Cache):
             )
         limits = sliding_windows(config)
         self.layout = CacheLayout(
-            window,
+            keys,
             set(limits),
             blocks=visible_blocks,
             pinned=first,
@@ -245,6 +238,9 @@ class WandCache(Cache):
         if masks and "flash" in attention_implementation(module):
             raise ValueError(FLASH)
         if masks is not None:
+            if masks and decoder.positions_from_mask and inputs.get("position_ids") is None:
+                held = int(layout.state.length)
+                inputs["position_ids"] = counted_positions(inputs.get("attention_mask"), held, new)
             inputs["attention_mask"] = decoder.layer_masks(masks)
         return inputs
 
@@ -265,23 +261,14 @@ class WandCache(Cache):
         if padding is not None and "flash" in attention_implementation(module):
             raise ValueError(FLASH)
         if conditioning is not None:
-            kinds, ended, until_seen = check_conditioning(conditioning, batch, length), True, state.until_seen
+            kinds = Kinds(check_conditioning(conditioning, batch, length), True, state.until_seen)
             if prompt is not None:
                 prompt.take(start, length)
         else:
-            kinds, ended, until_seen = self.kinds.of(
-                batch,
-                start,
-                length,
-                new.device,
-                until_seen=state.until_seen,
-                input_ids=inputs.get("input_ids"),
-                prompt=prompt,
-            )
+            ids, seen = inputs.get("input_ids"), state.until_seen
+            kinds = self.kinds.of(batch, start, length, new.device, until_seen=seen, input_ids=ids, prompt=prompt)
         dtype = next(module.parameters()).dtype
-        return self.layout.stage_rebuild(
-            batch, length, kinds, padding, block, ended, until_seen, dtype=dtype, device=new.device
-        )
+        return stage_rebuild(self.layout, Arrival(batch, length, kinds, padding, block, dtype, new.device))
 
     def update(
         self, key_states: New, value_states: New, layer_idx: int, *args: Any, **kwargs: Any
@@ -318,79 +305,3 @@ class WandCache(Cache):
         self.layout.commit()
         self._updated = 0
         return output if self.shared == 1 else unfold_output(output, self.shared, step)
-
-    # ------------------------------------------------------------------------------------ beams, batches and rewinding
-
-    def select(self, index: Int[Tensor, " batch"]) -> None:
-        """Make sequence ``index[b]`` the b-th one.
-
-        Raises
-        ------
-        ValueError
-            If prompts are shared: their sequences cannot be taken out of their group.
-        """
-        if self.layout.state.batch == 0:
-            return
-        if self.shared > 1:
-            raise ValueError(
-                f"a cache with shared={self.shared} cannot be expanded or cut, only reordered by a beam search: leave "
-                "out shared"
-            )
-
-        def pick(state: Tensor) -> Tensor:
-            picked = state.index_select(0, index.to(state.device))
-            return state.copy_(picked) if self.layout.static and picked.shape == state.shape else picked
-
-        for layer in self.layers:
-            layer.each(pick)
-        self.layout.each(pick)
-        self.layout.state.batch = len(index)
-
-    def reorder_cache(self, beam_idx: Int[Tensor, " batch"]) -> None:
-        """Follow a beam search: sequence b goes on from what was sequence ``beam_idx[b]``."""
-        if self.layout.state.ownership is None:
-            self.select(beam_idx)
-        else:
-            reorder(self.layout.state.ownership, beam_idx)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Hold every sequence ``repeats`` times, copies side by side."""
-        self.select(torch.arange(self.layout.state.batch).repeat_interleave(repeats))
-
-    def batch_select_indices(self, indices: Int[Tensor, " batch"]) -> None:
-        """Keep only the sequences ``indices``."""
-        self.select(indices)
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last ``-tokens_to_remove`` generated tokens (a negative number, as in transformers).
-
-        Raises
-        ------
-        ValueError
-            If a token to restore has left the window, or if it would take away conditioning.
-        """
-        if tokens_to_remove > 0:
-            raise ValueError(f"crop takes minus the number of tokens to remove, got {tokens_to_remove}")
-        self.layout.crop(-tokens_to_remove)
-
-    def reset(self) -> None:
-        """Forget everything, ready for another prompt; a static cache keeps its buffers."""
-        self.layout.reset()
-        self.kinds.sampled, self._updated = None, 0
-        if not self.layout.static:
-            for layer in self.layers:
-                layer.clear()
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> WandCache:
-        """Move the cache to another device, or its keys and values to another dtype, in place; returns it."""
-        for layer in self.layers:
-            layer.each(lambda state: state.to(device, dtype if state.is_floating_point() else None))
-        self.layout.each(lambda state: state.to(device))
-        if isinstance(self.layout.state.length, Tensor):
-            self.layout.state.length = self.layout.state.length.to(device)
-            pin(self.layout.state.length)
-        return self
-
-    def activate_past_recording(self) -> None:
-        """Refuse assisted decoding."""
-        raise ValueError(ASSISTED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -66,12 +66,12 @@ def check_continues(held: int, padded: bool, length: int, mask: Any, position_id
         If they plainly do not, or if utterances are packed into a row.
     """
     positions = position_ids if isinstance(position_ids, Tensor) and position_ids.ndim == 2 else None
-    if positions is not None and length > 1 and not padded and not _has_padding(mask):
-        if bool((positions[:, 1:] <= positions[:, :-1]).any()):
-            raise ValueError(
-                "position_ids start again within a row: utterances packed into one row cannot share a cache; pass "
-                "use_cache=False and conditioning=<bool tensor [batch, time]> to score or train on them"
-            )
+    unpadded = positions is not None and length > 1 and not padded and not _has_padding(mask)
+    if unpadded and bool((positions[:, 1:] <= positions[:, :-1]).any()):
+        raise ValueError(
+            "position_ids start again within a row: utterances packed into one row cannot share a cache; pass "
+            "use_cache=False and conditioning=<bool tensor [batch, time]> to score or train on them"
+        )
     if held == 0:
         return
     restarts = length == 0 or (isinstance(mask, Tensor) and mask.ndim == 2 and 1 < length == mask.shape[1])
@@ -83,6 +83,35 @@ def check_continues(held: int, padded: bool, length: int, mask: Any, position_id
             f"this cache already holds {held} tokens and the input does not go on from there: to use it for another "
             "prompt, call cache.reset() first"
         )
+
+
+def counted_positions(mask: Any, start: int, new: Tensor) -> Int[Tensor, "batch length"]:
+    """Count positions as models do that take them from a 2-D mask (OPT): padding has none, and gets -1.
+
+    Parameters
+    ----------
+    mask
+        [batch, start + length], 1 for a token; None: no padding.
+    start
+        Tokens before the new ones.
+    new
+        The new tokens, [batch, length, ...].
+
+    Raises
+    ------
+    ValueError
+        If the mask does not cover the tokens before.
+    """
+    batch, length = new.shape[:2]
+    if mask is None:
+        return torch.arange(start, start + length, device=new.device).expand(batch, -1)
+    if not isinstance(mask, Tensor) or mask.shape != (batch, start + length):
+        raise ValueError(
+            f"this model counts positions from a 2-D attention_mask of all {start + length} tokens: pass that, or "
+            "position_ids"
+        )
+    real = (mask != 0).long()
+    return (real.cumsum(1) * real - 1)[:, start:]
 
 
 def _has_padding(mask: Any) -> bool:

@@ -12,7 +12,7 @@ In this order:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -21,8 +21,16 @@ from torch.nn.functional import pad
 
 from wandlib.attention.window import check_conditioning, conditioning_until, prefix_conditioning
 
-Kinds = tuple[Tensor | None, bool, Tensor | None]
-"""Which new tokens are conditioning (None: all), whether conditioning ends with them, ``LayoutState.until_seen``."""
+
+class Kinds(NamedTuple):
+    """The kinds of the new tokens of a pass."""
+
+    conditioning: Bool[Tensor, "batch length"] | None
+    """Which are conditioning; None: all."""
+    ended: bool
+    """Whether every later call of one token brings a generated one."""
+    until_seen: Bool[Tensor, "batch 1"] | None
+    """Whether the token of ``conditioning_until`` has come."""
 
 
 @dataclass
@@ -92,30 +100,30 @@ class TokenKinds:
         if isinstance(given, int):
             rest = torch.tensor([given - start], device=device)
             kinds = None if end <= given else prefix_conditioning(rest, length).expand(batch, -1)
-            return kinds, end >= given, None
+            return Kinds(kinds, end >= given, None)
         if given is not None:
             if given.ndim != 2 or given.shape[0] not in (1, batch) or (start == 0 and given.shape[1] < length):
                 check_conditioning(given, batch, length)
             known = given[:, start:end].to(device)
             kinds = pad(known, (0, length - known.shape[1])).expand(batch, -1)
-            return check_conditioning(kinds, batch, length), end >= given.shape[1], None
+            return Kinds(check_conditioning(kinds, batch, length), end >= given.shape[1], None)
         if self.until is not None:
             if input_ids is None:
                 raise ValueError("conditioning_until needs input_ids; with inputs_embeds give the conditioning itself")
             seen = torch.zeros(batch, 1, dtype=torch.bool, device=device) if until_seen is None else until_seen
             kinds = conditioning_until(input_ids, self.until) & ~seen
             seen = seen | (input_ids == self.until).any(1, keepdim=True)
-            return kinds, bool(seen.all()), seen
+            return Kinds(kinds, bool(seen.all()), seen)
         if prompt is None and start > 0 and length == 1:
             from_prompt = 0
         ended = prompt is None or prompt.complete
         was_sampled = self._was_sampled(start, input_ids)
         if from_prompt == length and was_sampled is None:
-            return None, ended, None
+            return Kinds(None, ended, None)
         kinds = torch.arange(length, device=device).expand(batch, -1) < from_prompt
         if was_sampled is not None:
             kinds = torch.cat([kinds[:, :1] & ~was_sampled[:, None], kinds[:, 1:]], 1)
-        return kinds, ended, None
+        return Kinds(kinds, ended, None)
 
     def _was_sampled(self, start: int, input_ids: Tensor | None) -> Bool[Tensor, " batch"] | None:
         """In which sequences the first new token is the one that ``generate`` sampled before; None: in none."""

@@ -42,12 +42,16 @@ def check_folder(folder: str | Path, needed: tuple[str, ...] = NEEDED) -> Path:
 
     Raises
     ------
+    FileNotFoundError
+        Naming the first file that is missing or lies elsewhere, and the cure.
     InputError
-        Naming the first file that is missing, lies elsewhere or is a stand-in, or the system that it belongs to.
+        If the folder is another system's, or a file is a stand-in for itself.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"no folder {str(root)!r}: hf download {REPOSITORY} --local-dir {root.name or 'CosyVoice2'}")
+        raise FileNotFoundError(
+            f"no folder {str(root)!r}: hf download {REPOSITORY} --local-dir {root.name or 'CosyVoice2'}"
+        )
     if not (root / NAME).is_file():
         for sign, what in OTHERS.items():
             if (root / sign).exists():
@@ -57,8 +61,12 @@ def check_folder(folder: str | Path, needed: tuple[str, ...] = NEEDED) -> Path:
         if not file.is_file():
             elsewhere = next((found for found in sorted(root.rglob(file.name)) if found.is_file()), None)
             if elsewhere is not None and (elsewhere.parent == root or BASE not in name):
-                raise InputError(f"{name} lies at {str(elsewhere.relative_to(root))!r} in {str(root)!r}: move it")
-            raise InputError(f"no {name} in {str(root)!r}: hf download {REPOSITORY} {name} --local-dir {str(root)!r}")
+                raise FileNotFoundError(
+                    f"{name} lies at {str(elsewhere.relative_to(root))!r} in {str(root)!r}: move it"
+                )
+            raise FileNotFoundError(
+                f"no {name} in {str(root)!r}: hf download {REPOSITORY} {name} --local-dir {str(root)!r}"
+            )
         if file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
             raise InputError(f"{name} is a Git LFS pointer, not the file itself: run git lfs pull in {str(root)!r}")
     return root
@@ -127,15 +135,17 @@ def load_language_model(folder: str | Path, dtype: torch.dtype | None = None) ->
 
     Raises
     ------
+    FileNotFoundError
+        If a file is missing.
     InputError
-        If a file is missing or does not fit.
+        If one does not fit.
     """
     root = Path(folder)
     if not (root / "cosyvoice3.yaml").is_file():
         check_folder(root, LANGUAGE_MODEL)
     for name in LANGUAGE_MODEL[1:]:
         if not (root / name).is_file():
-            raise InputError(f"no {name} in {str(root)!r}: download the folder again")
+            raise FileNotFoundError(f"no {name} in {str(root)!r}: download the folder again")
     base = Qwen2Config.from_pretrained(root / BASE, local_files_only=True)
     return read_llm(read_tensors(root / "llm.pt"), base, dtype)
 

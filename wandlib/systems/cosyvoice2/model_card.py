@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import metadata
 from pathlib import Path
 
 CARD = """\
@@ -19,7 +20,7 @@ tags: [text-to-speech, windowed-attention, distillation, wand]
 The language model of [CosyVoice 2](https://arxiv.org/abs/2412.10117), distilled so that a generated speech token sees
 the whole prompt and the last {window} generated tokens ({seconds:.2g} s). A step costs the same however long it speaks.
 The method is WAND ([arXiv 2604.08558](https://arxiv.org/abs/2604.08558)); the code is
-[wandlib](https://github.com/wandlib/wandlib), which is not by WAND's authors.
+{project}, which is not by WAND's authors.
 
 ## Use
 
@@ -93,8 +94,16 @@ def write_model_card(
     rows = "\n".join(f"| {name} | {value} |" for name, value in (results or {}).items())
     table = f"| measure | value |\n|---|---|\n{rows}" if rows else "Not measured yet: `wandlib evaluate`."
     path = Path(folder) / "README.md"
+    addresses = [entry.split(", ")[1] for entry in metadata("wandlib").get_all("Project-URL") or []]
+    project = f"[wandlib]({addresses[0]})" if addresses else "wandlib"
     card = CARD.format(
-        window=window, seconds=window / 25, data=data, settings=settings, results=table, data_credit=data_credit
+        project=project,
+        window=window,
+        seconds=window / 25,
+        data=data,
+        settings=settings,
+        results=table,
+        data_credit=data_credit,
     )
     path.write_text(card, encoding="utf-8")
     return path

@@ -150,6 +150,8 @@ def prepare(
 
     Raises
     ------
+    FileNotFoundError
+        If a file is missing in the folder.
     InputError
         If folder or corpus cannot be used, or ``output`` holds shards of another corpus or cut.
     """

@@ -135,6 +135,33 @@ class MinimumLength(LogitsProcessor):
         return scores
 
 
+class Chooser:
+    """Choose the codes of one utterance: RAS, the end token ruled out until there are enough.
+
+    Parameters
+    ----------
+    sampling
+        How a code is drawn.
+    minimum
+        Codes to generate at least.
+    end
+        The token that is ruled out before.
+    generator
+        Of the draws, on the CPU: a seed means the same on every device.
+    """
+
+    def __init__(self, sampling: RepetitionAware, minimum: int, end: int, generator: torch.Generator) -> None:
+        self.sampling, self.minimum, self.generator = sampling, minimum, generator
+        self.end = torch.tensor([end])
+
+    def __call__(self, scores: Float[Tensor, " vocabulary"], past: list[int]) -> int:
+        """Return the next token."""
+        scores = scores.float().cpu()
+        if len(past) < self.minimum:
+            scores = scores.index_fill(0, self.end, -torch.inf)
+        return self.sampling(scores, past, self.generator)
+
+
 @dataclass(frozen=True)
 class LengthRule:
     """How many codes a text may become: a minimum and a maximum for each token of the text, the prompt's left out."""

@@ -11,9 +11,9 @@ pieces starts at 25 in every utterance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from wandlib.systems.cosyvoice2.flow import Flow
 from wandlib.systems.cosyvoice2.hift import HiFT
 from wandlib.systems.cosyvoice2.reference import FRAMES_PER_CODE, Reference
+from wandlib.systems.streaming import Sound
 
 KEPT_FRAMES = 8
 """Mel frames that the next piece starts with again."""
@@ -38,7 +39,7 @@ class Tail:
 
 
 class AcousticStream:
-    """Codes in, pieces of sound out.
+    """Codes in, pieces of sound out; a :class:`wandlib.systems.streaming.SoundStream`.
 
     Parameters
     ----------
@@ -50,13 +51,22 @@ class AcousticStream:
         Of the noise in the vocoder's source; on the CPU.
     hop
         Codes of the first piece; the block of the streaming mask.
+    whole
+        Wait for all codes: the sound is made in one piece.
     """
 
     def __init__(
-        self, flow: Flow, vocoder: HiFT, reference: Reference, generator: torch.Generator, hop: int = 25
+        self,
+        flow: Flow,
+        vocoder: HiFT,
+        reference: Reference,
+        generator: torch.Generator,
+        hop: int = 25,
+        *,
+        whole: bool = False,
     ) -> None:
         self.flow, self.vocoder, self.reference, self.generator = flow, vocoder, reference, generator
-        self.hop, self.longest = hop, LONGEST * hop
+        self.hop, self.longest, self.whole = hop, LONGEST * hop, whole
         self.codes: list[int] = []
         self.sent = 0
         """Codes that have become sound."""
@@ -64,19 +74,22 @@ class AcousticStream:
         self.fill = -len(reference.codes) % hop
         """Codes that the first piece has more."""
 
-    def push(self, code: int) -> Iterator[Float[Tensor, " samples"]]:
-        """Add a code; yield sound if a piece is complete."""
+    def push(self, code: int) -> Sound:
+        """Take a code; return the sound of a piece if it is complete, else nothing."""
         self.codes.append(code)
         size = self.hop + (self.fill if self.sent == 0 else 0)
-        if len(self.codes) - self.sent >= size + self.flow.ahead:
-            yield self.piece(last=False)
-            self.sent += size
-            self.hop = min(self.longest, 2 * self.hop)
+        if self.whole or len(self.codes) - self.sent < size + self.flow.ahead:
+            return np.zeros(0, np.float32)
+        sound = self.piece(last=False)
+        self.sent += size
+        self.hop = min(self.longest, 2 * self.hop)
+        return sound.cpu().numpy()
 
-    def finish(self) -> Iterator[Float[Tensor, " samples"]]:
-        """Yield what is left: the last piece, made with full view of the utterance."""
-        if len(self.codes) > self.sent:
-            yield self.piece(last=True)
+    def finish(self) -> Sound:
+        """Return what is left: the last piece, made with full view of the utterance."""
+        if len(self.codes) == self.sent:
+            return np.zeros(0, np.float32)
+        return self.piece(last=True).cpu().numpy()
 
     def piece(self, last: bool) -> Float[Tensor, " samples"]:
         """Return the sound of the codes that have not been sent."""

@@ -170,6 +170,10 @@ class Codec(nn.Module):
         hidden = self.refine(hidden).unflatten(-1, (FRAMES_PER_CODE, -1)).flatten(1, 2)
         for block in self.fine:
             hidden = block(hidden, speaker)
+        return self.read_out(hidden)
+
+    def read_out(self, hidden: Float[Tensor, "batch frames width"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (mel, pitch, voicing logit) from the last layer."""
         out = self.leave(hidden).float()
         return out[..., :BANDS], out[..., BANDS], out[..., BANDS + 1]
 
@@ -181,10 +185,22 @@ class Codec(nn.Module):
         ValueError
             For a code outside the codebook.
         """
+        return self.sharpened(*self.reconstruct(self.values(codes), speaker))
+
+    def values(self, codes: Int[Tensor, "batch codes"]) -> Float[Tensor, "batch codes 5"]:
+        """Return what the decoder is given for codes.
+
+        Raises
+        ------
+        ValueError
+            For a code outside the codebook.
+        """
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < CODES:
             raise ValueError(f"codes must be in [0, {CODES}), not in [{int(codes.min())}, {int(codes.max())}]")
-        values = self.quantiser.values(codes).to(self.from_code.weight.dtype)
-        mel, pitch, voicing = self.reconstruct(values, speaker)
+        return self.quantiser.values(codes).to(self.from_code.weight.dtype)
+
+    def sharpened(self, mel: Tensor, pitch: Tensor, voicing: Tensor) -> Acoustics:
+        """Return what the vocoder needs, from what the decoder gives."""
         envelope = nn.functional.avg_pool1d(nn.functional.pad(mel, (7, 7), mode="replicate"), 15, stride=1)
         return Acoustics(envelope + self.contrast * (mel - envelope), pitch, voicing.sigmoid())
 

@@ -29,7 +29,25 @@ class ConvNeXt(nn.Module):
     def forward(
         self, frames: Float[Tensor, "batch time width"], condition: Float[Tensor, "batch condition"] | None = None
     ) -> Float[Tensor, "batch time width"]:
-        hidden = self.norm(self.depthwise(frames.transpose(1, 2)).transpose(1, 2))
+        return self._mixed(frames, self.depthwise(frames.transpose(1, 2)), condition)
+
+    @property
+    def reach(self) -> int:
+        """Frames to each side that a frame depends on."""
+        return self.depthwise.kernel_size[0] // 2
+
+    def inside(
+        self, frames: Float[Tensor, "batch time width"], condition: Float[Tensor, "batch condition"] | None = None
+    ) -> Float[Tensor, "batch inner width"]:
+        """Return the frames that have all neighbors: ``reach`` fewer at each end, and nothing padded."""
+        mixed = nn.functional.conv1d(
+            frames.transpose(1, 2), self.depthwise.weight, self.depthwise.bias, groups=self.depthwise.groups
+        )
+        return self._mixed(frames[:, self.reach : frames.shape[1] - self.reach], mixed, condition)
+
+    def _mixed(self, frames: Tensor, mixed: Tensor, condition: Tensor | None) -> Tensor:
+        """Return the frames plus what the block makes of their convolution, [batch, width, time]."""
+        hidden = self.norm(mixed.transpose(1, 2))
         if self.modulate is not None:
             if condition is None:
                 raise ValueError("this block was built with a condition; give it one")

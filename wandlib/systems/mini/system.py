@@ -19,6 +19,7 @@ from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE, LogMel
 from wandlib.systems.mini.parts import split
 from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt
 from wandlib.systems.mini.reference import read_reference
+from wandlib.systems.mini.streaming import MiniSoundStream
 from wandlib.systems.mini.text import SYMBOLS, Phonemiser
 from wandlib.systems.mini.vocoder import Vocoder
 from wandlib.systems.mini.weights import (
@@ -32,7 +33,6 @@ from wandlib.systems.mini.weights import (
     student_window,
 )
 from wandlib.systems.settings import InputError, Settings, check_text
-from wandlib.systems.streaming import AtOnce
 
 __all__ = ["ASSETS", "MiniSystem", "Voice", "save_voices"]
 
@@ -124,8 +124,8 @@ class MiniSystem(SpeechSystem):
         if window is None and not isinstance(student, bool):
             raise FileNotFoundError(f"no config.json in {place}: give the folder of a student")
         if window is not None and student is not False:
-            trained = load_language_model(place, dtype).to(device)
-        teacher = load_language_model(root / "teacher", dtype).to(device)
+            trained = load_language_model(place, device, dtype)
+        teacher = load_language_model(root / "teacher", device, dtype)
         codec, vocoder, voices = load_acoustics(root)
         return cls(codec, vocoder, teacher, voices, trained, window or 32)
 
@@ -191,7 +191,7 @@ class MiniSystem(SpeechSystem):
                     ends=frozenset({END}),
                     # Speech has two codes a symbol; five are more than any voice needs.
                     limit=25 + 5 * len(symbols),
-                    sound=AtOnce(lambda codes, voice=voice: self.decode(codes, voice)),  # type: ignore[misc]
+                    sound=MiniSoundStream(self.codec, self.vocoder, voice.vector),
                     code=lambda token: token - FIRST_CODE,
                 )
 

@@ -64,53 +64,110 @@ class Vocoder(nn.Module):
         noise
             White noise of unit variance; None: drawn with a fixed seed, so that the same codes give the same sound.
         """
-        mel, pitch, voicing = acoustics
-        voiced = (voicing > 0.5).to(mel.dtype)
-        inputs = torch.cat((mel, pitch.unsqueeze(-1) * voiced.unsqueeze(-1), voiced.unsqueeze(-1)), dim=-1)
-        hidden = self.enter(inputs)
+        hidden = self.enter(inputs(acoustics))
         for block in self.blocks:
             hidden = block(hidden)
-        # What the network adds is a correction to the mel spectrum itself, in natural log units.
-        log_pulse, log_noise = (
-            self.leave(hidden).float().unflatten(-1, (2, BANDS)) + (mel * SCALE + MEAN).unsqueeze(-2)
-        ).unbind(-2)
+        log_pulse, log_noise = self.filters(hidden, acoustics.mel)
+        frames = acoustics.mel.shape[1]
         if noise is None:
-            generator = torch.Generator().manual_seed(0)
-            noise = torch.randn(mel.shape[0], mel.shape[1] * HOP, generator=generator).to(mel.device)
-        sound = self._filter(pulses(pitch.float(), voiced.float()), log_pulse)
+            noise = white_noise(noise_generator(), acoustics.mel.shape[0], frames).to(acoustics.mel.device)
+        sound = self._filter(pulses(acoustics.pitch.float(), voiced(acoustics).float()), log_pulse)
         return sound + self._filter(noise, log_noise)
 
-    def _filter(self, source: Float[Tensor, "batch samples"], log_bands: Float[Tensor, "batch frames 80"]) -> Tensor:
-        """Overlapping frames of the source, each through the minimum-phase filter of its frame."""
+    def filters(
+        self, hidden: Float[Tensor, "batch frames width"], mel: Float[Tensor, "batch frames 80"]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the log magnitudes, [batch, frames, 80] each, that the pulses and the noise are filtered by."""
+        # What the network adds is a correction to the mel spectrum itself, in natural log units.
+        correction = self.leave(hidden).float().unflatten(-1, (2, BANDS))
+        log_pulse, log_noise = (correction + (mel * SCALE + MEAN).unsqueeze(-2)).unbind(-2)
+        return log_pulse, log_noise
+
+    def filtered(
+        self, pieces: Float[Tensor, "batch frames piece"], log_bands: Float[Tensor, "batch frames 80"]
+    ) -> Float[Tensor, "batch frames response"]:
+        """Return each frame of the source, ``FRAME`` samples, through the minimum-phase filter of its frame."""
         magnitude = log_bands.clamp(-14, 4) @ self.spread
         cepstrum = torch.fft.irfft(magnitude, FFT) * self.causal
         response = torch.exp(torch.fft.rfft(cepstrum, FFT))
-        batch, frames = log_bands.shape[:2]
+        return torch.fft.irfft(torch.fft.rfft(pieces * self.taper, FFT) * response, FFT)
+
+    def _filter(self, source: Float[Tensor, "batch samples"], log_bands: Float[Tensor, "batch frames 80"]) -> Tensor:
+        """Return the source, filtered in overlapping frames."""
+        frames = log_bands.shape[1]
         padded = nn.functional.pad(source, (HOP // 2, FRAME - HOP // 2))
-        pieces = padded.unfold(1, FRAME, HOP)[:, :frames] * self.taper
-        filtered = torch.fft.irfft(torch.fft.rfft(pieces, FFT) * response, FFT)
-        length = (frames - 1) * HOP + FFT
-        summed = nn.functional.fold(filtered.transpose(1, 2), (1, length), (1, FFT), stride=(1, HOP))
-        return summed.view(batch, length)[:, HOP // 2 : HOP // 2 + frames * HOP]
+        summed = overlap_add(self.filtered(padded.unfold(1, FRAME, HOP)[:, :frames], log_bands))
+        return summed[:, HOP // 2 : HOP // 2 + frames * HOP]
+
+
+def voiced(acoustics: Acoustics) -> Float[Tensor, "batch frames"]:
+    """Return 1 where a frame is voiced, 0 where it is not."""
+    return (acoustics.voicing > 0.5).to(acoustics.mel.dtype)
+
+
+def inputs(acoustics: Acoustics) -> Float[Tensor, "batch frames inputs"]:
+    """Return what the network sees of each frame."""
+    gate = voiced(acoustics).unsqueeze(-1)
+    return torch.cat((acoustics.mel, acoustics.pitch.unsqueeze(-1) * gate, gate), dim=-1)
+
+
+def noise_generator() -> torch.Generator:
+    """Return the source of the noise of one utterance: the same in each, so that the same codes give the same sound."""
+    return torch.Generator().manual_seed(0)
+
+
+def white_noise(generator: torch.Generator, batch: int, frames: int) -> Float[Tensor, "batch samples"]:
+    """Return the next ``frames`` frames of white noise; for a batch of 1, however they are cut into calls."""
+    return torch.randn(batch, frames * HOP, generator=generator)
+
+
+def overlap_add(filtered: Float[Tensor, "batch frames response"]) -> Float[Tensor, "batch samples"]:
+    """Return the sum of responses that begin ``HOP`` samples after each other."""
+    batch, frames = filtered.shape[:2]
+    length = (frames - 1) * HOP + FFT
+    summed = nn.functional.fold(filtered.transpose(1, 2), (1, length), (1, FFT), stride=(1, HOP))
+    return summed.view(batch, length)
 
 
 def pulses(
     pitch: Float[Tensor, "batch frames"], voiced: Float[Tensor, "batch frames"]
 ) -> Float[Tensor, "batch samples"]:
-    """A train of band-limited pulses of unit variance at the pitch, silent where unvoiced.
+    """Return a train of band-limited pulses of unit variance at the pitch, silent where unvoiced."""
+    padded, gate = (
+        nn.functional.pad(part.unsqueeze(1), (1, 1), mode="replicate").squeeze(1) for part in (pitch, voiced)
+    )
+    return pulses_between(padded, gate, torch.zeros(len(pitch), 1, dtype=torch.float64, device=pitch.device))[0]
+
+
+def pulses_between(
+    pitch: Float[Tensor, "batch neighbors"], voiced: Float[Tensor, "batch neighbors"], turns: Float[Tensor, "batch 1"]
+) -> tuple[Float[Tensor, "batch samples"], Float[Tensor, "batch 1"]]:
+    """Return the pulses of all frames but the first and the last, and the turns of their phase so far.
 
     The sum of cos(n phi) for n = 1 .. N has a closed form; N is the largest that stays below the Nyquist frequency.
+
+    Parameters
+    ----------
+    pitch, voiced
+        Frames in a row, with a neighbor at each end.
+    turns
+        Turns of the phase before the first sample, float64.
     """
-    hz = (PITCH_HZ * pitch.clamp(-1.2, 1.6).exp()).unsqueeze(1)
-    hz = nn.functional.interpolate(hz, scale_factor=HOP, mode="linear").squeeze(1)
-    gate = nn.functional.interpolate(voiced.unsqueeze(1), scale_factor=HOP, mode="linear").squeeze(1)
+    hz = upsample(PITCH_HZ * pitch.clamp(-1.2, 1.6).exp())
     # Double precision: a phase that grows for a minute must not lose its fraction.
-    turns = torch.cumsum(hz.double() / SAMPLE_RATE, dim=-1)
-    phase = (2 * math.pi * (turns - turns.round())).float()
+    total_turns = turns + torch.cumsum(hz.double() / SAMPLE_RATE, dim=-1)
+    phase = (2 * math.pi * (total_turns - total_turns.round())).float()
     count = torch.floor(SAMPLE_RATE / 2 / hz)
     half = torch.where(phase.abs() < 1e-4, 1e-4, phase) / 2
     total = torch.sin((count + 0.5) * 2 * half) / (2 * torch.sin(half)) - 0.5
-    return gate * total * torch.sqrt(2 / count)
+    return upsample(voiced) * total * torch.sqrt(2 / count), total_turns[:, -1:]
+
+
+def upsample(frames: Float[Tensor, "batch neighbors"]) -> Float[Tensor, "batch samples"]:
+    """Return ``HOP`` samples for each frame that has two neighbors, by linear interpolation between their centers."""
+    before, here, after = frames[:, :-2, None], frames[:, 1:-1, None], frames[:, 2:, None]
+    offset = (torch.arange(HOP, device=frames.device, dtype=frames.dtype) + 0.5) / HOP - 0.5
+    return (here + offset.abs() * (torch.where(offset < 0, before, after) - here)).flatten(1)
 
 
 def _bands_to_bins() -> Float[Tensor, "bands bins"]:

@@ -80,13 +80,16 @@ def student_window(folder: Path) -> int | None:
     return window
 
 
-def load_language_model(folder: Path, dtype: torch.dtype | None = None) -> Qwen2ForCausalLM:
+def load_language_model(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> Qwen2ForCausalLM:
     """Return the model in ``folder``, in float32 by default: on a CPU the fastest at batch 1."""
     model = empty(Qwen2Config.from_pretrained(folder, local_files_only=True))
     stored = load_file(folder / "model.safetensors")
-    weights = {name: value.to(dtype or torch.float32) for name, value in stored.items()}
+    weights = {name: value.to(device, dtype or torch.float32) for name, value in stored.items()}
     model.load_state_dict(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]}, assign=True)
     model.tie_weights()
+    model.model.rotary_emb.to(device)
     return model.eval()
 
 
@@ -103,4 +106,5 @@ def share(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
     twin = empty(Qwen2Config.from_dict(model.config.to_dict()))
     twin.load_state_dict(model.state_dict(), assign=True)
     twin.tie_weights()
+    twin.model.rotary_emb.to(model.device)
     return twin.eval()

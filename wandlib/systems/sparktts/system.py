@@ -27,10 +27,10 @@ from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem, St
 from wandlib.systems.published import read_yaml
 from wandlib.systems.sparktts.bicodec import BiCodec, mel_spectrogram
 from wandlib.systems.sparktts.checkpoint import LAYOUT, WAV2VEC
-from wandlib.systems.sparktts.decoding import Sampler, decode
 from wandlib.systems.sparktts.prompt import AcousticVocabulary, Control, check_text, clone_prompt, control_prompt
 from wandlib.systems.sparktts.reference import ReferenceReader, Voice, load_wav2vec
 from wandlib.systems.sparktts.streaming import context_frames, decoded_in_pieces
+from wandlib.systems.token_loop import Sampler, decode
 
 WINDOW = 64
 MAXIMUM_TOKENS = 3000

@@ -7,7 +7,7 @@ those of ``generate(do_sample=True)`` at batch 1.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -66,8 +66,10 @@ class Sampler:
         self._seed = seed
         self._generator: torch.Generator | None = None
 
-    def __call__(self, logits: Float[Tensor, "1 vocabulary"]) -> int:
-        """The next token."""
+    def __call__(self, logits: Float[Tensor, "1 vocabulary"], banned: Sequence[int] = ()) -> int:
+        """The next token, which is none of ``banned``."""
+        if banned:
+            logits = logits.index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)
         if self.greedy:
             return int(logits.argmax())
         if self._generator is None:
@@ -80,7 +82,14 @@ class Sampler:
 
 @torch.inference_mode()
 def decode(
-    model: PreTrainedModel, prompt: Int[Tensor, "1 time"], cache: Any, sampler: Sampler, limit: int
+    model: PreTrainedModel,
+    prompt: Int[Tensor, "1 time"],
+    cache: Any,
+    sampler: Sampler,
+    limit: int,
+    *,
+    least: int = 0,
+    ends: Sequence[int] = (),
 ) -> Iterator[tuple[int, float]]:
     """Generated tokens, up to ``limit`` of them, each with the milliseconds from the one before (or the start).
 
@@ -88,13 +97,15 @@ def decode(
     ----------
     cache
         A ``WandCache`` for a converted model, a ``DynamicCache`` otherwise.
+    least, ends
+        The first ``least`` tokens are none of ``ends``.
     """
     cached = cache_inputs(model, cache)
     new = prompt
-    for _ in range(limit):
+    for count in range(limit):
         start = time.perf_counter()
         logits = model(input_ids=new, use_cache=True, logits_to_keep=1, **cached).logits[:, -1]
-        token = sampler(logits)
+        token = sampler(logits, ends if count < least else ())
         milliseconds = 1e3 * (time.perf_counter() - start)
         yield token, milliseconds
         new = torch.tensor([[token]], device=prompt.device)

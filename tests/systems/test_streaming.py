@@ -1,0 +1,192 @@
+"""Streams of a system that beeps: text as it comes, sound that is not lost, clocks, and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_system import STEPS_PER_WORD, FakeSystem
+
+from wandlib.systems import InputError
+from wandlib.systems.base import Trace
+from wandlib.systems.speech import Chunk
+
+TEXT = "One two three. Four five! Six seven eight nine?"
+CLAUSES = ["One two three. ", "Four five! ", "Six seven eight nine? "]
+
+
+def test_an_iterable_is_spoken_clause_by_clause() -> None:
+    system = FakeSystem()
+    stream = system.stream(TEXT[n : n + 4] for n in range(0, len(TEXT), 4))
+    sounds = list(stream)
+    for sound, clause in zip(sounds, CLAUSES, strict=True):
+        np.testing.assert_array_equal(sound, system.synthesize(clause.strip()).waveform)
+    speech = stream.speech
+    assert speech.text == TEXT
+    assert speech.trace.parts == [STEPS_PER_WORD * len(clause.split()) for clause in CLAUSES]
+    np.testing.assert_array_equal(speech.waveform, system.synthesize(CLAUSES).waveform)
+
+
+def test_it_speaks_while_text_is_being_written() -> None:
+    log = []
+
+    def writer() -> Iterator[str]:
+        for clause in CLAUSES:
+            log.append(f"written {clause}")
+            yield clause
+
+    system = FakeSystem()
+    for _ in system.stream(writer()):
+        log.append("sound")
+    assert log[:3] == [f"written {CLAUSES[0]}", "sound", f"written {CLAUSES[1]}"]
+
+
+def test_sound_made_before_an_error_is_not_lost() -> None:
+    def broken() -> Iterator[str]:
+        yield "One two three. Four fi"
+        raise ConnectionError("gone")
+
+    stream = FakeSystem().stream(broken())
+    sound = next(stream)
+    with pytest.raises(ConnectionError, match="gone"):
+        next(stream)
+    assert stream.speech.text == "One two three."
+    np.testing.assert_array_equal(stream.speech.waveform, sound)
+
+
+@pytest.mark.parametrize("text", [[], ["", " "]])
+def test_an_iterable_of_nothing(text: list[str]) -> None:
+    with pytest.raises(InputError, match="nothing to say"):
+        FakeSystem().synthesize(text)
+
+
+def test_a_stream_computes_when_asked_and_stops_when_closed() -> None:
+    system = FakeSystem()
+    steps: list[Any] = []
+    with system.stream(CLAUSES, on_step=steps.append) as stream:
+        assert steps == []
+        next(stream)
+        assert len(steps) == 3 * STEPS_PER_WORD
+    assert list(stream) == []
+    assert len(steps) == 3 * STEPS_PER_WORD
+    assert stream.speech.seconds == pytest.approx(1.2)
+
+
+def test_bad_settings_are_refused_at_once() -> None:
+    with pytest.raises(InputError, match="at least 1 key"):
+        FakeSystem().stream("one", window=0)
+
+
+def test_the_clock_of_a_stream_stops_while_its_consumer_works() -> None:
+    stream = FakeSystem(0.001).stream(CLAUSES)
+    for _ in stream:
+        time.sleep(0.2)
+    assert [chunk.seconds for chunk in stream.trace.chunks] == [1.2, 0.8, 1.6]
+    assert 0.03 < stream.trace.chunks[0].ready < 0.2
+    assert stream.trace.chunks[-1].ready < 0.6
+
+
+def test_what_a_listener_hears_of_a_trace() -> None:
+    """The first piece starts at 0.5; it lasts to 1.5; the third comes at 4, when the second has ended at 2.5."""
+    trace = Trace("full", None, 10, chunks=[Chunk(0.5, 1.0), Chunk(1.4, 1.0), Chunk(4.0, 2.0), Chunk(5.0, 1.0)])
+    assert trace.first_sound_milliseconds == 500
+    assert trace.stalls == [1.5]
+    assert trace.underruns == 1
+    assert trace.real_time_factor == 1.0
+    empty = Trace("full", None, 10)
+    assert (empty.first_sound_milliseconds, empty.real_time_factor, empty.underruns) == (0, 0, 0)
+
+
+async def listened(stream: Any) -> list[np.ndarray]:
+    return [sound async for sound in stream]
+
+
+def test_an_event_loop_hears_the_same() -> None:
+    async def words() -> AsyncIterator[str]:
+        for n in range(0, len(TEXT), 5):
+            await asyncio.sleep(0)
+            yield TEXT[n : n + 5]
+
+    system = FakeSystem()
+    expected = list(system.stream(CLAUSES, "high", seed=7))
+    for text in (words(), CLAUSES):
+        for sound, wanted in zip(asyncio.run(listened(system.astream(text, "high", seed=7))), expected, strict=True):
+            np.testing.assert_array_equal(sound, wanted)
+
+
+def test_two_streams_do_not_mix() -> None:
+    system = FakeSystem(0.001)
+
+    async def both() -> list[list[np.ndarray]]:
+        streams = [system.astream(CLAUSES, seed=seed) for seed in (1, 2)]
+        return list(await asyncio.gather(*map(listened, streams)))
+
+    for seed, sounds in zip((1, 2), asyncio.run(both()), strict=True):
+        np.testing.assert_array_equal(np.concatenate(sounds), system.synthesize(CLAUSES, seed=seed).waveform)
+
+
+def stopped_after(cancel: Callable[[asyncio.Task[Any], Any], None]) -> tuple[int, int, Any]:
+    """Steps when it was cancelled, steps some time later, and the stream."""
+    system, steps = FakeSystem(0.01), list[Any]()
+
+    async def main() -> tuple[int, int, Any]:
+        stream = system.astream(["One. ", "two " * 200], on_step=steps.append)
+        task = asyncio.create_task(listened(stream))
+        while len(steps) < 20:
+            await asyncio.sleep(0.005)
+        cancel(task, stream)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        then = len(steps)
+        await asyncio.sleep(0.2)
+        later = len(steps)
+        await stream.aclose()
+        return then, later, stream
+
+    return asyncio.run(main())
+
+
+def test_cancelling_stops_within_a_step_and_keeps_the_sound() -> None:
+    then, later, stream = stopped_after(lambda task, _: task.cancel())
+    assert later <= then + 1
+    assert stream.speech.text.startswith("One.")
+    assert stream.speech.seconds == pytest.approx(0.4)  # ten codes of "One."
+
+
+def test_waiting_for_text_can_be_cancelled() -> None:
+    async def never() -> AsyncIterator[str]:
+        yield "One two. "
+        await asyncio.sleep(3600)
+
+    async def main() -> float:
+        stream = FakeSystem().astream(never())
+        await anext(stream)
+        clock = time.perf_counter()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.1)
+        await stream.aclose()
+        return time.perf_counter() - clock
+
+    assert asyncio.run(main()) < 5
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wandlib-stream")]
+
+
+def test_an_error_of_the_text_reaches_the_loop() -> None:
+    async def broken() -> AsyncIterator[str]:
+        yield "One two. "
+        raise ConnectionError("gone")
+
+    async def main() -> Any:
+        stream = FakeSystem().astream(broken())
+        with pytest.raises(ConnectionError, match="gone"):
+            await listened(stream)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        return stream.speech
+
+    assert asyncio.run(main()).text == "One two."

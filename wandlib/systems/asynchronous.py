@@ -1,0 +1,127 @@
+"""Speech for an event loop: each piece of sound is computed in a thread while the loop goes on.
+
+Text may come from the loop as well, as an asynchronous iterable: the thread then waits for it, not the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any
+
+from wandlib.systems.speech import Speech, Step, Trace
+from wandlib.systems.streaming import Sound, SpeechStream
+
+AsyncText = str | Iterable[str] | AsyncIterable[str]
+
+
+class _Stopped(Exception):  # noqa: N818  not an error: it leaves a decode that is no longer wanted
+    pass
+
+
+class AsyncSpeechStream(AsyncIterator[Sound]):
+    """Sound as it is made: ``async for sound in stream``, shape [samples] each.
+
+    Nothing is computed while no piece is awaited. A cancelled wait, or :meth:`aclose`, ends the generation at its next
+    step; what was made stays in :attr:`speech`.
+
+    Parameters
+    ----------
+    text
+        What to say.
+    start
+        From a text and a function to call after each step to the stream that is to run in the thread.
+    on_step
+        Called after each step, in the thread.
+    """
+
+    def __init__(
+        self,
+        text: AsyncText,
+        start: Callable[[Any, Callable[[Step], None]], SpeechStream],
+        on_step: Callable[[Step], None] | None,
+    ) -> None:
+        self._text, self._on_step = text, on_step
+        self._stop = threading.Event()
+        self._waiting: Future[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="wandlib-stream")
+        self._stream = start(self._pulled(text) if isinstance(text, AsyncIterable) else text, self._step)
+        self.sample_rate = self._stream.sample_rate
+
+    @property
+    def trace(self) -> Trace:
+        """What every step and every piece cost so far."""
+        return self._stream.trace
+
+    @property
+    def speech(self) -> Speech:
+        """All that has been made so far."""
+        return self._stream.speech
+
+    async def __anext__(self) -> Sound:
+        if self._stop.is_set():
+            raise StopAsyncIteration
+        self._loop = asyncio.get_running_loop()
+        try:
+            sound = await self._loop.run_in_executor(self._thread, self._next)
+        except BaseException:  # the caller's wait was cancelled, or the generation failed
+            self._end()
+            raise
+        if sound is None:
+            self._end()
+            raise StopAsyncIteration
+        return sound
+
+    async def aclose(self) -> None:
+        """End the generation, and wait until its thread has."""
+        self._end()
+        await asyncio.to_thread(self._thread.shutdown)
+        if isinstance(self._text, AsyncIterable) and hasattr(self._text, "aclose"):
+            await self._text.aclose()
+
+    async def __aenter__(self) -> AsyncSpeechStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _end(self) -> None:
+        self._stop.set()
+        waiting = self._waiting
+        if waiting is not None:
+            waiting.cancel()
+        self._thread.shutdown(wait=False)
+
+    def _next(self) -> Sound | None:
+        """Compute the next piece; None: there is none. In the thread."""
+        try:
+            return next(self._stream, None)
+        except _Stopped:
+            return None
+
+    def _step(self, step: Step) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        if self._on_step is not None:
+            self._on_step(step)
+
+    def _pulled(self, text: AsyncIterable[str]) -> Iterator[str]:
+        """Yield what the loop's iterable yields. In the thread."""
+        iterator, end = aiter(text), object()
+
+        async def pull() -> Any:
+            return await anext(iterator, end)
+
+        while not self._stop.is_set() and self._loop is not None:
+            self._waiting = asyncio.run_coroutine_threadsafe(pull(), self._loop)
+            try:
+                piece = self._waiting.result()
+            except CancelledError:
+                break
+            if piece is end:
+                return
+            yield piece
+        raise _Stopped

@@ -1,0 +1,138 @@
+"""What tells the systems of this kind apart: how a prompt is written, what a code is called, who may use the weights.
+
+    NeuTTS  user: Convert the text to speech:[start] phones of transcript and text [end] / assistant:[speech] codes ...
+    Llasa   the model's own chat template around the text; the answer starts with [speech] codes ...
+
+With a reference, its codes are the start of the answer, and the text starts with what it says.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from wandlib.systems.base import InputError
+
+START, END = "<|SPEECH_GENERATION_START|>", "<|SPEECH_GENERATION_END|>"
+
+
+@dataclass(frozen=True)
+class Dialect(ABC):
+    """One system's prompt and settings.
+
+    Attributes
+    ----------
+    name, repository, codec_repository
+        Of the system, and where its two folders are published.
+    codec
+        The ``model_type`` of its codec.
+    code
+        A code's token, with ``{}`` for the number.
+    license
+        Of the language model and of the codec.
+    temperature, top_k, top_p, least
+        Of the sampling, as published; ``least`` codes come before an end.
+    """
+
+    name: str
+    repository: str
+    codec_repository: str
+    codec: str
+    code: str
+    license: str
+    temperature: float
+    top_k: int
+    top_p: float
+    least: int
+
+    @abstractmethod
+    def prompt(
+        self, tokenizer: PreTrainedTokenizerBase, text: str, transcript: str | None, codes: Sequence[int]
+    ) -> list[int]:
+        """Tokens of the prompt."""
+
+    def spoken(self, codes: Sequence[int]) -> str:
+        """The start of the answer."""
+        return START + "".join(self.code.format(code) for code in codes)
+
+
+class NeuTTS(Dialect):
+    """NeuTTS Air: phones of espeak, a reference and its transcript."""
+
+    def prompt(
+        self, tokenizer: PreTrainedTokenizerBase, text: str, transcript: str | None, codes: Sequence[int]
+    ) -> list[int]:
+        if transcript is None:
+            raise InputError("NeuTTS needs a reference and what it says: give reference= and transcript=")
+        phones = f"{self.phones(transcript)} {self.phones(text)}"
+        asked = f"user: Convert the text to speech:<|TEXT_PROMPT_START|>{phones}<|TEXT_PROMPT_END|>\nassistant:"
+        return list(tokenizer(asked + self.spoken(codes)).input_ids)
+
+    def phones(self, text: str) -> str:
+        """American English in phones, with marks and stress, one space between words."""
+        (phones,) = espeak()([text])
+        return " ".join(phones.split())
+
+
+class Llasa(Dialect):
+    """Llasa: the chat of Llama 3, a reference or none."""
+
+    def prompt(
+        self, tokenizer: PreTrainedTokenizerBase, text: str, transcript: str | None, codes: Sequence[int]
+    ) -> list[int]:
+        said = f"{transcript} {text}" if transcript else text
+        chat = [
+            {
+                "role": "user",
+                "content": f"Convert the text to speech:<|TEXT_UNDERSTANDING_START|>{said}<|TEXT_UNDERSTANDING_END|>",
+            },
+            {"role": "assistant", "content": self.spoken(codes)},
+        ]
+        ids: Any = tokenizer.apply_chat_template(chat, tokenize=True, continue_final_message=True, return_dict=False)
+        return list(ids)
+
+
+def espeak() -> Callable[[list[str]], list[str]]:
+    """The phonemizer that NeuTTS was trained with."""
+    import espeakng_loader
+    from phonemizer.backend import EspeakBackend
+    from phonemizer.backend.espeak.wrapper import EspeakWrapper
+
+    EspeakWrapper.set_library(espeakng_loader.get_library_path())
+    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
+    phonemize: Callable[[list[str]], list[str]] = EspeakBackend(
+        "en-us", preserve_punctuation=True, with_stress=True
+    ).phonemize
+    return phonemize
+
+
+DIALECTS: dict[str, Dialect] = {
+    "neutts": NeuTTS(
+        name="neutts",
+        repository="neuphonic/neutts-air",
+        codec_repository="neuphonic/neucodec",
+        codec="neucodec",
+        code="<|speech_{}|>",
+        license="NeuTTS Air and NeuCodec: Apache-2.0. Upstream puts a watermark into its sound, this does not.",
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+        least=50,
+    ),
+    "llasa": Llasa(
+        name="llasa",
+        repository="HKUSTAudio/Llasa-1B",
+        codec_repository="HKUSTAudio/xcodec2-hf",
+        codec="xcodec2",
+        code="<|s_{}|>",
+        license="Llasa and X-codec 2: CC-BY-NC-4.0 by memory of their pages, not verified: read them before any use.",
+        temperature=0.8,
+        top_k=50,
+        top_p=1.0,
+        least=0,
+    ),
+}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,8 +104,10 @@ def shrink(config: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
     corrections = CORRECTIONS.get(name, {})
     values = {field: small(field, default) for field, default in fields_of(config).items()}
     values = {field: value for field, value in values.items() if value is not fields_of(config)[field]}
+    if "kv_lora_rank" in fields_of(config):
+        values["num_key_value_heads"] = 4  # each head has keys of its own
     if config.sub_configs or "layer_types" in fields_of(config):
-        default = config()
+        default = config(**DEFAULTS.get(name, {}))
         for sub in config.sub_configs:
             if isinstance(given := getattr(default, sub, None), PreTrainedConfig):
                 values[sub] = shrink(type(given))
@@ -117,7 +119,10 @@ def shrink(config: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
 CORRECTIONS: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_d_head": 16, "attn_layer_indices": [1]},
     "blt": {"encoder_hash_byte_group_vocab": 97},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0}, "ffn_config": {"ffn_hidden_size": 64}},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+        "ffn_config": {"ffn_hidden_size": 64},
+    },
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
     "gemma3n_text": {"num_kv_shared_layers": 1, "layer_types": ["sliding_attention", *["full_attention"] * 2]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1], [["global"], 1]]},
@@ -161,7 +166,7 @@ class Family:
         return f"{self.type}-{self.name}" + (f"-{self.variant}" if self.variant else "")
 
     def build(self) -> PreTrainedModel:
-        """Build it with spread weights."""
+        """Build it with eager attention, no dropout and spread weights."""
         config = CONFIG_MAPPING[self.type]
         model = MODEL_FOR_CAUSAL_LM_MAPPING[config]
         if isinstance(model, tuple):
@@ -183,7 +188,40 @@ def spread(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "gemma4_assistant": {"text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
+}
+
+
+def variants(config: type[PreTrainedConfig]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """List the features of a config that decide whether a window can be applied, each with its value."""
+    fields = fields_of(config)
+    default = config(**DEFAULTS.get(config.model_type, {}))
+    yield "", {}
+    if "is_decoder" in fields and not default.is_encoder_decoder:
+        yield "is_decoder", {"is_decoder": True}
+    if "alibi" in fields:
+        yield "alibi", {"alibi": True}
+    if isinstance(crossed := fields.get("add_cross_attention"), bool):
+        yield f"add_cross_attention={not crossed}", {"add_cross_attention": not crossed, "is_decoder": True}
+    if fields.get("attention_type") == "block_sparse" and not default.is_encoder_decoder:
+        yield "original_full", {"attention_type": "original_full", "is_decoder": True}
+    if fields.get("num_kv_shared_layers"):
+        yield "no shared keys", {"num_kv_shared_layers": 0}
+    if "use_sliding_window" in fields:
+        yield "sliding", {"use_sliding_window": True, "max_window_layers": 1}
+    if "layer_types" in fields and set(default.layer_types or ()) - {"full_attention", "sliding_attention"}:
+        yield "full attention", {"layer_types": ["full_attention"] * LAYERS}
+    if "attention_types" in fields:
+        yield "global", {"attention_types": [[["global"], LAYERS]]}
+
+
 def families() -> Iterator[Family]:
     """List every class that is registered, in every variant."""
     for model_type, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
-        yield Family(model_type, name, "", {})
+        try:
+            found = list(variants(CONFIG_MAPPING[model_type]))
+        except Exception:
+            found = [("", {})]
+        for variant, changes in found:
+            yield Family(model_type, name, variant, changes)

@@ -85,8 +85,15 @@ RIVALS = {
     STOCK: Rival(lambda shape, length: DynamicCache(config=shape.config)),
     STATIC: Rival(lambda shape, length: StaticCache(config=shape.config, max_cache_len=length), reserved=True),
     SINK: Rival(lambda shape, length: sink_cache(shape.config, shape.prompt + shape.window)),
-    WINDOW: Rival(lambda shape, length: WandCache(shape.config, shape.window), windowed=True),
-    SHARED: Rival(lambda shape, length: WandCache(shape.config, shape.window, shared=shape.beams), windowed=True),
+    # What follows the prompt is generated, also where a timed decode is taken up again by another `generate`.
+    WINDOW: Rival(
+        lambda shape, length: WandCache(shape.config, shape.window, conditioning=shape.prompt),
+        windowed=True,
+    ),
+    SHARED: Rival(
+        lambda shape, length: WandCache(shape.config, shape.window, conditioning=shape.prompt, shared=shape.beams),
+        windowed=True,
+    ),
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 from fake_system import FakeSystem
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -74,7 +75,9 @@ class Visitor:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def wait_until(self, happens: Callable[[], object], seconds: float = SECONDS) -> None:
-        WebDriverWait(self.browser, seconds, poll_frequency=0.05).until(lambda _: happens())
+        # gradio replaces what it draws anew, so that an element may be gone between finding and reading it.
+        gone = [StaleElementReferenceException]
+        WebDriverWait(self.browser, seconds, 0.05, gone).until(lambda _: happens())
 
     def speak(self, text: str) -> None:
         (box,) = self.find("#text textarea")

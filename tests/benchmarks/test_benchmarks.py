@@ -25,6 +25,7 @@ from benchmarks.report import Row
 from benchmarks.sweep import FLOOR, Sweep
 from benchmarks.timing import Generate, Loop, Steps, in_turn, ratio
 from wandlib import WandCache
+from wandlib.attention.models import cache_inputs
 from wandlib.evaluation.report import put_measured
 from wandlib.profiling.estimate import cache_bytes
 
@@ -90,7 +91,8 @@ def test_every_rival_decodes_the_same_while_nothing_is_dropped(name: str) -> Non
     ids = torch.randint(shape.config.vocab_size, (2, shape.prompt))
     options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": shape.window, "do_sample": False}
     cache = RIVALS[name].cache(shape, shape.prompt + shape.window)
-    decoded = models[RIVALS[name].windowed].generate(ids, past_key_values=cache, **options)
+    model = models[RIVALS[name].windowed]
+    decoded = model.generate(ids, **cache_inputs(model, cache), **options)
     assert decoded.tolist() == models[0].generate(ids, **options).tolist()
 
 

@@ -187,7 +187,7 @@ class WandCache(SequenceCache):
             and new_tokens(inputs).shape[1] == 1
             and inputs.get("conditioning") is None
             and inputs.get("block") is None
-            and (prompt is None or prompt.complete)
+            and (prompt is None or prompt.complete or self.kinds.are_told)
         )
 
     def prepare(self, inputs: dict[str, Any], decoder: Decoder, module: Any, prompt: Prompt | None) -> dict[str, Any]:

@@ -90,7 +90,6 @@ def test_a_windowed_teacher_sees_each_utterance_alone(kind: str, tmp_path: Path)
     torch.testing.assert_close(trainer.teach(batch)[0][0], torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.xfail(reason="the student's hook does not read position_ids yet", strict=True)
 def test_packed_losses_are_those_of_the_utterances_alone(tmp_path: Path) -> None:
     """Loss and gradients of the whole step, student and teacher."""
     trainer = build_trainer(tmp_path)

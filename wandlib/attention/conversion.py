@@ -185,7 +185,7 @@ def load(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
     if settings is None:
         raise ValueError(f"{folder} does not hold a converted model: load it with from_pretrained, then convert it")
     if is_adapter(folder):
-        return convert(load_adapter(folder, **kwargs), **settings)  # type: ignore[no-any-return]
+        return convert(load_adapter(folder, **kwargs), **settings)
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     if architecture is None:
         raise ValueError(f"{folder}/config.json names no architecture of transformers: {config.architectures}")

@@ -238,6 +238,7 @@ class SpeechSystem(ABC):
                 yield Job(index, text, utterances, self.new_trace(checked))
 
         window = self.new_trace(checked).window
+        found: Iterator[tuple[Job, InputError | None]]
         if size == 1:
             found = (decode_alone(job, self._pieces(job.utterances, job.trace, None)) for job in jobs())
         else:

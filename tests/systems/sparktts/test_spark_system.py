@@ -151,7 +151,7 @@ def test_a_transcript_pins_the_codes_of_the_reference(system: SparkSystem, recor
         ({"window": 0}, "at least 1 key"),
         ({"temperature": 3.0}, "between 0"),
         ({"top_p": 0.0}, "above 0"),
-        ({"seed": -1}, "from 0 to"),
+        ({"seed": -1}, "between 0"),
         ({"reference": None}, "no voice of its own"),
         ({"gender": "male"}, "either a reference or a described voice"),
         ({"pitch": "enormous"}, "pitch is one of very_low"),

@@ -66,8 +66,8 @@ def check_continues(held: int, started: Tensor | None, length: int, mask: Any, p
         If they plainly do not, or if utterances are packed into a row.
     """
     positions = position_ids if isinstance(position_ids, Tensor) and position_ids.ndim == 2 else None
-    unpadded = positions is not None and length > 1 and started is None and not _has_padding(mask)
-    if unpadded and bool((positions[:, 1:] <= positions[:, :-1]).any()):
+    falls = positions is not None and length > 1 and bool((positions[:, 1:] <= positions[:, :-1]).any())
+    if falls and started is None and not _has_padding(mask):
         raise ValueError(
             "position_ids start again within a row: utterances packed into one row cannot share a cache; pass "
             "use_cache=False and conditioning=<bool tensor [batch, time]> to score or train on them"

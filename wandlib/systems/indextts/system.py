@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,12 +52,14 @@ class IndexSettings(Settings):
         Most codes of a part; None: 600, as upstream.
     """
 
+    WHOLE: ClassVar[tuple[str, ...]] = (*Settings.WHOLE, "maximum_codes")
+
     maximum_codes: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        most = self.whole("maximum_codes", "maximum_codes is at least 1, not {}", least=1)
-        object.__setattr__(self, "maximum_codes", most)
+        if self.maximum_codes is not None and self.maximum_codes < 1:
+            raise InputError(f"maximum_codes is at least 1, not {self.maximum_codes}")
 
 
 @dataclass

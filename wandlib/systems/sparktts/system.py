@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -51,6 +51,8 @@ class SparkSettings(Settings):
         Sample among as many of the best codes as reach this probability.
     """
 
+    REAL: ClassVar[tuple[str, ...]] = (*Settings.REAL, "top_p")
+
     transcript: str | None = None
     gender: str | None = None
     pitch: str | None = None
@@ -59,12 +61,10 @@ class SparkSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        top_p = self.real("top_p", "top_p is above 0 and at most 1, not {}", most=1.0)
-        if not top_p:
+        if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is above 0 and at most 1, not {self.top_p}")
         if self.transcript is not None:
             speakable(self.transcript)
-        object.__setattr__(self, "top_p", top_p)
 
     @property
     def control(self) -> Control | None:

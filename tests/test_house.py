@@ -18,21 +18,20 @@ from packaging.version import Version
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "wandlib"
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MEGABYTES = 25
-LINES = {
-    # To be split; the layout may have 350:
-    "attention/cache/layout.py": 464,
-    "attention/cache/cache.py": 396,
-    "attention/models.py": 347,
-    "plots/tokens.py": 305,
-    "systems/cosyvoice2/system.py": 348,
-    "systems/indextts/language_model.py": 313,
-}
+LINES = {"attention/cache/layout.py": 350}
 """Files of the library that may have more than 300 lines."""
+TO_BE_SPLIT = {
+    "attention/cache/cache.py",
+    "attention/models.py",
+    "plots/tokens.py",
+    "systems/indextts/language_model.py",
+}
 # In parts, or this file would be one that names them.
 REGISTRY_HOSTS = ["py" + "pi.org", "python" + "hosted.org", "anaconda" + ".org", "download.py" + "torch.org"]
 
@@ -174,10 +173,11 @@ def test_no_large_file() -> None:
     assert large == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "wandlib").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_of_the_library_are_short(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines <= LINES.get(str(path.relative_to(ROOT / "wandlib")), 300)
+@pytest.mark.parametrize("name", [str(p.relative_to(LIBRARY)) for p in sorted(LIBRARY.rglob("*.py"))])
+def test_files_of_the_library_are_short(name: str, request: pytest.FixtureRequest) -> None:
+    if name in TO_BE_SPLIT:
+        request.applymarker(pytest.mark.xfail(reason="to be split"))
+    assert (LIBRARY / name).read_text(encoding="utf-8").count("\n") <= LINES.get(name, 300)
 
 
 def test_no_package_registry_is_named() -> None:

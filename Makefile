@@ -15,7 +15,7 @@ LIFTED := gradio transformers
 OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-notebooks test-newest test-oldest test-oldest-transformers lint types \
+.PHONY: help demo test test-slow test-families families test-notebooks test-newest test-oldest test-oldest-transformers lint types \
 	notebooks lab mini evaluate ablation bench figures constraints clean
 
 help: ## show this list
@@ -28,7 +28,13 @@ test: lint types $(VENV)/.installed-all ## ruff, imports, types and the tests th
 	$(BIN)/python -m pytest -m 'not slow'
 
 test-slow: $(VENV)/.installed-all ## the tests that train, compile or sweep over whole families of models
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not families'
+
+test-families: $(VENV)/.installed-all ## every decoder that transformers registers, against docs/families.md: minutes
+	$(BIN)/python -m pytest tests/attention/test_families.py
+
+families: $(VENV)/.installed-all ## write docs/families.md anew
+	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/family_sweep.py
 
 test-notebooks: $(VENV)/.installed-all ## run the notebooks and compare what they say with what is stored
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks

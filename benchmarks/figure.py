@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.caches import STOCK, WINDOW
 from benchmarks.sweep import FLOOR
-from wandlib.plots.costs import FULL_COLOUR, INK, WINDOW_COLOUR
+from wandlib.plots.costs import FULL_COLOR, INK, WINDOW_COLOR
 
 
 def step_times(sweep: dict[str, Any]) -> Figure:
@@ -19,12 +19,12 @@ def step_times(sweep: dict[str, Any]) -> Figure:
     axes = figure.subplots()
     seconds = sweep["seconds"]
     lines = (
-        (f"full attention, {STOCK}", sweep["ms"][STOCK], FULL_COLOUR, "--", "o"),
-        (WINDOW, sweep["ms"][WINDOW], WINDOW_COLOUR, "-", "o"),
+        (f"full attention, {STOCK}", sweep["ms"][STOCK], FULL_COLOR, "--", "o"),
+        (WINDOW, sweep["ms"][WINDOW], WINDOW_COLOR, "-", "o"),
         ("floor: bare kernels", [sweep[FLOOR]] * len(seconds), "#999999", ":", ""),
     )
-    for label, ms, colour, style, marker in lines:
-        axes.plot(seconds, ms, color=colour, linestyle=style, marker=marker, label=label)
+    for label, ms, color, style, marker in lines:
+        axes.plot(seconds, ms, color=color, linestyle=style, marker=marker, label=label)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("speech generated (s)")

@@ -143,7 +143,7 @@ def test_profile_of_any_config(run: CliRunner) -> None:
     for name, window in (("full", None), ("window", 4)):
         held = cache_bytes(QWEN2.config(), conditioning=9, generated=12, window=window, batch=2)
         assert stored[name]["cache_bytes"][-1] == held
-        assert len(stored[name]["ms"]) == 12
+        assert len(stored[name]["milliseconds"]) == 12
     assert Path("p.svg").read_text(encoding="utf-8").count("<svg") == 1
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wandlib.cli.options import Config, console, explained, writable
-from wandlib.systems import InputError, Step, Trace
+from wandlib.systems import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -74,7 +74,7 @@ def profile(
         if plot is not None:
             from wandlib.plots.costs import compare
 
-            compare(*(trace(one) for one in measured.values()), window_size=window).savefig(plot)
+            compare(*measured.values(), window_size=window).savefig(plot)
     Console().print(costs(measured, decoder.config))
 
 
@@ -123,12 +123,6 @@ def check_positions(name: str, config: PreTrainedConfig, wanted: int) -> None:
         raise InputError(f"{name!r} has {limit} positions, prompt and steps need {wanted}: lower --steps")
 
 
-def trace(measured: Profile) -> Trace:
-    """The measurements in the form that figures take."""
-    steps = [Step(n, ms, held) for n, (ms, held) in enumerate(zip(measured.ms, measured.cache_bytes, strict=True))]
-    return Trace("full" if measured.window is None else "window", measured.window, measured.conditioning, steps=steps)
-
-
 def costs(measured: dict[str, Profile], config: PreTrainedConfig) -> Table:
     """The two costs side by side, and full attention's over the window's."""
     from wandlib.profiling.estimate import attention_flops
@@ -141,17 +135,17 @@ def costs(measured: dict[str, Profile], config: PreTrainedConfig) -> Table:
 
     table.add_row("window, keys", "all", str(window.window), "")
     table.add_row("prompt, tokens", *[str(one.conditioning) for one in measured.values()], "")
-    table.add_row("steps", *[str(len(one.ms)) for one in measured.values()], "")
+    table.add_row("steps", *[str(len(one.milliseconds)) for one in measured.values()], "")
     table.add_row("batch", *[str(one.batch) for one in measured.values()], "")
-    row("prefill, ms", 1, full.prefill_ms, window.prefill_ms)
-    row("median step, ms", 2, full.median_ms, window.median_ms)
+    row("prefill, ms", 1, full.prefill_milliseconds, window.prefill_milliseconds)
+    row("median step, ms", 2, full.median_milliseconds, window.median_milliseconds)
     row("late step over early step", 2, full.growth, window.growth)
-    row("all steps, s", 2, sum(full.ms) / 1e3, sum(window.ms) / 1e3)
+    row("all steps, s", 2, sum(full.milliseconds) / 1e3, sum(window.milliseconds) / 1e3)
     row("cache at the end, MB", 2, full.cache_bytes[-1] / 1e6, window.cache_bytes[-1] / 1e6)
     row(f"{full.memory}, MB", 0, full.memory_bytes[-1] / 1e6, window.memory_bytes[-1] / 1e6)
     flops = [
         attention_flops(
-            config, conditioning=one.conditioning, generated=len(one.ms), window=one.window, batch=one.batch
+            config, conditioning=one.conditioning, generated=len(one.milliseconds), window=one.window, batch=one.batch
         )
         / 1e9
         for one in measured.values()

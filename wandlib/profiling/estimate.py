@@ -1,4 +1,4 @@
-"""What attention costs, on paper: cache bytes and attention FLOPs of any config, full and windowed.
+"""Computed costs of attention: cache bytes and FLOPs of any config, with full attention and with a window.
 
 With P conditioning and T generated tokens, full attention caches P + T entries a layer, the window P + min(T, W), so
 that
@@ -6,8 +6,8 @@ that
     reduction = 1 - (P + W) / (P + T) = (T - W) / (P + T)
 
 FLOPs count the two products of attention, Q K^T and A V, over the decoding steps: 4 x heads x head_dim for every pair
-of a query and a key it sees, the query's own included; projections, softmax and the prefill are left out. This is the
-definition that reproduces the paper's numbers for IndexTTS 1.5 (arXiv 2604.08558, table 1) within 3 %: 6.28 and 3.35
+of a query and a key that it sees, the query's own included; projections, softmax and the prefill do not count. This
+definition reproduces the paper's numbers for IndexTTS 1.5 (arXiv 2604.08558, table 1) within 3 %: 6.28 and 3.35
 GFLOPs at P = 79, T = 250 against the published 6.18 and 3.28.
 """
 
@@ -21,7 +21,7 @@ from wandlib.attention.window import UNBOUNDED, check_window
 
 
 def head_shape(config: PreTrainedConfig) -> tuple[int, int, int]:
-    """Heads, key-value heads and the dimension of a head."""
+    """Return the numbers of heads and of key-value heads, and the dimension of a head."""
     text = config.get_text_config(decoder=True)
     heads = text.num_attention_heads
     key_value_heads = getattr(text, "num_key_value_heads", None) or heads
@@ -46,18 +46,18 @@ def cache_bytes(
     shared: bool = False,
     int8: bool = False,
 ) -> int:
-    """Bytes of keys and values after ``generated`` tokens.
+    """Compute the bytes of keys and values after ``generated`` tokens.
 
     Parameters
     ----------
     conditioning, generated
         Numbers of tokens, P and T.
     window
-        Generated keys that stay, W; None: full attention.
+        Generated keys that are kept, W; None: full attention.
     dtype
-        Of keys and values.
+        Type of keys and values.
     batch, beams
-        Utterances, and sequences decoded for each of them.
+        Number of utterances, and of sequences decoded for each.
     shared
         Whether the beams of an utterance share its conditioning entries: P + beams x W in place of beams x (P + W).
     int8
@@ -70,8 +70,8 @@ def cache_bytes(
 
     Notes
     -----
-    A :class:`~wandlib.attention.cache.cache.WandCache` allocates its ring at once, so that its ``nbytes`` is this number from T = W on.
-    Under full attention a layer with a sliding window of its own holds one entry less than that window, as in
+    A :class:`~wandlib.attention.cache.cache.WandCache` allocates its ring at once: its ``nbytes`` is this number once
+    T = W. Under full attention a layer with a sliding window of its own holds one entry less than that window, as in
     transformers.
     """
     check_tokens(conditioning, generated)
@@ -94,7 +94,7 @@ def cache_bytes(
 def attention_flops(
     config: PreTrainedConfig, *, conditioning: int, generated: int, window: int | None = None, batch: int = 1
 ) -> int:
-    """Floating-point operations of attention over all ``generated`` decoding steps; a multiply and an add are two.
+    """Count the floating-point operations of attention over ``generated`` steps; a multiply and an add are two.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def attention_flops(
     window
         Generated keys that a query sees, W; None: full attention.
     batch
-        Sequences.
+        Number of sequences.
 
     Raises
     ------

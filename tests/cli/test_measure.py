@@ -30,7 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CliRunner]:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
     """In place of the embedded voice, and a recogniser that hears nothing."""
     system = FakeSystem()
-    monkeypatch.setattr("wandlib.cli.evaluate.load_system", lambda name, folder: system)
+    monkeypatch.setattr("wandlib.cli.options.load_system", lambda name, folder, device: system)
     monkeypatch.setattr("wandlib.cli.evaluate.load_recogniser", lambda *_: lambda sound, rate: "one")
     return system
 

@@ -1,4 +1,4 @@
-"""``wandlib evaluate``: error rates, likeness and failures of the voice, full attention against the window."""
+"""``wandlib evaluate``: error rates, similarity and failures of a voice, full attention against the window."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from wandlib.cli.options import Config, console, explained, writable
+from wandlib.cli import options
+from wandlib.cli.options import Checkpoint, Config, System, check_parent, console, exit_on_input_error
 from wandlib.evaluation.mos import mos_predictors
-from wandlib.systems import InputError, load_system
+from wandlib.systems import InputError
 
 
 class Attentions(StrEnum):
@@ -72,26 +73,29 @@ def evaluate(
             "the reason, without a network."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where recogniser and encoder run: cpu, cuda.")] = "cpu",
-    folder: Annotated[Path | None, typer.Option(help="Weights of the voice; default: the shipped ones.")] = None,
+    system: System = "mini",
+    checkpoint: Checkpoint = None,
+    device: Annotated[str, typer.Option(help="Where system, recognizer and encoder run: cpu, cuda.")] = "cpu",
     by_speaker: Annotated[bool, typer.Option("--by-speaker", help="A row for each speaker.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write every utterance to this file.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as markdown.")] = False,
     config: Config = None,
 ) -> None:
     """Measure the voice: WER, CER and similarity with 95 % intervals, failures and costs, full against window."""
-    with explained():
+    with exit_on_input_error():
         from wandlib.evaluation.measurement import SENTENCES, reference_sounds
         from wandlib.evaluation.measurement import evaluate as measure
 
         lines = SENTENCES if texts is None else read_sentences(texts)
-        writable(json)
-        system = load_system("mini", folder)
-        names = list(dict.fromkeys(speakers or system.speakers))
+        check_parent(json)
+        tts = options.load(system, checkpoint, device)
+        names = list(dict.fromkeys(speakers or tts.speakers))
+        if not names:
+            raise InputError(f"{system} has no built-in speakers: give --speaker and an audio file")
         listener = load_recogniser(recogniser, recogniser_model, device)
-        references = reference_sounds(system, names)
+        references = reference_sounds(tts, names)
         clean = references.get(names[0])
-        reference = None if clean is None else (clean, system.sample_rate)
+        reference = None if clean is None else (clean, tts.sample_rate)
         predictors = mos_predictors([kind.value for kind in mos or ()], reference)
         kinds: list[Any] = [kind.value for kind in dict.fromkeys(attentions or Attentions)]
         total = len(kinds) * len(lines) * len(names) * seeds
@@ -99,7 +103,7 @@ def evaluate(
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("utterances", total=total)
             report = measure(
-                system,
+                tts,
                 lines,
                 speakers=names,
                 attentions=kinds,

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wandlib.cli.options import Config, console, explained
+from wandlib.cli.options import Config, console, exit_on_input_error
 from wandlib.systems import InputError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def train(
     config: Config = None,
 ) -> None:
     """Train a student that sees WINDOW generated keys to speak like its full-attention teacher. Ctrl-C is safe."""
-    with explained():
+    with exit_on_input_error():
         if lora is not None and teacher is not None:
             raise InputError("--lora makes the model its own teacher: leave out --lora or --teacher")
         check_output(output, resume)
@@ -91,7 +91,7 @@ def train(
         from wandlib.cli.dataset import Utterances
         from wandlib.distillation.trainer import WandTrainer, WandTrainingArguments
 
-        with explaining(ValueError):
+        with as_input_error(ValueError):
             limits = loaded(AutoConfig, model).get_text_config(decoder=True)
             utterances = Utterances(data, limits)  # before the weights, which may be gigabytes
             validated = None if validation is None else Utterances(validation, limits)
@@ -132,7 +132,7 @@ def train(
                 train_dataset=utterances,
                 eval_dataset=validated,
             )
-        with explaining(FloatingPointError, torch.OutOfMemoryError):
+        with as_input_error(FloatingPointError, torch.OutOfMemoryError):
             run(trainer, resume)
             results = last_results(trainer) if validation is None else trainer.evaluate()
         save(trainer, output)
@@ -142,7 +142,7 @@ def train(
 
 
 @contextmanager
-def explaining(*kinds: type[Exception]) -> Iterator[None]:
+def as_input_error(*kinds: type[Exception]) -> Iterator[None]:
     """Errors of the library that a user can mend become InputErrors."""
     try:
         yield
@@ -157,7 +157,7 @@ def check_output(output: Path, resume: bool) -> None:
     from wandlib.distillation.checkpoints import check_resumable, last_checkpoint
 
     if resume:
-        with explaining(ValueError):
+        with as_input_error(ValueError):
             check_resumable(output, True)
     elif (held := last_checkpoint(output)) is not None:
         raise InputError(f"there is {str(held)!r} of an earlier run: go on with --resume, or name another --output")

@@ -54,7 +54,8 @@ def take(cache: WandCache | DynamicCache, row: int, conditioning: int, tokens: i
         Tokens of its prompt and generated ones.
     """
     if isinstance(cache, DynamicCache):
-        pairs: list[Any] = [(layer.keys[row], layer.values[row]) for layer in cache.layers]
+        layers: list[Any] = cache.layers
+        pairs = [(layer.keys[row], layer.values[row]) for layer in layers]
         return Entries([(keys[:, -tokens:], values[:, -tokens:]) for keys, values in pairs], conditioning)
     counts, window, used = cache.generated, cache.window, cache[0][0].shape[2]
     ragged = isinstance(counts, Tensor)

@@ -237,7 +237,7 @@ def test_compare(run: CliRunner) -> None:
     assert Path("both/window.wav").exists()
     rows = {line.split("  ")[0].strip(): line.split()[-2:] for line in result.stdout.splitlines() if line.strip()}
     assert rows["window, keys"] == ["all", "8"]
-    full, window = map(float, rows["cache at the end, kB"])
+    full, window = map(float, rows["largest cache, kB"])
     assert window < full
 
 

@@ -1,4 +1,4 @@
-"""``python -m app``: load the embedded voice and show the page on this machine."""
+"""``python -m app``: load a speech system, the embedded voice by default, and show the page on this machine."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
 def main() -> None:
-    """Parse the flags, load the voice, warm up, serve."""
+    """Parse the flags, load the system, warm up, serve."""
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
+    parser.add_argument("--system", default="mini", help="speech system (default: mini, the embedded voice)")
+    parser.add_argument("--folder", help="the system's checkpoint (default: the weights that it comes with)")
+    parser.add_argument("--device", default="cpu", help="where it runs: cpu, cuda (default: cpu)")
     arguments = parser.parse_args()
 
     from app.page import build_app, launch
-    from wandlib.systems import load_system
+    from wandlib.systems import InputError, load_system
 
-    system = load_system("mini")
-    for attention in ("full", "window"):
-        system.synthesize("Ready.", attention=attention)  # a process's first steps are slow: spare the visitor
+    try:
+        system = load_system(arguments.system, arguments.folder, device=arguments.device)
+    except (InputError, OSError) as problem:
+        sys.exit(f"cannot load {arguments.system}: {problem}")
+    if system.speakers:  # a process's first steps are slow: spare the visitor
+        for attention in ("full", "window"):
+            system.synthesize("Ready.", attention=attention)
     page = build_app(system)
     try:
         address = launch(page, arguments.host, arguments.port)

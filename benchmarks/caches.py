@@ -13,6 +13,8 @@ from transformers.cache_utils import DynamicLayer
 
 from benchmarks.shapes import Shape
 from wandlib import WandCache
+from wandlib.attention.cache.rebuilding import Arrival, stage_rebuild
+from wandlib.attention.cache.token_kinds import Kinds
 from wandlib.profiling.estimate import head_shape
 
 SINKS = 4
@@ -108,11 +110,14 @@ def fill(cache: Cache, shape: Shape, generated: int, *, batch: int, dtype: torch
             cache.update(states, states, layer)
 
     if isinstance(cache, WandCache):
-        cache.plan_rewrite(prompts, shape.prompt, dtype=dtype, device=torch.device(device))
+        prompt, place = Kinds(None, True, None), torch.device(device)
+        stage_rebuild(cache.layout, Arrival(prompts, shape.prompt, prompt, None, None, dtype, place))
         store(shape.prompt)
+        cache.commit()
         for _ in range(generated):
-            cache.plan_step(prompts)
+            cache.layout.stage_step(prompts, dtype, place)
             store(cache.shared)  # the sequences of a prompt, side by side
+            cache.commit()
     else:
         store(shape.prompt)
         if generated:

@@ -106,9 +106,11 @@ def _draw(panel: Any, rows: list[list[str]], arrows: set[tuple[str, str]]) -> No
     for part, (x, y) in places.items():
         size = {"width": 0.28, "height": 0.42}
         panel.add_patch(
-            FancyBboxPatch((x - 0.14, y - 0.21), **size, boxstyle="round,pad=0.01", facecolor="#eef2f7", edgecolor=INK)
+            FancyBboxPatch(
+                (x - 0.14, y - 0.21), **size, boxstyle="round,pad=0.01", facecolor="#eef2f7", edgecolor=INK, zorder=2
+            )
         )
-        panel.text(x, y, part.replace("_", " "), ha="center", va="center", fontsize=9, color=INK)
+        panel.text(x, y, part.replace("_", " "), ha="center", va="center", fontsize=9, color=INK, zorder=3)
     for above, below in sorted(arrows):
         (x, top), (end, bottom) = places[above], places[below]
         far = top - bottom > 1 and abs(x - end) < 0.1
@@ -116,6 +118,7 @@ def _draw(panel: Any, rows: list[list[str]], arrows: set[tuple[str, str]]) -> No
             "",
             xy=(end + (0.15 if far else 0), bottom + (0.1 if far else 0.23)),
             xytext=(x + (0.15 if far else 0), top - (0.1 if far else 0.23)),
+            zorder=1,
             arrowprops={
                 "arrowstyle": "-|>",
                 "color": INK,

@@ -69,13 +69,19 @@ def no_network() -> Generator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave GPU tests out, visibly as "deselected", where there is no GPU."""
-    if torch.cuda.is_available():
-        return
-    without = [item for item in items if item.get_closest_marker("gpu")]
+    """Leave out, visibly as "deselected", GPU tests where there is no GPU, and in CI comparisons with published code.
+
+    Elsewhere the latter are skipped, and say what they need.
+    """
+    left_out = set()
+    if not torch.cuda.is_available():
+        left_out.add("gpu")
+    if CONTINUOUS_INTEGRATION and not os.environ.get("WANDLIB_UPSTREAM"):
+        left_out.add("upstream")
+    without = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]
     if without:
         config.hook.pytest_deselected(items=without)
-        items[:] = [item for item in items if item not in without]
+        items[:] = [item for item in items if item not in set(without)]
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

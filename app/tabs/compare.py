@@ -58,7 +58,7 @@ def build(page: gr.Blocks, system: SpeechSystem) -> None:
 
     def compare(
         text: str | None,
-        speaker: str,
+        speaker: str | None,
         recording: str | None,
         window: float,
         seed: float | None,
@@ -105,7 +105,9 @@ def build(page: gr.Blocks, system: SpeechSystem) -> None:
                 elem_id="text",
                 autofocus=True,
             )
-            speaker = gr.Dropdown(system.speakers, value=system.speakers[0], label="Speaker", elem_id="speaker")
+            speaker = gr.Dropdown(
+                system.speakers, value=next(iter(system.speakers), None), label="Speaker", elem_id="speaker"
+            )
             with gr.Accordion("Or use your own voice", open=False):
                 recording = gr.Audio(
                     sources=["upload", "microphone"],
@@ -171,7 +173,7 @@ def build(page: gr.Blocks, system: SpeechSystem) -> None:
 def _read(
     system: SpeechSystem,
     text: str | None,
-    speaker: str,
+    speaker: str | None,
     recording: str | None,
     window: float,
     seed: float | None,
@@ -181,7 +183,9 @@ def _read(
     text = text or ""
     if len(text) > TEXT_LIMIT:
         raise InputError(f"the text has {len(text):,} characters; the limit here is {TEXT_LIMIT:,}: shorten it")
-    if speaker not in system.speakers:
+    if recording is None and not system.speakers:
+        raise InputError("this system has no built-in speaker: give a recording of the voice to imitate")
+    if speaker not in system.speakers and system.speakers:
         raise InputError("unknown speaker: choose one from the list")
     low, high = WINDOW_LIMITS
     if not _whole(window, low, high):

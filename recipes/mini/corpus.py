@@ -115,7 +115,7 @@ def read_shards(folder: Path, pattern: str = "[0-9][0-9][0-9][0-9].npy") -> list
 
 
 def streams(utterances: Sequence[Utterance]) -> list[list[Utterance]]:
-    """Runs of utterances that follow each other in one passage: one speaker, one speed, in their natural order."""
+    """Find runs of utterances that follow each other in one passage: one speaker, one speed, in their natural order."""
     found: list[list[Utterance]] = []
     for passage, group in groupby(utterances, key=lambda utterance: utterance.passage):
         run: list[Utterance] = []

@@ -119,12 +119,12 @@ class Bench:
         return self.encode(sound, SAMPLE_RATE) if len(sound) > SAMPLE_RATE // 10 else np.zeros(256, np.float32)
 
     def failures(self, text: str, number: int) -> list[dict[str, Any]]:
-        """What goes wrong with a sentence, spoken by the teacher and by the student."""
+        """Judge a sentence as spoken by the teacher and by the student."""
         found = {attention: self.failure(text, number, attention) for attention in ("full", "window")}
         return [{"attention": attention, **failure} for attention, failure in found.items() if failure]
 
     def failure(self, text: str, number: int, attention: Attention) -> dict[str, Any] | None:
-        """What went wrong with a sentence, if anything, by the rules of :mod:`wandlib.evaluation.failures`."""
+        """Say what went wrong with a sentence, if anything, by the rules of :mod:`wandlib.evaluation.failures`."""
         speaker = self.system.speakers[number % len(self.system.speakers)]
         speech = self.system.synthesize(text, speaker, attention, seed=number)
         symbols = self.system.count_symbols(text)
@@ -137,7 +137,7 @@ class Bench:
 
 @functools.cache
 def bench(assets: Path | None) -> Bench:
-    """The process's own bench, on one thread: the processes share the cores."""
+    """Make the process's own bench, on one thread: the processes share the cores."""
     torch.set_num_threads(1)
     return Bench(assets)
 
@@ -151,7 +151,7 @@ def _failures(job: tuple[Path | None, str, int]) -> list[dict[str, Any]]:
 
 
 def interval(rows: list[Measured]) -> Interval:
-    """The CER of these utterances, with its 95 % interval over sentences."""
+    """Compute the CER of these utterances, with its 95 % interval over sentences."""
     counts = [count_errors(row.text, row.heard, plain_english) for row in rows]
     return bootstrap(
         [count.character_errors for count in counts],
@@ -161,7 +161,7 @@ def interval(rows: list[Measured]) -> Interval:
 
 
 def summarise(rows: list[Measured], references: dict[str, Sound]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The table by stage and the table by speaker; ``references`` has the speaker vector of each built-in reference."""
+    """Make the tables by stage and by speaker; ``references`` has the speaker vector of each built-in reference."""
     names = list(references)
     stages = list(dict.fromkeys(row.stage for row in rows))
     of = {
@@ -207,7 +207,7 @@ def summarise(rows: list[Measured], references: dict[str, Sound]) -> tuple[list[
 
 
 def references(system: MiniSystem) -> dict[str, Sound]:
-    """The speaker vector of each built-in reference, as its 3 s of codes sound."""
+    """Compute the speaker vector of each built-in reference from the sound of its 3 s of codes."""
     encode = Resemblyzer()
     return {name: encode(sound, SAMPLE_RATE) for name, sound in reference_sounds(system, system.speakers).items()}
 
@@ -235,7 +235,7 @@ def speed(assets: Path | None) -> dict[str, float]:
 
 
 def report(result: dict[str, Any]) -> str:
-    """The tables as markdown."""
+    """Format the tables as markdown."""
     tried = result["sentences of every kind"]
     failures = {
         name: [row for row in result["failures"] if row["attention"] == attention]

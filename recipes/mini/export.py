@@ -52,7 +52,7 @@ def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
 
 
 def references(utterances: list[Utterance], most: int = 8) -> dict[str, Utterance]:
-    """An utterance of 4 to 8 seconds of each speaker, of ``most`` speakers; the recipe's own in their order.
+    """Choose an utterance of 4 to 8 seconds of each of ``most`` speakers; the recipe's own in their order.
 
     The one that :data:`REFERENCES` names, if there is one, else the first.
 

@@ -67,7 +67,7 @@ def arctic(root: Path, voice: str, download: bool = False) -> Iterator[Line]:
 
 
 def read(line: Line, longest: float = 20.0) -> tuple[str, str, NDArray[np.int16]]:
-    """A line as a shard stores it; beyond ``longest`` seconds, or silent, it comes back empty and is left out."""
+    """Make a line as a shard stores it; beyond ``longest`` seconds, or silent, it is empty and left out."""
     text, speaker, path = line
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     mono = samples.mean(axis=1)

@@ -25,7 +25,7 @@ def words_of(text: str) -> list[str]:
 
 
 def wordnet_examples(folder: Path = WORDNET) -> list[str]:
-    """The usage examples of WordNet that a reader could speak aloud, sorted, each once.
+    """List the usage examples of WordNet that a reader could speak aloud, sorted, each once.
 
     Raises
     ------

@@ -89,7 +89,8 @@ def speak(job: Job) -> NDArray[np.int16]:
 
 def digest(batch: list[Job]) -> str:
     """Sum of what a shard is to hold."""
-    return hashlib.sha256(json.dumps([asdict(job) for job in batch]).encode()).hexdigest()
+    described = [asdict(job) | {"voice": VOICES[job.speaker]} for job in batch]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 def write_shard(folder: Path, index: int, batch: list[Job], sounds: Iterable[NDArray[np.int16]]) -> float:

@@ -327,7 +327,7 @@ class TestCommand:
     @pytest.fixture(autouse=True)
     def system(self, monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
         system = FakeSystem()
-        monkeypatch.setattr("wandlib.systems.load_system", lambda name: system)
+        monkeypatch.setattr("wandlib.systems.load_system", lambda name, folder, device: system)
         return system
 
     def test_serves_this_machine_after_a_warm_up(
@@ -354,6 +354,28 @@ class TestCommand:
             monkeypatch.setattr("sys.argv", ["app", "--port", str(port)])
             with pytest.raises(SystemExit, match=f"cannot listen on 127.0.0.1:{port}: .*--port"):
                 main()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--system", "nobody"], "no system named 'nobody'"), (["--device", "gramophone"], "no device 'gramophone'")],
+)
+def test_system_that_cannot_be_loaded(flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["app", *flags])
+    with pytest.raises(SystemExit, match=f"cannot load .*{message}"):
+        main()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+def test_system_without_built_in_speakers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As the published ones are: the page opens, and asks for a recording."""
+    monkeypatch.setattr(FakeSystem, "speakers", [])
+    served = Served(FakeSystem())
+    with pytest.raises(AppError, match="give a recording"):
+        served.compare(speaker=None)
+    soundfile.write(tmp_path / "voice.wav", 0.1 * np.ones(8000), 16_000)
+    assert served.compare(speaker=None, recording=handle_file(tmp_path / "voice.wav"))[-1] == "Done: play both."
+    served.page.close()
 
 
 def test_page_asks_nothing_of_other_machines(fast: Served) -> None:

@@ -164,7 +164,7 @@ def test_a_wrong_line_is_named(run: Run, line: str, words: str) -> None:
     ("arguments", "words"),
     [
         (("--validation", "missing.jsonl"), "missing.jsonl"),
-        (("--resume",), "out holds no whole checkpoint: start without resuming"),
+        (("--resume",), "out holds no complete checkpoint: start without resuming"),
         (("--output", "model"), "'model' holds a model, which would be written over"),
         (("--output", "data.jsonl"), "'data.jsonl' is a file: name a folder"),
         (("--lora", "4", "--teacher", "model"), "leave out --lora or --teacher"),

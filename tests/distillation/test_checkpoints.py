@@ -84,9 +84,9 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
     assert losses(resumed) == losses(trainer)
     assert last_checkpoint(tmp_path) == last
     (last / "trainer_state.json").unlink()
-    with pytest.raises(ValueError, match=r"checkpoint-8 is no whole checkpoint .* is .*checkpoint-6"):
+    with pytest.raises(ValueError, match=r"checkpoint-8 is no complete checkpoint .* is .*checkpoint-6"):
         resumed.train(resume_from_checkpoint=str(last))
-    with pytest.raises(ValueError, match="holds no whole checkpoint"):
+    with pytest.raises(ValueError, match="holds no complete checkpoint"):
         build_trainer(tmp_path / "empty").train(resume_from_checkpoint=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,72 @@ def test_nothing_predicts_the_first_token() -> None:
     for side in ("left", "right"):
         batch = WandCollator(padding_side=side)([{"input_ids": [1, 2, 3], "conditioning": 0}, LONG])  # type: ignore[arg-type]
         assert batch["labels"][0][batch["attention_mask"][0].bool()].tolist() == [-100, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "count",
+    [2, 2.0, np.int64(2), np.uint8(2), np.float32(2), np.array(2), torch.tensor(2), torch.tensor(2, dtype=torch.int8)],
+    ids=lambda count: f"{type(count).__name__} {getattr(count, 'dtype', '')}",
+)
+def test_conditioning_of_any_whole_number(count: Any) -> None:
+    assert WandCollator()([SHORT | {"conditioning": count}])["conditioning"].tolist() == [[True, True, False, False]]
+
+
+def test_one_flag_is_no_number() -> None:
+    """A tensor of one bool is the mask of an utterance of one token, not the number 1."""
+    with pytest.raises(ValueError, match="no generated token"):
+        WandCollator()([{"input_ids": [3], "conditioning": torch.tensor([True])}])
+
+
+def test_further_tensors_pass_through() -> None:
+    """Padded along time where that is their first axis, else stacked; what is no tensor stays behind."""
+
+    def sample(length: int) -> dict[str, Any]:
+        return {
+            "input_ids": list(range(1, length + 1)),
+            "conditioning": 1,
+            "text_mask": np.arange(length) < 2,
+            "style": torch.full((length, 2), 0.5),
+            "speaker": torch.arange(3.0),
+            "rate": torch.tensor(24_000),
+            "name": "clara",
+            "seconds": 1.5,
+            "words": ["a", "b"],
+        }
+
+    for side in ("right", "left"):
+        batch = WandCollator(padding_side=side)([sample(4), sample(2)])  # type: ignore[arg-type]
+        assert set(batch) - {"position_ids"} == {
+            "input_ids", "labels", "conditioning", "attention_mask", "text_mask", "style", "speaker", "rate",
+        }  # fmt: skip
+        mask = batch["attention_mask"].bool()
+        assert batch["text_mask"].dtype == torch.bool
+        assert batch["text_mask"][1].tolist() == (mask[1] & (batch["input_ids"][1] > 0)).tolist()
+        assert torch.equal(batch["style"], 0.5 * mask[..., None].expand(2, 4, 2))
+        assert batch["speaker"].tolist() == [[0.0, 1.0, 2.0]] * 2
+        assert batch["rate"].tolist() == [24_000, 24_000]
+
+
+def test_a_size_that_happens_to_be_the_length_is_not_time() -> None:
+    samples = [{"input_ids": [1] * length, "conditioning": 1, "speaker": torch.ones(4)} for length in (4, 6)]
+    assert WandCollator()(samples)["speaker"].shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (SHORT | {"speaker": torch.ones(5)}, r"speaker have the shapes \[3\], \[5\]: they are stacked where"),
+        (SHORT, "utterance 1 of the batch has input_ids, .*mask, and utterance 0 has .*speaker: all need the same"),
+        (SHORT | {"conditioning": -1}, r"conditioning of utterance 1 .* bool for each token; got -1"),
+        (SHORT | {"conditioning": 2.5}, r"got 2\.5"),
+        (SHORT | {"conditioning": True}, "got True"),
+        (SHORT | {"attention_mask": [1, 1, 1, 0]}, r"already padded \(its attention_mask has zeros\)"),
+        (SHORT | {"position_ids": [0, 1, 2]}, r"and 3 position_ids: they must be equally long"),
+    ],
+)
+def test_refuses_what_does_not_fit(sample: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WandCollator()([LONG | {"speaker": torch.ones(3)}, sample])
 
 
 @pytest.mark.parametrize(

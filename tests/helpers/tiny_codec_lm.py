@@ -22,9 +22,11 @@ from transformers import (
     Xcodec2Model,
 )
 
-from wandlib.systems.codec_lm.dialects import DIALECTS, END, START
+from wandlib.systems.codec_lm.dialects import END, START
+from wandlib.systems.codec_lm.system import LlasaSystem, NeuTTSSystem
 
 CODES = 64
+SYSTEMS = {"neutts": NeuTTSSystem, "llasa": LlasaSystem}
 CHAT = (
     "{% for message in messages %}<|start|>{{ message['role'] }}<|stop|>{{ message['content'] }}<|eot|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant<|stop|>{% endif %}"
@@ -39,14 +41,14 @@ def write(name: str, folder: Path) -> tuple[Path, Path]:
     """Folders of the language model and of the codec."""
     torch.manual_seed(0)
     config_class, model_class, codec_config_class, codec_class, extractor_class = CLASSES[name]
-    language, codec = folder / "language", folder / "codec"
-    language.mkdir(parents=True)
+    language, codec = folder, folder / "codec"
+    language.mkdir(parents=True, exist_ok=True)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = [f"<|TEXT_{kind}_{side}|>" for kind in ("PROMPT", "UNDERSTANDING") for side in ("START", "END")]
-    codes = [DIALECTS[name].code.format(index) for index in range(CODES)]
+    codes = [SYSTEMS[name].dialect.code.format(index) for index in range(CODES)]
     tokenizer.add_tokens([*special, START, END, "<|start|>", "<|stop|>", "<|eot|>", *codes])
     tokenizer.save(str(language / "tokenizer.json"))
     described = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|eot|>", "chat_template": CHAT}

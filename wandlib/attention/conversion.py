@@ -47,8 +47,8 @@ def convert(
     window: SupportsIndex | float = 32,
     *,
     conditioning_until: int | None = None,
-    blocks: int | None = None,
-    pinned: int | None = None,
+    blocks: SupportsIndex | float | None = None,
+    pinned: SupportsIndex | float | None = None,
     check_finite: bool = True,
 ) -> Model:
     """Apply a window to a causal decoder, in place, and return it.
@@ -185,7 +185,7 @@ def load(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
     if settings is None:
         raise ValueError(f"{folder} does not hold a converted model: load it with from_pretrained, then convert it")
     if is_adapter(folder):
-        return convert(load_adapter(folder, **kwargs), **settings)  # type: ignore[no-any-return]
+        return convert(load_adapter(folder, **kwargs), **settings)
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     if architecture is None:
         raise ValueError(f"{folder}/config.json names no architecture of transformers: {config.architectures}")

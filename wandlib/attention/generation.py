@@ -104,7 +104,7 @@ class BatchedGenerate:
             For options of continuous batching that plain batches do not have.
         """
         if self.hook.disabled:
-            return type(self.model).generate_batch(self.model, inputs, generation_config, *args, **kwargs)  # type: ignore[no-any-return]
+            return type(self.model).generate_batch(self.model, inputs, generation_config, *args, **kwargs)
         unknown = [name for name, value in kwargs.items() if value and name not in ("max_new_tokens", "warmup")]
         if args or unknown:
             raise ValueError(

@@ -184,7 +184,7 @@ class WindowHook:
         past, prompt = kwargs.get(name), self.prompt
         if not isinstance(past, WandCache):
             self._refuse_others(module, kwargs)
-            options = {"blocks": self.blocks, "pinned": self.pinned, "conditioning_until": self.conditioning_until}
+            options: Any = {"blocks": self.blocks, "pinned": self.pinned, "conditioning_until": self.conditioning_until}
             if past is None:
                 if kwargs.get("use_cache") is None:  # a pass that says what is conditioning is to train or to score
                     default = getattr(module.config, "use_cache", False)
@@ -235,7 +235,8 @@ class WindowHook:
             block = text_blocks(conditioning, padding, self.pinned or 0)
         utterance = self._utterances(kwargs, new, padding)
         sequence = tokens(conditioning, padding, block=block, utterance=utterance)
-        limits, masks = set(self.decoder.sliding_windows), {}
+        limits: set[int | None] = set(self.decoder.sliding_windows)
+        masks: dict[int | None, Any] = {}
         if attention_implementation(module) == "flex_attention" and self.tau == float("inf"):
             for limit in limits:
                 masks[limit] = block_mask(sequence, self.window, blocks=blocks, sliding_window=limit)

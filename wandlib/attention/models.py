@@ -8,15 +8,43 @@ differs between models and releases; what was tried is listed in docs/families.m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
+
+from wandlib.attention.support import (
+    attention_modules,
+    counts_positions,
+    layers_of,
+    mask_readers,
+    refusal,
+    sliding_windows,
+    takes_masks_by_kind,
+)
+
+__all__ = [
+    "CACHE_ARGUMENTS",
+    "Decoder",
+    "attention_implementation",
+    "attention_modules",
+    "base_decoder",
+    "cache_argument",
+    "cache_inputs",
+    "finished_request",
+    "inner_model",
+    "mask_readers",
+    "new_tokens",
+    "other_cache",
+    "passes_on",
+    "read_decoder",
+    "rename_cache",
+    "sliding_windows",
+]
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")
 """What decoders call their key-value cache, newest first: transformers 5.24 renamed ``past_key_values``."""
@@ -80,12 +108,12 @@ def read_decoder(model: nn.Module) -> tuple[Any, Decoder]:
     if "attention_mask" not in parameters:
         raise ValueError(f"the forward of {name} takes no attention_mask, by which a window is applied")
     windows = sliding_windows(decoder.config)
-    if refusal := _refusal(decoder):
-        raise ValueError(f"a window cannot be applied to {name}: {refusal}")
+    if reason := refusal(decoder):
+        raise ValueError(f"a window cannot be applied to {name}: {reason}")
     kinds = getattr(decoder.config.get_text_config(decoder=True), "layer_types", None)
     # Some configs list kinds of layers for a decoder that takes one mask for all.
-    by_kind = dict(zip(kinds or (), windows, strict=False)) if _takes_masks_by_kind(decoder) else {}
-    return decoder, Decoder(name, tuple(parameters), cache, tuple(windows), by_kind, _counts_positions(decoder))
+    by_kind = dict(zip(kinds or (), windows, strict=False)) if takes_masks_by_kind(decoder) else {}
+    return decoder, Decoder(name, tuple(parameters), cache, tuple(windows), by_kind, counts_positions(decoder))
 
 
 def inner_model(model: Any) -> Any:
@@ -124,23 +152,10 @@ def base_decoder(model: nn.Module) -> Any:
     for decoder in (found, inner.base_model, getattr(inner.base_model, "decoder", None), getattr(inner, "model", None)):
         if isinstance(decoder, PreTrainedModel) and layers_of(decoder) is not None:
             return decoder
-    raise ValueError(f"found no decoder layers in {type(found).__name__}: pass the causal decoder itself")
-
-
-def layers_of(decoder: nn.Module) -> nn.ModuleList | None:
-    """Return the layers of a decoder, or None."""
-    lists = (child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child))
-    return next(lists, None)
-
-
-def attention_modules(decoder: nn.Module) -> list[nn.Module]:
-    """Return the self-attention of each layer, in order; an empty list where some layer has none of a known name."""
-    names = ("self_attn", "attn", "attention", "self_attention", "mixer", "temporal_block")
-    found = [
-        next((part for part in (getattr(layer, name, None) for name in names) if isinstance(part, nn.Module)), None)
-        for layer in layers_of(decoder) or ()
-    ]
-    return [module for module in found if module is not None] if None not in found else []
+    raise ValueError(
+        f"{type(found).__name__} has no layers in one list, its own or inside an encoder of it, so there is nothing known "
+        "to apply a window to; if the causal decoder is a part of it, pass that"
+    )
 
 
 def attention_implementation(decoder: Any) -> str:
@@ -212,85 +227,10 @@ def new_tokens(kwargs: Mapping[str, Any]) -> Tensor:
     raise ValueError(f"the decoder was given no new tokens: pass one of {', '.join(TOKEN_ARGUMENTS)}")
 
 
-# ------------------------------------------------------------------------------------------------- what layers attend to
-
-
-def sliding_windows(config: PreTrainedConfig) -> list[int | None]:
-    """List the sliding window that each layer has of its own, in tokens; None where a layer attends to everything.
-
-    Raises
-    ------
-    ValueError
-        If a layer is not plain attention (linear, chunked, shared keys): there is nothing to put a window on.
-    """
-    text = config.get_text_config(decoder=True)
-    own = getattr(text, "sliding_window", None)
-    if getattr(text, "use_sliding_window", True) is False:
-        own = None
-    kinds = getattr(text, "layer_types", None)
-    if kinds is None:
-        chunked = getattr(text, "attention_chunk_size", None) is not None
-        kind = "sliding_attention" if own is not None else "chunked_attention" if chunked else "full_attention"
-        kinds = [kind] * text.num_hidden_layers
-    if shared := getattr(text, "num_kv_shared_layers", None):
-        kinds = kinds[: len(kinds) - shared] + ["shared_keys"] * shared
-    for layer, kind in enumerate(kinds):
-        if kind not in ("full_attention", "sliding_attention"):
-            raise ValueError(
-                f"layer {layer} of {text.model_type} is of type {kind!r}; a window needs 'full_attention' or "
-                "'sliding_attention' layers with keys of their own"
-            )
-    return [own if kind == "sliding_attention" else None for kind in kinds]
-
-
-def _takes_masks_by_kind(decoder: nn.Module) -> bool:
-    """Whether the decoder's forward looks a mask up by the kind of layer."""
-    config: Any = decoder.config
-    if not getattr(config.get_text_config(decoder=True), "layer_types", None):
-        return False
-    try:
-        source = inspect.getsource(type(decoder).forward)
-    except (OSError, TypeError):
-        return True
-    return "isinstance(attention_mask, dict)" in source or "causal_mask_mapping" in source
-
-
-def _counts_positions(decoder: nn.Module) -> bool:
-    """Whether learned positions are counted from the attention mask (OPT, BioGPT)."""
-    return any(
-        "attention_mask" in inspect.signature(child.forward).parameters and "embed_positions" in name
-        for name, child in decoder.named_children()
-    )
-
-
-def _refusal(decoder: Any) -> str | None:
-    """Say why a window would be wrong in this decoder; None: nothing is known against it."""
-    config = decoder.config.get_text_config(decoder=True)
-    if _has_alibi(decoder):
-        return "its ALiBi bias is counted from the slots of the cache, not from positions, and a ring reorders slots"
-    if "local" in (getattr(config, "attention_layers", None) or ()):
-        return (
-            f"its local layers keep a limit of their own (window_size={config.window_size}) that is counted from the "
-            "slots of the cache; only global layers can have a window"
-        )
-    if getattr(config, "add_cross_attention", False) or getattr(config, "cross_attention_layers", None):
-        return "it has cross-attention layers, whose keys are not part of the sequence; set add_cross_attention=False"
-    if getattr(config, "is_decoder", True) is False and "is_decoder" in config.to_diff_dict():
-        return "it is not causal: set is_decoder=True in its config"
-    return None
-
-
-def _has_alibi(decoder: Any) -> bool:
-    """Whether attention is biased by distance, linearly."""
-    config = decoder.config
-    flags = (config, getattr(config, "attn_config", None))
-    return any(getattr(flag, "alibi", False) for flag in flags) or hasattr(decoder, "build_alibi_tensor")
-
-
 # ------------------------------------------------------------------------------------------------ what reaches a decoder
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """The decoder was called."""
 
 
@@ -305,7 +245,7 @@ def passes_on(model: Any, decoder: Any) -> bool:
 
     def stop(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         found.append(kwargs.get(WINDOW_ARGUMENTS[0]) is marker)
-        raise _Reached
+        raise _ReachedError
 
     device = next(decoder.parameters()).device
     handle = decoder.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
@@ -317,38 +257,3 @@ def passes_on(model: Any, decoder: Any) -> bool:
     finally:
         handle.remove()
     return False
-
-
-@contextmanager
-def mask_readers(decoder: Any, masks: Any) -> Iterator[set[int]]:
-    """Collect the layers whose attention is given one of ``masks``, while the block runs."""
-    wanted = list(masks.values()) if isinstance(masks, Mapping) else [masks]
-    readers: set[int] = set()
-    handles = []
-    for index, module in enumerate(attention_modules(decoder)):
-
-        def look(module: nn.Module, args: Any, kwargs: dict[str, Any], index: int = index) -> None:
-            given = [*args, *kwargs.values()]
-            if any(_same_mask(value, mask) for value in given for mask in wanted):
-                readers.add(index)
-
-        handles.append(module.register_forward_pre_hook(look, with_kwargs=True))
-    try:
-        yield readers
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _same_mask(value: Any, mask: Any) -> bool:
-    """Whether an argument is a mask, or a cast or a view of it."""
-    if value is mask:
-        return value is not None
-    if not (isinstance(value, Tensor) and isinstance(mask, Tensor)) or value.ndim != 4:
-        return False
-    if value.dtype == torch.bool:
-        return value.shape == mask.shape and torch.equal(value, mask > torch.finfo(mask.dtype).min / 2)
-    same = value.shape[-2:] == mask.shape[-2:] and value.shape[0] == mask.shape[0]
-    return same and (
-        value.untyped_storage().data_ptr() == mask.untyped_storage().data_ptr() or torch.equal(value == 0, mask == 0)
-    )

@@ -1,7 +1,11 @@
-"""What distillation adds to transformers' ``TrainingArguments``, and which models go together with it."""
+"""Training arguments of distillation, and which options, students and teachers go together.
+
+Options of transformers' ``TrainingArguments`` and ``Trainer`` are obeyed, or refused here with the reason.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -12,7 +16,6 @@ from transformers import TrainingArguments
 from wandlib.attention.conversion import inner_model
 from wandlib.distillation.divergences import check_vocabularies
 from wandlib.distillation.hidden_states import head_of
-from wandlib.distillation.losses import DistillationLoss
 
 if find_spec("accelerate") is None:
     raise ImportError("training needs accelerate, which is not installed: pip install 'wandlib[train]'")
@@ -20,58 +23,99 @@ if find_spec("accelerate") is None:
 
 @dataclass
 class WandTrainingArguments(TrainingArguments):
-    """What transformers' ``TrainingArguments`` say, with the paper's defaults, and what distillation adds.
+    """transformers' ``TrainingArguments`` with the paper's defaults, and the arguments of distillation.
 
     Parameters
     ----------
     window
-        W in the end; default: the window that the student was converted with.
+        Final window W, in generated keys; default: the window that the student was converted with.
     window_start, tau_start, tau_end, hard_fraction, schedule
         Parameters of the :class:`~wandlib.distillation.curriculum.WindowCurriculum`, which spans the run.
     ce_weight, kl_weight, alpha, divergence, hidden_weight, chunk
-        Parameters of the :class:`~wandlib.distillation.losses.DistillationLoss`.
+        Parameters of the :class:`~wandlib.distillation.losses.DistillationLoss`; ``label_smoothing_factor`` belongs to
+        its cross-entropy.
     on_policy
         Share of the steps on the student's own samples, scored by the teacher, instead of the dataset's.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the data."})
-    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "Course of the learning rate."})
-    warmup_steps: float = field(default=0.03, metadata={"help": "Warm-up in steps; below 1: as a part of the run."})
+    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=0.03, metadata={"help": "Warm-up in steps; below 1: share of the run."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: conditioning is no column."})
-    label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Of the targets."})
+    label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Name of the targets."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Look for unused weights (DDP)."})
-    window: int | None = field(default=None, metadata={"help": "W in the end; default: the student's."})
-    window_start: int = field(default=128, metadata={"help": "W at the first step."})
+    window: int | None = field(default=None, metadata={"help": "Final window W; default: the student's."})
+    window_start: int = field(default=128, metadata={"help": "Window at the first step."})
     tau_start: float = field(default=0.1, metadata={"help": "Strength of the soft mask at the first step."})
     tau_end: float = field(default=10.0, metadata={"help": "Strength of the soft mask before it becomes hard."})
-    hard_fraction: float = field(default=0.1, metadata={"help": "Part of the steps, at the end, under the hard mask."})
+    hard_fraction: float = field(default=0.1, metadata={"help": "Final share of the steps, under the hard mask."})
     schedule: str = field(default="cosine", metadata={"help": "cosine, linear, or direct: hard from the start."})
     ce_weight: float = field(default=1.0, metadata={"help": "Weight of the cross-entropy on the ground truth."})
     kl_weight: float = field(default=1.0, metadata={"help": "Weight of the divergence from the teacher."})
-    alpha: float = field(default=0.1, metadata={"help": "Of the skew divergence."})
+    alpha: float = field(default=0.1, metadata={"help": "Skew of the divergence."})
     divergence: str = field(default="skew", metadata={"help": "skew, reverse, or jensen-shannon."})
     hidden_weight: float = field(default=0.0, metadata={"help": "Weight of the distance of the last hidden states."})
     on_policy: float = field(default=0.0, metadata={"help": "Share of the steps on the student's own samples."})
-    chunk: int = field(default=512, metadata={"help": "Positions whose logits live at once."})
+    chunk: int = field(default=512, metadata={"help": "Positions whose logits exist at once."})
 
 
-def check_compatible(
-    student: nn.Module, teacher: nn.Module | None, distillation: DistillationLoss, args: WandTrainingArguments
-) -> None:
-    """Raise ValueError unless this student can learn from this teacher with these arguments."""
-    if args.n_gpu > 1:
-        raise ValueError(
-            f"this process sees {args.n_gpu} GPUs, and distillation runs one process for each: start it with "
-            "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them"
-        )
-    if not 0 <= args.on_policy <= 1:
-        raise ValueError(f"on_policy is a share of the steps, from 0 to 1; got {args.on_policy}")
-    if args.on_policy > 0 and args.kl_weight == 0:
-        raise ValueError(f"on_policy is {args.on_policy}, and its samples are for the teacher to score: set kl_weight")
+def check_options(args: WandTrainingArguments, options: Mapping[str, Any]) -> None:
+    """Raise ValueError where an option has no meaning in distillation, or contradicts another one.
+
+    Parameters
+    ----------
+    args
+        The training arguments.
+    options
+        Other keyword arguments of the Trainer.
+    """
+    own_loss = options.get("compute_loss_func") is not None
+    parallel = getattr(args, "parallelism_config", None)
+    refused = {
+        f"this process sees {args.n_gpu} GPUs, and distillation runs one process for each: start it with "
+        "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them": args.n_gpu > 1,
+        "parallelism_config splits one utterance or one weight between processes, and WandTrainer only splits batches: "
+        "use DDP or FSDP": parallel is not None
+        and any(getattr(parallel, f"{kind}_size", 1) > 1 for kind in ("tp", "cp", "sp")),
+        "remove_unused_columns removes conditioning, which is no argument of the model's forward: leave it off, and "
+        "remove other columns from the dataset": args.remove_unused_columns,
+        f"label_names is {args.label_names}, and the targets must be called labels: rename them in the data collator": (
+            args.label_names not in (None, ["labels"])
+        ),
+        "use_liger_kernel replaces the model's forward to fuse the loss of the model itself, which distillation does "
+        "not use: leave it off (the losses here never hold all logits either)": args.use_liger_kernel,
+        "model_init makes a new model for every trial, and a student must be converted before: build a WandTrainer for "
+        "each trial": options.get("model_init") is not None,
+        "prediction_loss_only makes no logits, and compute_metrics needs them: leave out one of them": (
+            args.prediction_loss_only and options.get("compute_metrics") is not None
+        ),
+        "compute_loss_func replaces the cross-entropy that label_smoothing_factor belongs to: leave out one of them": (
+            args.label_smoothing_factor != 0 and own_loss
+        ),
+        "label_smoothing_factor belongs to the cross-entropy, and ce_weight is 0: leave out one of them": (
+            args.label_smoothing_factor != 0 and args.ce_weight == 0
+        ),
+        f"on_policy is a share of the steps, from 0 to 1; got {args.on_policy}": not 0 <= args.on_policy <= 1,
+        f"on_policy is {args.on_policy}, and its samples are for the teacher to score: set kl_weight, and leave out "
+        "compute_loss_func": args.on_policy > 0 and (args.kl_weight == 0 or own_loss),
+    }
+    for reason, applies in refused.items():
+        if applies:
+            raise ValueError(reason)
+
+
+def check_compatible(student: nn.Module, teacher: nn.Module | None, needs_teacher: bool) -> None:
+    """Raise ValueError unless this student can learn from this teacher."""
     head = head_of(student)
-    if not distillation.needs_teacher:
+    adapters = list(getattr(student, "peft_config", ()))
+    if adapters not in ([], ["default"]):
+        raise ValueError(
+            f"the student has the adapters {', '.join(adapters)}, and only one is saved so that wandlib.load finds it: "
+            "keep one, with the name 'default'"
+        )
+    if not needs_teacher:
         return
     if teacher is student:
         raise ValueError(

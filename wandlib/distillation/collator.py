@@ -1,21 +1,25 @@
-"""From single utterances to the batch that training takes.
+"""Collate single utterances into the batch that training takes.
 
-A training sample is the sequence ``conditioning | generated``: its ``input_ids``, and what of it is which, told by
+A training sample is the sequence ``conditioning | generated``: its ``input_ids``, and which part is which, given by
 ``labels``, by ``conditioning`` or by both. A batch has ``input_ids``, ``labels``, ``conditioning`` and
-``attention_mask``, each [batch, time].
+``attention_mask``, each [batch, time], and the further tensors of the samples.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
 
 from wandlib.distillation.losses import IGNORE_INDEX
+from wandlib.distillation.teacher import restarts
+
+OWN = ("input_ids", "labels", "conditioning", "attention_mask")
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,21 @@ class WandCollator:
     - ``input_ids``: ints [time];
     - ``labels``: ints [time], aligned with ``input_ids`` (transformers shifts them when it computes the loss), -100
       outside the generated part. Default: ``input_ids`` outside the conditioning;
-    - ``conditioning``: the length of the prefix, or a bool [time]. Default: where the labels are -100.
+    - ``conditioning``: the length of the prefix, or a bool [time]. Default: where the labels are -100;
+    - ``position_ids``: ints [time], where several utterances are packed into one row: they restart with each;
+    - any other tensors and arrays: padded with 0 along time where their first axis is time, and stacked. Numbers,
+      strings and lists of other names are left out.
 
     Parameters
     ----------
     pad_token_id
-        What ``input_ids`` are padded with; any valid token, since padding is seen by nothing.
+        Token to pad ``input_ids`` with; any valid one, since padding is seen by nothing.
     max_length
-        An utterance with more tokens is an error; None: no limit.
+        Number of positions; a longer utterance is an error. None: no limit.
     padding_side
         "right" or "left"; on the left, ``position_ids`` are added, so that the first token has position 0.
     pad_to_multiple_of
-        Round the batch's length up: fewer shapes, for which matrix kernels are built and kept.
+        Round the batch's length up: fewer shapes, for which matrix kernels are built and cached.
     """
 
     pad_token_id: int = 0
@@ -54,59 +61,89 @@ class WandCollator:
         ValueError
             If an utterance has no generated token or too many tokens, or its parts do not fit together.
         """
-        rows = [self._row(sample, index) for index, sample in enumerate(samples)]
-        longest = max(len(ids) for ids, _, _ in rows)
+        rows = [self._row(sample, f"utterance {index} of the batch") for index, sample in enumerate(samples)]
+        for index, row in enumerate(rows):
+            if row.keys() != rows[0].keys():
+                raise ValueError(
+                    f"utterance {index} of the batch has {', '.join(row)}, and utterance 0 has {', '.join(rows[0])}: "
+                    "all need the same tensors"
+                )
+        longest = max(len(row["input_ids"]) for row in rows)
         longest += -longest % self.pad_to_multiple_of
-        shape = len(rows), longest
-        input_ids, labels = torch.full(shape, self.pad_token_id), torch.full(shape, IGNORE_INDEX)
-        conditioning, attention_mask = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.long)
-        for index, (ids, target, prefix) in enumerate(rows):
-            place = slice(0, len(ids)) if self.padding_side == "right" else slice(longest - len(ids), longest)
-            input_ids[index, place], labels[index, place] = ids, target
-            conditioning[index, place], attention_mask[index, place] = prefix, 1
-        batch = {
-            "input_ids": input_ids,
-            "labels": labels,
-            "conditioning": conditioning,
-            "attention_mask": attention_mask,
-        }
-        if self.padding_side == "left":
-            batch["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        batch = {name: self._stack(name, rows, longest) for name in rows[0]}
+        if self.padding_side == "left" and "position_ids" not in batch:
+            batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
         return batch
 
-    def _row(
-        self, sample: Mapping[str, Any], index: int
-    ) -> tuple[Int[Tensor, " time"], Int[Tensor, " time"], Bool[Tensor, " time"]]:
-        where = f"utterance {index} of the batch"
+    def _stack(self, name: str, rows: Sequence[Mapping[str, Tensor]], longest: int) -> Tensor:
+        values = [row[name] for row in rows]
+        if all(row[name].shape[:1] == row["input_ids"].shape for row in rows):  # its first axis is time
+            filling = {"input_ids": self.pad_token_id, "labels": IGNORE_INDEX}.get(name, 0)
+            values = [self._pad(value, longest - len(value), filling) for value in values]
+        shapes = [list(value.shape) for value in values]
+        if any(shape != shapes[0] for shape in shapes):
+            raise ValueError(
+                f"the utterances' {name} have the shapes {', '.join(map(str, shapes))}: they are stacked where these "
+                "are equal, or padded where the first axis is the number of input_ids"
+            )
+        return torch.stack(values)
+
+    def _pad(self, value: Tensor, missing: int, filling: int) -> Tensor:
+        padding = value.new_full((missing, *value.shape[1:]), filling)
+        return torch.cat([value, padding] if self.padding_side == "right" else [padding, value])
+
+    def _row(self, sample: Mapping[str, Any], where: str) -> dict[str, Tensor]:
         if "input_ids" not in sample or not {"labels", "conditioning"} & set(sample):
             raise ValueError(f"{where} needs input_ids, and labels or conditioning; it has {', '.join(sorted(sample))}")
         ids = torch.as_tensor(sample["input_ids"], dtype=torch.long)
         if ids.ndim != 1 or not len(ids):
             raise ValueError(f"{where} is empty or no list of tokens: input_ids have the shape {list(ids.shape)}")
-        if self.max_length is not None and len(ids) > self.max_length:
+        if not np.all(np.asarray(sample.get("attention_mask", 1))):
+            raise ValueError(f"{where} is already padded (its attention_mask has zeros): give utterances as they are")
+        conditioning = conditioning_of(sample, len(ids), where)
+        labels = torch.as_tensor(sample.get("labels", ids), dtype=torch.long).clone()
+        further = {
+            name: torch.as_tensor(value)
+            for name, value in sample.items()
+            if name == "position_ids" or (name not in OWN and isinstance(value, Tensor | np.ndarray))
+        }
+        positions = further.get("position_ids", torch.arange(len(ids)))
+        if not ids.shape == labels.shape == conditioning.shape == positions.shape[-1:]:
             raise ValueError(
-                f"{where} has {len(ids)} tokens and max_length is {self.max_length}: split it or leave it out, or "
-                "raise max_length as far as the model's positions reach"
+                f"{where} has {len(ids)} input_ids, labels of shape {list(labels.shape)}, conditioning of shape "
+                f"{list(conditioning.shape)} and {positions.shape[-1]} position_ids: they must be equally long"
             )
-        given = sample.get("conditioning")
-        if given is None:
-            conditioning = torch.as_tensor(sample["labels"]) == IGNORE_INDEX
-        elif isinstance(given, int):
-            conditioning = torch.arange(len(ids)) < given
-        else:
-            conditioning = torch.as_tensor(given, dtype=torch.bool)
-        labels = torch.as_tensor(sample.get("labels", ids)).clone()
-        if not ids.shape == labels.shape == conditioning.shape:
+        if self.max_length is not None and int(positions.max()) >= self.max_length:
             raise ValueError(
-                f"{where} has {len(ids)} input_ids, labels of shape {list(labels.shape)} and conditioning of shape "
-                f"{list(conditioning.shape)}: they must be equally long"
+                f"{where} has {int(positions.max()) + 1} tokens and max_length is {self.max_length}: split it or leave "
+                "it out, or raise max_length as far as the model's positions reach"
             )
         if "labels" not in sample:
             labels[conditioning] = IGNORE_INDEX
         labels[0] = IGNORE_INDEX  # nothing comes before it that could predict it
+        if positions.ndim == 1:
+            labels[restarts(positions[None])[0]] = IGNORE_INDEX
         if not bool((labels != IGNORE_INDEX).any()):
             raise ValueError(
                 f"{where} has no generated token: all its {len(ids)} tokens are conditioning or labelled "
                 f"{IGNORE_INDEX}; leave it out of the dataset"
             )
-        return ids, labels, conditioning
+        mask = torch.ones_like(ids)
+        return {"input_ids": ids, "labels": labels, "conditioning": conditioning, "attention_mask": mask} | further
+
+
+def conditioning_of(sample: Mapping[str, Any], length: int, where: str) -> Tensor:
+    """Return which tokens of a sample are conditioning, a bool for each."""
+    given = sample.get("conditioning")
+    if given is None:
+        return torch.as_tensor(sample["labels"]) == IGNORE_INDEX
+    if np.ndim(given) > 0:
+        return torch.as_tensor(given, dtype=torch.bool)
+    whole = isinstance(given, float | np.floating) and float(given).is_integer()
+    try:
+        count = int(given) if whole else operator.index(given)
+    except TypeError:
+        count = -1
+    if count < 0 or isinstance(given, bool | np.bool_):
+        raise ValueError(f"conditioning of {where} is the length of the prefix or a bool for each token; got {given!r}")
+    return torch.arange(length) < count

@@ -150,7 +150,7 @@ class CurriculumCallback(TrainerCallback):
     """
 
     def __init__(self, curriculum: WindowCurriculum) -> None:
-        self.curriculum = curriculum
+        self.curriculum = self.course = curriculum
         self.now: CurriculumStep | None = None
         """What the step that is running, or ran last, is under."""
 
@@ -158,14 +158,14 @@ class CurriculumCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Give the curriculum the length of the run."""
-        if self.curriculum.total_steps is None:
-            self.curriculum = replace(self.curriculum, total_steps=state.max_steps)
+        if self.curriculum.total_steps is None:  # each time anew: auto_find_batch_size changes the number of steps
+            self.course = replace(self.curriculum, total_steps=state.max_steps)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Put the step's window under the model."""
-        self.now = self.curriculum.at(state.global_step)
+        self.now = self.course.at(state.global_step)
         set_window(kwargs["model"], window=self.now.window, tau=self.now.tau)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

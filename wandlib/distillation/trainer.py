@@ -1,6 +1,6 @@
-"""Train a windowed student: a transformers Trainer with a full-attention teacher beside it.
+"""Train a windowed student: a transformers Trainer with a full-attention teacher.
 
-Everything that is not distillation is transformers': optimiser, schedule, accumulation, mixed precision, several
+Everything that is not distillation is transformers': optimizer, schedule, accumulation, mixed precision, several
 processes (``accelerate launch``), logging, checkpoints. The defaults are the paper's (WAND, arXiv 2604.08558): one
 epoch of AdamW with a peak learning rate of 1e-5, a warm-up of 3 %, a cosine down to 0. ::
 
@@ -24,39 +24,39 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from wandlib.attention.adapters import complete_adapter
-from wandlib.attention.conversion import base_decoder, full_attention, hook_of, inner_model, set_window
-from wandlib.attention.hook import WindowHook
-from wandlib.distillation.arguments import WandTrainingArguments, check_compatible
-from wandlib.distillation.checkpoints import atomic_checkpoint, check_finite, check_resumable, last_checkpoint
+from wandlib.attention.conversion import hook_of, inner_model, set_window
+from wandlib.distillation.arguments import WandTrainingArguments, check_compatible, check_options
+from wandlib.distillation.checkpoints import atomic_checkpoint, check_loss, check_resumable, check_weights
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.curriculum import CurriculumCallback, WindowCurriculum
-from wandlib.distillation.hidden_states import eval_mode, head_of, logits_are_head_output, with_hidden_states
+from wandlib.distillation.hidden_states import head_of, logits_are_head_output, with_hidden_states
 from wandlib.distillation.losses import IGNORE_INDEX, DistillationLoss, Losses
+from wandlib.distillation.meter import Meter
 from wandlib.distillation.on_policy import sample_student
+from wandlib.distillation.teacher import check_separation, is_packed, teacher_states
 
 
 class WandTrainer(Trainer):
     """Train a converted student against its teacher.
 
     Each log line has the losses ``ce`` and ``kl`` (and ``hidden``) per counted position, in nats, ``agreement``, the
-    share of positions where student and teacher find the same token most likely, ``window`` and ``tau`` of the last
-    step. On-policy steps have their own, with ``on_policy_`` before the name (``on_policy_ce`` is how surprised the
-    student is by its samples). Evaluation and every checkpoint are under the final, hard window.
+    share of positions where student and teacher have the same most likely token, and ``window`` and ``tau`` of the last
+    step. On-policy steps have their own, with the prefix ``on_policy_`` (``on_policy_ce`` is the student's surprise at
+    its own samples). Evaluation and every checkpoint are under the final, hard window.
 
     Parameters
     ----------
     model
         The student, a converted model.
     args
-        Default: the paper's.
+        Training arguments; default: the paper's.
     teacher
         A second model with the same codes, under full attention here whether converted or not. None: the student
         itself, with its LoRA adapter off (peft), in half the memory. Not used where no loss needs it.
@@ -64,7 +64,8 @@ class WandTrainer(Trainer):
         Default: a :class:`~wandlib.distillation.collator.WandCollator` that pads to the right and limits utterances to
         the model's number of positions.
     kwargs
-        For ``Trainer``: ``train_dataset``, ``eval_dataset``, ``optimizers``, ``callbacks``, ...
+        Arguments for ``Trainer``: ``train_dataset``, ``eval_dataset``, ``optimizers``, ``callbacks``,
+        ``compute_metrics``, ... As in Trainer, ``compute_loss_func`` replaces the loss: the teacher is then not used.
 
     Raises
     ------
@@ -84,6 +85,7 @@ class WandTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = WandTrainingArguments() if args is None else args
+        check_options(args, kwargs)
         curriculum = WindowCurriculum(
             window_start=args.window_start,
             window=hook_of(model).window if args.window is None else args.window,
@@ -99,10 +101,14 @@ class WandTrainer(Trainer):
             divergence=args.divergence,
             hidden_weight=args.hidden_weight,
             chunk=args.chunk,
+            label_smoothing=args.label_smoothing_factor,
         )
         self.teacher = teacher
-        check_compatible(model, teacher, self.distillation, args)
+        needs_teacher = self.distillation.needs_teacher and kwargs.get("compute_loss_func") is None
+        check_compatible(model, teacher, needs_teacher)
         self.meter = Meter()
+        self.wants_logits = True
+        """Whether :meth:`compute_loss` makes the logits, which may be large, for ``return_outputs``."""
         self.window = curriculum.window
         self.use_cache = inner_model(model).config.use_cache  # Trainer turns it off
         config = inner_model(model).config.get_text_config(decoder=True)
@@ -110,12 +116,13 @@ class WandTrainer(Trainer):
         super().__init__(model=model, args=args, data_collator=data_collator or collator, **kwargs)
         self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, here
         self._loss_shifts_labels = True
-        # Before those that write the log, so that they find W and tau in it.
+        # Before the callbacks that write the log, so that they find W and tau in it.
         self.callback_handler.callbacks.insert(0, CurriculumCallback(curriculum))
         self.student_ends_in_head = logits_are_head_output(model)
         if teacher is not None:
             teacher.to(args.device).eval()
         self.teacher_ends_in_head = self.student_ends_in_head if teacher is None else logits_are_head_output(teacher)
+        self.separation_checked = False
         if args.hidden_weight > 0 and not (self.student_ends_in_head and self.teacher_ends_in_head):
             raise ValueError("hidden_weight needs models whose logits are their head's output: set it to 0")
 
@@ -128,7 +135,7 @@ class WandTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Distil one batch; Trainer calls this.
+        """Compute the loss of one batch; Trainer calls this.
 
         Raises
         ------
@@ -136,63 +143,80 @@ class WandTrainer(Trainer):
             If the loss is NaN or infinite.
         """
         batch = dict(inputs)
-        labels, distillation, prefix = batch.pop("labels"), self.distillation, ""
-        items: Tensor | float | None = num_items_in_batch
+        labels = batch.pop("labels")
+        if self.compute_loss_func is None:
+            loss, outputs = self.distil(model, batch, labels, num_items_in_batch, return_outputs and self.wants_logits)
+        else:
+            predicted = model(**batch)
+            loss = self.compute_loss_func(predicted, labels, num_items_in_batch=num_items_in_batch)
+            check_loss(loss, "of compute_loss_func", self.state.global_step, self.args)
+            outputs = {"logits": predicted.logits}
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # DDP takes the mean of the gradients, and this is a sum
+        return (loss, outputs) if return_outputs else loss
+
+    def distil(
+        self,
+        model: nn.Module,
+        batch: dict[str, Any],
+        labels: Int[Tensor, "batch time"],
+        items: Tensor | float | None,
+        logits_too: bool,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Return the distillation loss of a batch, on-policy or not, and the student's logits if asked for."""
+        distillation, prefix = self.distillation, ""
         if model.training and self.is_on_policy_step():
             counted = int((labels[:, 1:] != IGNORE_INDEX).sum())
             batch, labels = sample_student(self.student, batch, labels)
-            # There is no ground truth to its own words. The batch weighs as much as the one it replaces.
-            distillation, prefix = replace(distillation, ce_weight=0.0), "on_policy_"
+            # There is no ground truth for its own words. The batch weighs as much as the one it replaces.
+            distillation, prefix = replace(distillation, ce_weight=0.0, label_smoothing=0.0), "on_policy_"
             if items is not None:
                 items = items * int((labels[:, 1:] != IGNORE_INDEX).sum()) / counted
-        taught, teacher_head = self.teach(batch) if distillation.needs_teacher else (None, None)
+        states, teacher_head = self.teach(batch) if distillation.needs_teacher else (None, None)
         head = head_of(self.student) if self.student_ends_in_head else None
 
-        def use(states: Float[Tensor, "batch time features"]) -> Losses:
-            return distillation(states, labels, taught, student_head=head, teacher_head=teacher_head, items=items)
+        def use(own: Float[Tensor, "batch time features"]) -> tuple[Losses, dict[str, Tensor]]:
+            losses = distillation(own, labels, states, student_head=head, teacher_head=teacher_head, items=items)
+            if not logits_too:
+                return losses, {}
+            return losses, {"logits": own if head is None else head(own)}
 
-        losses = use(model(**batch).logits) if head is None else with_hidden_states(model, head, batch, use)
-        value = float(losses.loss.detach())
-        if not math.isfinite(value):
-            parts = ", ".join(f"{name} {float(total) / losses.positions:g}" for name, total in losses.sums.items())
-            raise FloatingPointError(
-                f"the loss is {value} at step {self.state.global_step} ({parts}); the last whole checkpoint is "
-                f"{last_checkpoint(str(self.args.output_dir))}: resume from it with a lower learning_rate "
-                f"(now {self.args.learning_rate:g}), a longer warm-up, or bf16 instead of fp16"
-            )
+        losses, outputs = use(model(**batch).logits) if head is None else with_hidden_states(model, head, batch, use)
+        parts = ", ".join(f"{name} {float(total) / losses.positions:g}" for name, total in losses.sums.items())
+        check_loss(losses.loss, parts, self.state.global_step, self.args)
         self.meter.add(losses, prefix)
-        loss = losses.loss
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # DDP takes the mean of the gradients, and this is a sum
-        return (loss, {}) if return_outputs else loss
+        return losses.loss, outputs
 
     def teach(self, batch: Mapping[str, Tensor]) -> tuple[Float[Tensor, "batch time features"], nn.Module | None]:
-        """What the teacher's head is given under full attention, and the head; or its logits, and None."""
+        """Return the input of the teacher's head under full attention, and the head; or its logits, and None.
+
+        Raises
+        ------
+        ValueError
+            If rows hold several utterances that the teacher cannot keep apart.
+        """
         teacher: Any = self.student if self.teacher is None else self.teacher
-        inputs = {name: value for name, value in batch.items() if name != "conditioning"} | {"use_cache": False}
         adapter_off = teacher.disable_adapter() if self.teacher is None else nullcontext()
-        converted = isinstance(getattr(base_decoder(teacher), "wand", None), WindowHook)
-        whole = full_attention(teacher) if converted else nullcontext()
-        with eval_mode(teacher), self.accelerator.autocast(), whole, adapter_off:
-            if not self.teacher_ends_in_head:
-                return teacher(**inputs).logits, None
-            head = head_of(teacher)
-            return with_hidden_states(teacher, head, inputs, lambda states: states), head
+        with self.accelerator.autocast(), adapter_off:
+            if not self.separation_checked and is_packed(batch):
+                check_separation(teacher)
+                self.separation_checked = True
+            return teacher_states(teacher, batch, ends_in_head=self.teacher_ends_in_head)
 
     @property
     def student(self) -> Any:
-        """The converted model, out of what distributed training wrapped it in."""
+        """The converted model, without what distributed training wrapped around it."""
         return self.accelerator.unwrap_model(self.model)
 
     def is_on_policy_step(self) -> bool:
-        """Whether this step learns from the student's own samples; the same after a resume and in every process."""
+        """Return whether this step learns from the student's own samples: the same in every process and on resuming."""
         return random.Random(f"{self.args.seed} {self.state.global_step}").random() < self.args.on_policy
 
     # -------------------------------------------------------------------------------- evaluation, log, checkpoints
 
     @contextmanager
     def inference_window(self) -> Iterator[None]:
-        """The student as it is used after training, under the final, hard window, until the block ends."""
+        """Put the student under the final, hard window, as it is used after training, until the block ends."""
         hook, config = hook_of(self.student), inner_model(self.student).config
         window, tau, use_cache = hook.window, hook.tau, config.use_cache
         set_window(self.student, window=self.window, tau=math.inf)
@@ -211,17 +235,29 @@ class WandTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Evaluate at the window of inference; the losses are means over the counted positions of the whole set."""
+        """Evaluate under the final window; the losses are means over the counted positions of the whole set."""
         outer, self.meter = self.meter, Meter()
         try:
             with self.inference_window():
-                output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+                arguments = (dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+                output = super().evaluation_loop(*arguments)
             means = self.meter.means(self.accelerator)
         finally:
             self.meter = outer
-        means["loss"] = sum(weight * means[name] for name, weight in self.distillation.weights.items() if weight > 0)
+        if means:
+            means["loss"] = sum(weight * means[name] for name, weight in self.distillation.weights.items() if weight)
         metrics = (output.metrics or {}) | {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
         return output._replace(metrics=metrics)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Compute the loss of a batch, and its logits only where they are used."""
+        self.wants_logits = not prediction_loss_only
+        try:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        finally:
+            self.wants_logits = True
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the distillation's numbers to the log of a training step."""
@@ -231,16 +267,20 @@ class WandTrainer(Trainer):
         super().log(logs, start_time)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train, or go on from a checkpoint; True: from the last whole one in ``output_dir``.
+        """Train, or resume from a checkpoint; True: from the last complete one in ``output_dir``.
 
         Raises
         ------
         ValueError
-            If there is no checkpoint, or the one named is only half written.
+            If there is no checkpoint, or the one named is incomplete.
         """
         if resume_from_checkpoint:
             resume_from_checkpoint = check_resumable(str(self.args.output_dir), resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self.meter = Meter()  # auto_find_batch_size starts again from here
+        return super()._inner_training_loop(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the student, with the window of inference in its config."""
@@ -253,29 +293,6 @@ class WandTrainer(Trainer):
             complete_adapter(self.student, output_dir or str(self.args.output_dir), state_dict)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        check_finite(self.student, self.state.global_step, str(self.args.output_dir))
+        check_weights(self.student, self.state.global_step, str(self.args.output_dir))
         with atomic_checkpoint(self._get_output_dir(trial), self.state.global_step, self.args.should_save):
             super()._save_checkpoint(model, trial)
-
-
-class Meter:
-    """Sums over positions, until they are logged as means."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, losses: Losses, prefix: str = "") -> None:
-        """Add a batch; its names get the prefix."""
-        for name, value in zip(losses.sums, torch.stack(list(losses.sums.values())).tolist(), strict=True):
-            self.sums[prefix + name] = self.sums.get(prefix + name, 0.0) + value
-            self.counts[prefix + name] = self.counts.get(prefix + name, 0) + losses.positions
-
-    def means(self, accelerator: Any) -> dict[str, float]:
-        """Means over the positions of all processes, each of which must call this."""
-        if not self.sums:
-            return {}
-        # float32, since Apple's GPUs have no other.
-        both = torch.tensor([*self.sums.values(), *self.counts.values()], device=accelerator.device)
-        totals, counts = accelerator.reduce(both, "sum").reshape(2, -1).tolist()
-        return {name: total / count for name, total, count in zip(self.sums, totals, counts, strict=True)}

@@ -13,6 +13,10 @@ from wandlib.systems.settings import InputError, check_device
 SYSTEMS = {
     "mini": "wandlib.systems.mini:MiniSystem",
     "cosyvoice2": "wandlib.systems.cosyvoice2:CosyVoice2System",
+    "sparktts": "wandlib.systems.sparktts.system:SparkSystem",
+    "indextts": "wandlib.systems.indextts.system:IndexSystem",
+    "neutts": "wandlib.systems.codec_lm.system:NeuTTSSystem",
+    "llasa": "wandlib.systems.codec_lm.system:LlasaSystem",
 }
 """``module:class`` by name, imported when it is asked for; the class has a ``load(folder, ...)``."""
 

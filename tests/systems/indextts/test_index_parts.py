@@ -16,6 +16,7 @@ from wandlib.systems.acoustics.resample import resample
 from wandlib.systems.base import InputError
 from wandlib.systems.indextts.decoding import generate, spoken_codes
 from wandlib.systems.indextts.language_model import IndexLM
+from wandlib.systems.indextts.training import training_sample
 
 FOLDER = Path(__file__).parent
 WINDOW = 6
@@ -186,3 +187,19 @@ def test_long_silence_is_shortened() -> None:
     assert spoken_codes(torch.tensor([[1, *[silent] * 31, 2, end, 3]]), end).tolist() == [[1, *[silent] * 10, 2]]
     assert spoken_codes(torch.tensor([[1, *[silent] * 30, 2]]), end).tolist() == [[1, *[silent] * 30, 2]]
     assert spoken_codes(torch.tensor([[end]]), end).tolist() == [[]]
+
+
+def test_a_training_sample(parts: tuple[IndexLM, Tensor]) -> None:
+    """What it holds is what the second pass reads, and it has a loss."""
+    model, latents = parts
+    text, codes = index_parts.TEXT[0].tolist(), index_parts.CODES[0].tolist()
+    sample = training_sample(model, text, codes, latents[0])
+    batch = {name: value[None] for name, value in sample.items()}
+    with torch.no_grad():
+        expected = model.mel_head(model.states(latents, index_parts.TEXT, index_parts.CODES, window=WINDOW))
+        found = model(**batch, use_cache=False)
+    start = int(sample["conditioning"].sum()) - 1
+    torch.testing.assert_close(found.logits[:, start : start + len(codes)], expected)
+    assert found.loss.isfinite()
+    with pytest.raises(InputError, match="62 codes; IndexTTS has positions for 30 and 61"):
+        training_sample(model, text, [1] * 62, latents[0])

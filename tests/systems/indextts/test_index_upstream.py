@@ -13,11 +13,13 @@ import index_parts
 import pytest
 import soundfile
 import torch
+from sinusoids import fill
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from wandlib.attention.models import cache_argument
 from wandlib.systems.indextts import tiny
+from wandlib.systems.indextts.codec import MelCodec
 from wandlib.systems.indextts.decoding import generate, spoken_codes
 from wandlib.systems.indextts.system import IndexSystem
 from wandlib.systems.indextts.text import TextNormalizer, Tokenizer, reads_as_chinese, split
@@ -312,3 +314,27 @@ def test_whole_path(
     assert len(speech.codes) > 5
     compare("IndexTTS whole path, codes", torch.from_numpy(speech.codes), spoken[0])
     compare("IndexTTS whole path, sound", torch.from_numpy(speech.waveform), expected)
+
+
+@torch.no_grad()
+def test_codes_for_training(checkout: Path, tmp_path: Path, compare: Any) -> None:
+    from indextts.vqvae.xtts_dvae import DiscreteVAE
+
+    settings = {
+        "channels": 100,
+        "num_tokens": 64,
+        "hidden_dim": 16,
+        "num_resnet_blocks": 3,
+        "codebook_dim": 12,
+        "num_layers": 2,
+        "positional_dims": 1,
+        "kernel_size": 3,
+        "smooth_l1_loss": True,
+        "use_transposed_convs": False,
+    }
+    theirs = fill(DiscreteVAE(**settings))
+    torch.save(theirs.state_dict(), tmp_path / "dvae.pth")
+    ours = MelCodec.load(tmp_path / "dvae.pth", settings)
+    mel = torch.cat((index_parts.MEL, index_parts.MEL.flip(-1)))
+    compare("IndexTTS codes for training", ours.encode(mel), theirs.get_codebook_indices(mel))
+    compare("IndexTTS encoder for training", ours.encoder(mel), theirs.encoder(mel))

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import golden
+import numpy as np
 import pytest
 import spark_parts
 import torch
+from numpy.typing import NDArray
 from sinusoids import sinusoid
 
 from wandlib.systems.acoustics.fsq import FiniteScalarQuantizer
 from wandlib.systems.acoustics.weight_norm import fold_weight_norm, unfold_weight_norm
-from wandlib.systems.sparktts.streaming import context_frames, decoded_in_pieces
+from wandlib.systems.sparktts.streaming import CodecStream, context_frames
 
 GOLDEN = Path(__file__).with_name("golden.safetensors")
 
@@ -52,26 +54,36 @@ def test_every_index_of_the_scalar_quantizer_comes_back() -> None:
         assert torch.equal(quantizer.encode(latents), indices)
 
 
-@pytest.mark.parametrize("length", [1, 30, 150])
-def test_sound_in_pieces_is_the_sound_of_the_whole(length: int) -> None:
-    settings = {**spark_parts.SETTINGS, "prenet": {**spark_parts.SETTINGS["prenet"], "sample_ratios": [1, 1]}}
-    codec = spark_parts.fill(spark_parts.BiCodec(settings)).double()  # the generator amplifies rounding
+SETTINGS = {**spark_parts.SETTINGS, "prenet": {**spark_parts.SETTINGS["prenet"], "sample_ratios": [1, 1]}}
+
+
+def in_pieces(
+    length: int, context: int, piece: int | None = 10
+) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
+    """Sound in pieces, and the sound of all codes at once."""
+    codec = spark_parts.fill(spark_parts.BiCodec(SETTINGS)).double()  # the generator amplifies rounding
     codes = (sinusoid("long", (1, length)).abs() * 64).long()
     with torch.no_grad():
         whole = codec.decode(codes, spark_parts.TOKENS[:1])[0]
-    pieces = list(
-        decoded_in_pieces(codec, codes[0].tolist(), spark_parts.TOKENS[:1], context_frames(settings), piece=10)
-    )
+    stream = CodecStream(codec, lambda: spark_parts.TOKENS[:1], context, piece)
+    pieces = [stream.push(code) for code in codes[0].tolist()]
+    return [piece for piece in (*pieces, stream.finish()) if len(piece)], whole.float().numpy()
+
+
+@pytest.mark.parametrize("length", [1, 30, 150])
+def test_sound_in_pieces_is_the_sound_of_the_whole(length: int) -> None:
+    pieces, whole = in_pieces(length, context_frames(SETTINGS))
     assert len(pieces) > 1 or length < 60
-    torch.testing.assert_close(torch.cat(pieces), whole, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=0, atol=1e-6)
 
 
 def test_context_is_not_larger_than_needed() -> None:
-    """With half of it, a piece differs: the number is a bound, and of the right size."""
-    settings = {**spark_parts.SETTINGS, "prenet": {**spark_parts.SETTINGS["prenet"], "sample_ratios": [1, 1]}}
-    codec = spark_parts.fill(spark_parts.BiCodec(settings)).double()  # the generator amplifies rounding
-    codes = (sinusoid("long", (1, 150)).abs() * 64).long()
-    with torch.no_grad():
-        whole = codec.decode(codes, spark_parts.TOKENS[:1])[0]
-    short = torch.cat(list(decoded_in_pieces(codec, codes[0].tolist(), spark_parts.TOKENS[:1], 8, piece=10)))
-    assert (short - whole).abs().max() > 1e-4
+    """With a fifth of it, a piece differs: the number is a bound, and of the right size."""
+    pieces, whole = in_pieces(150, context_frames(SETTINGS) // 5)
+    assert np.abs(np.concatenate(pieces) - whole).max() > 1e-4
+
+
+def test_all_at_once() -> None:
+    pieces, whole = in_pieces(150, context_frames(SETTINGS), piece=None)
+    assert len(pieces) == 1
+    np.testing.assert_allclose(pieces[0], whole, rtol=0, atol=1e-6)

@@ -96,8 +96,8 @@ class WandCache(SequenceCache):
         *,
         conditioning: SupportsIndex | Tensor | None = None,
         conditioning_until: int | None = None,
-        blocks: int | None = None,
-        pinned: int | None = None,
+        blocks: SupportsIndex | float | None = None,
+        pinned: SupportsIndex | float | None = None,
         static: bool = False,
         capacity: int | None = None,
         block_capacity: int | None = None,
@@ -108,13 +108,7 @@ class WandCache(SequenceCache):
         sequences = whole_number(shared)
         if sequences is None or sequences < 1:
             raise ValueError(f"shared is the number of sequences that share a prompt, at least 1; got {shared!r}")
-        if conditioning is not None and conditioning_until is not None:
-            raise ValueError("give either conditioning or conditioning_until, not both")
-        if conditioning is not None and not isinstance(conditioning, Tensor):
-            length = whole_number(conditioning)
-            if length is None or length < 0:
-                raise ValueError(f"conditioning is a number of tokens or a bool tensor; got {conditioning!r}")
-            conditioning = length
+        self.kinds = TokenKinds(conditioning, conditioning_until)
         if (capacity is not None or block_capacity is not None) and not static:
             raise ValueError("capacity is for static=True: any other cache makes room as conditioning comes")
         if block_capacity is not None and (blocks is None or capacity is not None or block_capacity < 1):
@@ -129,17 +123,15 @@ class WandCache(SequenceCache):
                 "shared, or conditioning_until and blocks"
             )
         limits = sliding_windows(config)
+        room = {"static": static, "capacity": capacity, "block_capacity": block_capacity}
         self.layout = CacheLayout(
             keys,
             set(limits),
             blocks=visible_blocks,
             pinned=first,
-            static=static,
-            capacity=capacity,
-            block_capacity=block_capacity,
             shared=sequences,
+            **room,  # type: ignore[arg-type]
         )
-        self.kinds = TokenKinds(conditioning, conditioning_until)
         self._updated = 0
         """Layers that have followed the update under way."""
         kind = Int8Layer if int8 else WandLayer
@@ -183,10 +175,7 @@ class WandCache(SequenceCache):
         return self.layout.state.length
 
     def __getitem__(self, layer: int) -> tuple[Read, Read]:
-        """Keys and values that layer ``layer`` holds, each [batch, kv_heads, slots in use, head_dim].
-
-        Where prompts are shared, ``batch`` counts prompts.
-        """
+        """Keys and values of a layer, each [batch (prompts where they are shared), kv_heads, slots in use, head_dim]."""
         return self.layers[layer].held(self.layout.used(self.layout.state.generated))
 
     # ------------------------------------------------------------------------------------------------- a forward pass
@@ -239,8 +228,7 @@ class WandCache(SequenceCache):
             raise ValueError(FLASH)
         if masks is not None:
             if masks and decoder.positions_from_mask and inputs.get("position_ids") is None:
-                held = int(layout.state.length)
-                inputs["position_ids"] = counted_positions(inputs.get("attention_mask"), held, new)
+                inputs["position_ids"] = counted_positions(inputs.get("attention_mask"), int(layout.state.length), new)
             inputs["attention_mask"] = decoder.layer_masks(masks)
         return inputs
 
@@ -256,7 +244,7 @@ class WandCache(SequenceCache):
         """Plan a prefill, a chunk, conditioning in mid-stream, or a step whose kind is still open."""
         state, (batch, length), start = self.layout.state, new.shape[:2], int(self.layout.state.length)
         mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
-        check_continues(start, state.padded, length, mask, positions)
+        check_continues(start, self.layout.started() if state.padded else None, length, mask, positions)
         padding = padding_of(mask, start, length)
         if padding is not None and "flash" in attention_implementation(module):
             raise ValueError(FLASH)
@@ -286,6 +274,11 @@ class WandCache(SequenceCache):
         self._updated += 1
         return self.layers[layer_idx].apply(update, key_states, value_states)
 
+    def commit(self) -> None:
+        """Let the layout follow the update that all layers have followed."""
+        self.layout.commit()
+        self._updated = 0
+
     def finish(self, output: Any, decoder: Decoder) -> Any:
         """Check that every layer followed the update, and let the layout follow; return the decoder's output.
 
@@ -302,6 +295,5 @@ class WandCache(SequenceCache):
                 "run it under wandlib.full_attention(model), or report its class and your transformers release"
             )
         step = not isinstance(self.layout.update, Rebuild)
-        self.layout.commit()
-        self._updated = 0
+        self.commit()
         return output if self.shared == 1 else unfold_output(output, self.shared, step)

@@ -57,7 +57,7 @@ class WandLayer(CacheLayerMixin):
             self.values = self.values.slice_scatter(value_states, 2, start, end)
             self.ring_views = []
         else:
-            keys, values = (self.ring_views or self._views(key_states.shape[2]))[update.index]
+            keys, values = (self.ring_views or self._views(key_states.shape[2]))[update.place]
             keys.copy_(key_states)
             values.copy_(value_states)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from wandlib.attention.cache.shared_prompt import Ownership, assign, mask_others
@@ -137,6 +138,15 @@ class CacheLayout:
             ring = Tokens(*(part.repeat_interleave(self.shared, 1) for part in ring))
         parts = zip(held, ring, strict=True)
         return Tokens(*(torch.cat([a.expand(batch, -1), b.expand(batch, -1)], 1) for a, b in parts))
+
+    def started(self) -> Bool[Tensor, " batch"]:
+        """Say which sequences hold a token that is not padding."""
+        state = self.state
+        held = state.conditioning
+        if held is None:
+            return torch.ones(state.batch, dtype=torch.bool)
+        generated = torch.as_tensor(state.generated, device=held.conditioning.device) > 0
+        return (held.conditioning.any(1, keepdim=True) | generated).expand(state.batch, 1)[:, 0]
 
     def mask_length(self, query_length: int) -> int:
         """Count the keys that attention reads in the pass under way, or that `generate` should prepare a mask for."""

@@ -50,13 +50,13 @@ def padding_of(mask: Any, start: int, length: int) -> Bool[Tensor, "batch length
     return None if bool(real.all()) else ~real
 
 
-def check_continues(held: int, padded: bool, length: int, mask: Any, position_ids: Any) -> None:
+def check_continues(held: int, started: Tensor | None, length: int, mask: Any, position_ids: Any) -> None:
     """Check that new tokens go on from the ``held`` ones that a cache has seen.
 
     Parameters
     ----------
-    padded
-        Whether there was padding among those, so that positions lag behind.
+    started
+        Where there was padding among those, so that positions lag behind: which sequences hold a token; else None.
     length
         Of the new tokens.
 
@@ -66,8 +66,8 @@ def check_continues(held: int, padded: bool, length: int, mask: Any, position_id
         If they plainly do not, or if utterances are packed into a row.
     """
     positions = position_ids if isinstance(position_ids, Tensor) and position_ids.ndim == 2 else None
-    unpadded = positions is not None and length > 1 and not padded and not _has_padding(mask)
-    if unpadded and bool((positions[:, 1:] <= positions[:, :-1]).any()):
+    falls = positions is not None and length > 1 and bool((positions[:, 1:] <= positions[:, :-1]).any())
+    if falls and started is None and not _has_padding(mask):
         raise ValueError(
             "position_ids start again within a row: utterances packed into one row cannot share a cache; pass "
             "use_cache=False and conditioning=<bool tensor [batch, time]> to score or train on them"
@@ -76,8 +76,8 @@ def check_continues(held: int, padded: bool, length: int, mask: Any, position_id
         return
     restarts = length == 0 or (isinstance(mask, Tensor) and mask.ndim == 2 and 1 < length == mask.shape[1])
     if not restarts and length > 1 and positions is not None:
-        first = int(positions[:, 0].max())
-        restarts = first == 0 if padded else first < held
+        first = positions[:, 0].to(started.device if started is not None else positions.device)
+        restarts = bool((first < held).any() if started is None else ((first == 0) & started).any())
     if restarts:
         raise ValueError(
             f"this cache already holds {held} tokens and the input does not go on from there: to use it for another "

@@ -25,7 +25,6 @@ class SequenceCache(Cache):
     layers: list[WandLayer]  # type: ignore[assignment]
     layout: CacheLayout
     kinds: TokenKinds
-    shared: int
 
     def select(self, index: Int[Tensor, " batch"]) -> None:
         """Make sequence ``index[b]`` the b-th one.
@@ -37,9 +36,9 @@ class SequenceCache(Cache):
         """
         if self.layout.state.batch == 0:
             return
-        if self.shared > 1:
+        if self.layout.shared > 1:
             raise ValueError(
-                f"a cache with shared={self.shared} cannot be expanded or cut, only reordered by a beam search: leave "
+                f"a cache with shared={self.layout.shared} cannot be expanded or cut, only reordered by a beam search: leave "
                 "out shared"
             )
 

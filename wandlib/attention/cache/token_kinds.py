@@ -12,14 +12,14 @@ In this order:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wandlib.attention.window import check_conditioning, conditioning_until, prefix_conditioning
+from wandlib.attention.window import check_conditioning, conditioning_until, prefix_conditioning, whole_number
 
 
 class Kinds(NamedTuple):
@@ -70,10 +70,24 @@ class TokenKinds:
     ----------
     conditioning, until
         As ``conditioning`` and ``conditioning_until`` of :class:`wandlib.WandCache`.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or a length is not one.
     """
 
-    def __init__(self, conditioning: int | Tensor | None, until: int | None) -> None:
-        self.conditioning, self.until = conditioning, until
+    def __init__(self, conditioning: SupportsIndex | Tensor | None, until: int | None) -> None:
+        if conditioning is not None and until is not None:
+            raise ValueError("give either conditioning or conditioning_until, not both")
+        self.conditioning: int | Tensor | None = None
+        if isinstance(conditioning, Tensor):
+            self.conditioning = conditioning
+        elif conditioning is not None:
+            self.conditioning = whole_number(conditioning)
+            if self.conditioning is None or self.conditioning < 0:
+                raise ValueError(f"conditioning is a number of tokens or a bool tensor; got {conditioning!r}")
+        self.until = until
         self.sampled: tuple[int, Int[Tensor, " batch"]] | None = None
         """Where the token goes that ``generate`` sampled last and did not feed, and which it is in each sequence."""
 

@@ -29,7 +29,7 @@ Masks = dict[int | None, Tensor]
 class RingWrite(NamedTuple):
     """Write the new entries to one place of the ring."""
 
-    index: int
+    place: int
     """Which place; sequences that share a prompt have a slot each there."""
     start: int
     """The first slot of that place."""

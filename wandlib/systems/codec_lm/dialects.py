@@ -26,8 +26,8 @@ class Dialect(ABC):
 
     Attributes
     ----------
-    name, repository, codec_repository
-        Of the system, and where its two folders are published.
+    repository, codec_repository
+        Where the folders of language model and codec are published.
     codec
         The ``model_type`` of its codec.
     code
@@ -38,7 +38,6 @@ class Dialect(ABC):
         Of the sampling, as published; ``least`` codes come before an end.
     """
 
-    name: str
     repository: str
     codec_repository: str
     codec: str
@@ -110,29 +109,25 @@ def espeak() -> Callable[[list[str]], list[str]]:
     return phonemize
 
 
-DIALECTS: dict[str, Dialect] = {
-    "neutts": NeuTTS(
-        name="neutts",
-        repository="neuphonic/neutts-air",
-        codec_repository="neuphonic/neucodec",
-        codec="neucodec",
-        code="<|speech_{}|>",
-        license="NeuTTS Air and NeuCodec: Apache-2.0. Upstream puts a watermark into its sound, this does not.",
-        temperature=1.0,
-        top_k=50,
-        top_p=1.0,
-        least=50,
-    ),
-    "llasa": Llasa(
-        name="llasa",
-        repository="HKUSTAudio/Llasa-1B",
-        codec_repository="HKUSTAudio/xcodec2-hf",
-        codec="xcodec2",
-        code="<|s_{}|>",
-        license="Llasa and X-codec 2: CC-BY-NC-4.0 by memory of their pages, not verified: read them before any use.",
-        temperature=0.8,
-        top_k=50,
-        top_p=1.0,
-        least=0,
-    ),
-}
+NEUTTS = NeuTTS(
+    repository="neuphonic/neutts-air",
+    codec_repository="neuphonic/neucodec",
+    codec="neucodec",
+    code="<|speech_{}|>",
+    license="NeuTTS Air and NeuCodec: Apache-2.0. Upstream puts a watermark into its sound, this does not.",
+    temperature=1.0,
+    top_k=50,
+    top_p=1.0,
+    least=50,
+)
+LLASA = Llasa(
+    repository="HKUSTAudio/Llasa-1B",
+    codec_repository="HKUSTAudio/xcodec2-hf",
+    codec="xcodec2",
+    code="<|s_{}|>",
+    license="Llasa and X-codec 2: CC-BY-NC-4.0 by memory of their pages, not verified: read them before any use.",
+    temperature=0.8,
+    top_k=50,
+    top_p=1.0,
+    least=0,
+)

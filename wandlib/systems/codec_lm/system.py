@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import (
@@ -19,19 +18,18 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
-    DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from wandlib.attention.cache.cache import WandCache
-from wandlib.attention.conversion import convert, full_attention
-from wandlib.profiling.measure import held_bytes
+from wandlib.attention.conversion import convert
 from wandlib.systems.acoustics.resample import resample
-from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem, Step, Trace
-from wandlib.systems.codec_lm.dialects import DIALECTS, END, Dialect
+from wandlib.systems.base import InputError, SpeechSystem
+from wandlib.systems.codec_lm.dialects import END, LLASA, NEUTTS, Dialect
+from wandlib.systems.decoding import Choose, Sampler, Utterance
+from wandlib.systems.settings import Settings
 from wandlib.systems.sound_file import read_sound
-from wandlib.systems.token_loop import Sampler, decode
+from wandlib.systems.streaming import AtOnce
 
 WINDOW = 64
 CONTEXT = 2048
@@ -40,66 +38,107 @@ MAXIMUM_SECONDS = 20.0
 """Of a reference: half of the context."""
 
 
+@dataclass(frozen=True)
+class CodecLMSettings(Settings):
+    """What a caller may set.
+
+    Attributes
+    ----------
+    transcript
+        What the reference says.
+    """
+
+    transcript: str | None = None
+
+
+class NotYet:
+    """Choose as ``choose`` does, but none of ``ends`` among the first ``least`` tokens.
+
+    Parameters
+    ----------
+    choose
+        How a token is chosen.
+    ends
+        Tokens that end an utterance.
+    least
+        Tokens before one of them.
+    """
+
+    def __init__(self, choose: Choose, ends: frozenset[int], least: int) -> None:
+        self._choose, self._ends, self._least = choose, list(ends), least
+
+    def __call__(self, scores: Float[Tensor, " vocabulary"], past: list[int]) -> int:
+        if len(past) < self._least:
+            scores = scores.index_fill(0, torch.tensor(self._ends, device=scores.device), -torch.inf)
+        return self._choose(scores, past)
+
+
 class CodecLMSystem(SpeechSystem):
     """A language model over codec tokens.
 
     Parameters
     ----------
-    dialect
-        Which system it is.
     language_model, tokenizer
         Unconverted; it is converted in place.
     codec, extractor
         The codec, and what makes its inputs of a waveform.
+    student
+        A language model trained for the window; None: the language model itself.
     """
 
     codes_per_second = 50.0
     window = WINDOW
+    settings_type = CodecLMSettings
+    dialect: ClassVar[Dialect]
+    """How this system's prompts are written, and its defaults."""
 
     def __init__(
         self,
-        dialect: Dialect,
         language_model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         codec: PreTrainedModel,
         extractor: Any,
+        student: PreTrainedModel | None = None,
     ) -> None:
-        self.name, self.dialect = dialect.name, dialect
-        self.language_model = convert(language_model.eval(), window=WINDOW)
+        full = convert(language_model.eval(), window=WINDOW)
+        self.models = {"full": full, "window": full if student is None else convert(student.eval(), window=WINDOW)}
+        """The language model behind each attention; one object where there is no student."""
         self.tokenizer, self.codec, self.extractor = tokenizer, codec.eval(), extractor
         config: Any = codec.config
         self.reference_rate = int(getattr(config, "input_sampling_rate", 0) or config.sampling_rate)
         self.sample_rate = int(getattr(config, "output_sampling_rate", 0) or config.sampling_rate)
         known = tokenizer.get_vocab()
-        names = [dialect.code.format(index) for index in range(int(np.prod(config.quantization_levels)))]
+        names = [self.dialect.code.format(index) for index in range(int(np.prod(config.quantization_levels)))]
         absent = next((name for name in (*names, END) if name not in known), None)
         if absent is not None:
-            raise InputError(f"the tokenizer has no {absent}: it is not that of {dialect.repository}")
+            raise InputError(f"the tokenizer has no {absent}: it is not that of {self.dialect.repository}")
         self._codes = {known[name]: index for index, name in enumerate(names)}
-        self._end = known[END]
+        self._ends = frozenset({known[END]})
 
     @classmethod
     def load(
         cls,
-        name: str,
         folder: str | Path,
-        codec_folder: str | Path,
         *,
+        codec: str | Path | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
+        student: bool | str | Path = True,
     ) -> CodecLMSystem:
-        """Read a language model and its codec, as published.
+        """Read a language model and its codec, in the form that transformers reads.
 
         Parameters
         ----------
-        name
-            "neutts" or "llasa".
-        folder, codec_folder
-            Of the language model and of the codec, in the form that transformers reads.
+        folder
+            Of the language model.
+        codec
+            Folder of the codec; None: ``codec/`` in ``folder``.
         device
             Of both.
         dtype
             Of the language model; None: as stored on a GPU, fp32 on a CPU.
+        student
+            Folder of a language model trained for the window; the published folder has none.
 
         Raises
         ------
@@ -108,34 +147,39 @@ class CodecLMSystem(SpeechSystem):
         InputError
             If the two do not belong together.
         """
-        if name not in DIALECTS:
-            raise InputError(f"no system {name!r} of this kind: there are {', '.join(DIALECTS)}")
-        dialect = DIALECTS[name]
-        wanted = ((folder, dialect.repository, "tokenizer_config.json"), (codec_folder, dialect.codec_repository, None))
-        for root, repository, extra in wanted:
-            for file in ("config.json", extra or "preprocessor_config.json"):
-                if not (Path(root) / file).is_file():
+        dialect, place = cls.dialect, Path(folder) / "codec" if codec is None else Path(codec)
+        wanted = (
+            (Path(folder), dialect.repository, ("config.json", "tokenizer_config.json")),
+            (place, dialect.codec_repository, ("config.json", "preprocessor_config.json")),
+        )
+        for root, repository, files in wanted:
+            for file in files:
+                if not (root / file).is_file():
                     raise FileNotFoundError(
-                        f"no {file} in {str(root)!r}: get the folder with `hf download {repository} --local-dir FOLDER`"
+                        f"no {file} in {str(root)!r}: get it with `hf download {repository} --local-dir {root}`"
                     )
-        kind = AutoConfig.from_pretrained(codec_folder).model_type
+        kind = AutoConfig.from_pretrained(place).model_type
         if kind != dialect.codec:
-            raise InputError(f"{str(codec_folder)!r} holds {kind}, {name} needs {dialect.codec}")
+            raise InputError(f"{str(place)!r} holds {kind}, {cls.name} needs {dialect.codec}")
         if dtype is None and torch.device(device).type == "cpu":
             dtype = torch.float32
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
-        codec: Any = AutoModel.from_pretrained(codec_folder, dtype=torch.float32)
-        return cls(
-            dialect,
-            model.to(device),
-            AutoTokenizer.from_pretrained(folder),
-            codec.to(device),
-            AutoFeatureExtractor.from_pretrained(codec_folder),
-        )
+        models: list[Any] = [None, None]
+        for index, source in enumerate([folder] if isinstance(student, bool) else [folder, student]):
+            models[index] = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+            models[index].to(device)
+            vars(models[index].config).pop("wand", None)
+        sound: Any = AutoModel.from_pretrained(place, dtype=torch.float32)
+        extractor = AutoFeatureExtractor.from_pretrained(place)
+        return cls(models[0], AutoTokenizer.from_pretrained(folder), sound.to(device), extractor, models[1])
 
     @property
     def speakers(self) -> list[str]:
         return []
+
+    @property
+    def language_model(self) -> PreTrainedModel:
+        """The teacher: a stock model with the window applied to it."""
+        return self.models["full"]
 
     @torch.inference_mode()
     def encode(self, reference: str | Path) -> Int[Tensor, " codes"]:
@@ -147,43 +191,33 @@ class CodecLMSystem(SpeechSystem):
         codes: Tensor = codec.encode(**inputs.to(codec.device)).audio_codes
         return codes.flatten().cpu()
 
-    def synthesize(
-        self,
-        text: str,
-        reference: str | Path | None = None,
-        attention: Attention = "full",
-        *,
-        window: int | None = None,
-        seed: int = 0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        on_step: Callable[[Step], None] | None = None,
-        transcript: str | None = None,
-    ) -> Speech:
-        started = time.perf_counter()
-        if attention not in ("full", "window"):
-            raise InputError(f"attention is 'full' or 'window', not {attention!r}")
-        if window is not None and window < 1:
-            raise InputError(f"a window holds at least 1 key (the query's own), not {window}")
-        trace = Trace(attention, (window or self.window) if attention == "window" else None, conditioning=0)
+    def utterances(
+        self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool
+    ) -> Iterator[Utterance]:
+        assert isinstance(settings, CodecLMSettings)
         dialect = self.dialect
-        sampler = Sampler(
-            seed, dialect.temperature if temperature is None else temperature, top_k or dialect.top_k, dialect.top_p
-        )
-        prompt = self._prompt(text, reference, transcript)
-        codes = list(self._codes_of(prompt, trace, sampler, on_step))
-        sound = np.zeros(0, np.float32)
-        if codes:
-            codec: Any = self.codec
-            with torch.inference_mode():
-                values = codec.decode(torch.tensor([[codes]], device=codec.device)).audio_values
-            sound = values.flatten().float().cpu().numpy()
-        elapsed = time.perf_counter() - started
-        return Speech(sound, self.sample_rate, np.array(codes, dtype=np.int64), trace, text, elapsed)
+        temperature = dialect.temperature if settings.temperature is None else settings.temperature
+        sampler = Sampler(settings.seed, temperature, settings.top_k or dialect.top_k, dialect.top_p)
+        for text in texts:
+            prompt = self._prompt(text, reference, settings.transcript)
+            yield Utterance(
+                model=self.models[settings.attention],
+                prompt=prompt,
+                choose=NotYet(sampler, self._ends, dialect.least),
+                ends=self._ends,
+                limit=CONTEXT - prompt.shape[1],
+                sound=AtOnce(self._sound),  # these codecs look at all codes at once
+                code=self._codes.get,
+            )
 
-    def stream(self, text: str, *settings: Any, **named: Any) -> Iterator[NDArray[np.float32]]:
-        """The whole sound in one piece: these codecs look at all codes at once."""
-        yield self.synthesize(text, *settings, **named).waveform
+    @torch.inference_mode()
+    def _sound(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Sound of codes."""
+        if not len(codes):
+            return np.zeros(0, np.float32)
+        codec: Any = self.codec
+        values: Tensor = codec.decode(torch.from_numpy(codes)[None, None].to(codec.device)).audio_values
+        return values.flatten().float().cpu().numpy()
 
     def _prompt(self, text: str, reference: str | Path | None, transcript: str | None) -> Int[Tensor, "1 time"]:
         """Tokens of the prompt; reference and transcript: both or neither."""
@@ -203,30 +237,16 @@ class CodecLMSystem(SpeechSystem):
             )
         return torch.tensor([ids], device=self.language_model.device)
 
-    def _codes_of(
-        self, prompt: Tensor, trace: Trace, sampler: Sampler, on_step: Callable[[Step], None] | None
-    ) -> Iterator[int]:
-        """Codes, as they come; the trace grows with them."""
-        model: Any = self.language_model
-        cache: Any = DynamicCache(config=model.config)
-        if trace.window is not None:
-            cache = WandCache(model.config, window=trace.window)
-        trace.conditioning = prompt.shape[1]
-        trace.parts.append(0)
-        limit = CONTEXT - prompt.shape[1]
-        tokens = decode(model, prompt, cache, sampler, limit, least=self.dialect.least, ends=[self._end])
-        for count in range(limit):
-            with full_attention(model) if trace.window is None else contextlib.nullcontext():
-                token, milliseconds = next(tokens)
-            if count == 0:
-                trace.prefill_milliseconds = milliseconds
-            else:
-                trace.steps.append(Step(len(trace.steps), milliseconds, held_bytes(cache)))
-                if on_step is not None:
-                    on_step(trace.steps[-1])
-            if token == self._end:
-                return
-            if token in self._codes:
-                trace.parts[-1] += 1
-                yield self._codes[token]
-        trace.finish = "limit"
+
+class NeuTTSSystem(CodecLMSystem):
+    """NeuTTS Air."""
+
+    name = "neutts"
+    dialect = NEUTTS
+
+
+class LlasaSystem(CodecLMSystem):
+    """Llasa."""
+
+    name = "llasa"
+    dialect = LLASA

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.models import cache_inputs
 from wandlib.systems.base import InputError
+from wandlib.systems.indextts.positions import NoPositions, Positions
 
 FIRST_DECODED = 2
 """Position of the first code while decoding."""
@@ -71,29 +72,6 @@ class IndexConfig(GPT2Config):
     def most_codes(self) -> int:
         """Codes an utterance can have."""
         return self.code_positions - 2
-
-
-class NoPositions(nn.Module):
-    """Stands in for GPT-2's table of positions: adds nothing."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, positions: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time width"]:
-        return torch.zeros(*positions.shape, self.width, device=positions.device)
-
-
-class Positions(nn.Module):
-    """Learned positions."""
-
-    def __init__(self, rows: int, width: int) -> None:
-        super().__init__()
-        self.emb = nn.Embedding(rows, width)
-
-    def forward(self, positions: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
-        embedded: Tensor = self.emb(positions)
-        return embedded
 
 
 class IndexLM(PreTrainedModel, GenerationMixin):

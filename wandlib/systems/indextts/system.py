@@ -10,42 +10,76 @@ student included.
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
 from wandlib.attention.cache.cache import WandCache
-from wandlib.attention.conversion import convert, full_attention
+from wandlib.attention.conversion import convert
 from wandlib.profiling.measure import held_bytes
-from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem, Step, Trace
+from wandlib.systems.base import InputError, SpeechSystem, Step, Trace
+from wandlib.systems.decoding import GREEDY_BELOW, Sampler, Utterance, attention_of
 from wandlib.systems.indextts.checkpoint import LAYOUT, check_settings, read_language_model
-from wandlib.systems.indextts.decoding import (
-    BEAMS,
-    MOST_CODES,
-    TEMPERATURE,
-    TOP_K,
-    TOP_P,
-    generate,
-    spoken_codes,
-)
+from wandlib.systems.indextts.decoding import BEAMS, MOST_CODES, TEMPERATURE, TOP_K, generate, spoken_codes
 from wandlib.systems.indextts.features import SAMPLE_RATE, LogMel, read_reference
 from wandlib.systems.indextts.language_model import IndexLM
 from wandlib.systems.indextts.text import TextNormalizer, Tokenizer, load_wetext
 from wandlib.systems.indextts.vocoder import Vocoder
 from wandlib.systems.indextts.voice_encoder import VoiceEncoder
 from wandlib.systems.published import read_yaml
+from wandlib.systems.settings import Settings
+from wandlib.systems.streaming import AtOnce
 
 WINDOW = 32
-GREEDY_BELOW = 1e-3
+
+
+@dataclass(frozen=True)
+class IndexSettings(Settings):
+    """What a caller may set.
+
+    Attributes
+    ----------
+    maximum_codes
+        Most codes of a part; None: 600, as upstream.
+    """
+
+    WHOLE: ClassVar[tuple[str, ...]] = (*Settings.WHOLE, "maximum_codes")
+
+    maximum_codes: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.maximum_codes is not None and self.maximum_codes < 1:
+            raise InputError(f"maximum_codes is at least 1, not {self.maximum_codes}")
+
+
+@dataclass
+class Part(Utterance):
+    """One part of a text: what the search needs in place of a prompt and a sampler.
+
+    Attributes
+    ----------
+    latents, text
+        Of the voice, and tokens of the part.
+    settings
+        Of the call.
+    seed
+        Of this part's draws.
+    """
+
+    latents: Tensor | None = None
+    text: Tensor | None = None
+    settings: Settings | None = None
+    seed: int = 0
 
 
 class IndexSystem(SpeechSystem):
@@ -57,6 +91,8 @@ class IndexSystem(SpeechSystem):
         Unconverted; it is converted in place.
     voice_encoder, vocoder, tokenizer
         The other parts.
+    student
+        A language model trained for the window; None: the language model itself.
     beams
         Of the search.
     """
@@ -64,6 +100,7 @@ class IndexSystem(SpeechSystem):
     name = "indextts"
     sample_rate = SAMPLE_RATE
     window = WINDOW
+    settings_type = IndexSettings
 
     def __init__(
         self,
@@ -71,10 +108,13 @@ class IndexSystem(SpeechSystem):
         voice_encoder: VoiceEncoder,
         vocoder: Vocoder,
         tokenizer: Tokenizer,
+        student: IndexLM | None = None,
         *,
         beams: int = BEAMS,
     ) -> None:
-        self.language_model = convert(language_model.eval(), window=WINDOW)
+        full = convert(language_model.eval(), window=WINDOW)
+        self.models = {"full": full, "window": full if student is None else convert(student.eval(), window=WINDOW)}
+        """The language model behind each attention; one object where there is no student."""
         self.voice_encoder, self.vocoder, self.tokenizer = voice_encoder.eval(), vocoder.eval(), tokenizer
         self.codes_per_second = SAMPLE_RATE / vocoder.samples
         self.beams = beams
@@ -88,7 +128,7 @@ class IndexSystem(SpeechSystem):
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
-        student: str | Path | None = None,
+        student: bool | str | Path = True,
     ) -> IndexSystem:
         """Read the published folder ``IndexTTS-1.5``.
 
@@ -99,7 +139,7 @@ class IndexSystem(SpeechSystem):
         dtype
             Of the language model; None: fp32. Voice encoder and vocoder run in fp32.
         student
-            A ``gpt.pth`` trained for the window, in place of the folder's.
+            A ``gpt.pth`` trained for the window, or the folder with it; the published folder has none.
 
         Raises
         ------
@@ -113,15 +153,26 @@ class IndexSystem(SpeechSystem):
         root = LAYOUT.check(folder)
         settings: Any = check_settings(read_yaml(root / "config.yaml"))
         tokenizer = Tokenizer(root / "bpe.model", TextNormalizer(load_wetext()))
-        model, voice = read_language_model(Path(student) if student else root / "gpt.pth", settings["gpt"])
+        model, voice = read_language_model(root / "gpt.pth", settings["gpt"])
+        trained: Any = None
+        if not isinstance(student, bool):
+            place = Path(student)
+            trained, _ = read_language_model(place / "gpt.pth" if place.is_dir() else place, settings["gpt"])
+        models: list[Any] = [model, trained]
+        for language_model in models:
+            if language_model is not None:
+                language_model.to(device=device, dtype=dtype or torch.float32)
         vocoder = Vocoder.load(root / "bigvgan_generator.pth", settings["bigvgan"])
-        placed: Any = model
-        placed.to(device=device, dtype=dtype or torch.float32)
-        return cls(model, voice.to(device), vocoder.to(device), tokenizer)
+        return cls(model, voice.to(device), vocoder.to(device), tokenizer, trained)
 
     @property
     def speakers(self) -> list[str]:
         return []
+
+    @property
+    def language_model(self) -> IndexLM:
+        """The teacher, with the window applied to it."""
+        return self.models["full"]
 
     @torch.inference_mode()
     def voice(
@@ -143,98 +194,43 @@ class IndexSystem(SpeechSystem):
             self._voices = {key: (mel, self.voice_encoder(mel))}
         return self._voices[key]
 
-    def synthesize(
-        self,
-        text: str,
-        reference: str | Path | None = None,
-        attention: Attention = "full",
-        *,
-        window: int | None = None,
-        seed: int = 0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        on_step: Callable[[Step], None] | None = None,
-        maximum_codes: int | None = None,
-    ) -> Speech:
-        started = time.perf_counter()
-        trace = self._trace(attention, window)
-        spoken = list(self._speak(text, reference, trace, seed, temperature, top_k, on_step, maximum_codes))
-        return Speech(
-            waveform=np.concatenate([sound for _, sound in spoken]),
-            sample_rate=SAMPLE_RATE,
-            codes=np.concatenate([codes for codes, _ in spoken]),
-            trace=trace,
-            text=text,
-            seconds_to_compute=time.perf_counter() - started,
-        )
+    def utterances(
+        self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool
+    ) -> Iterator[Utterance]:
+        assert isinstance(settings, IndexSettings)
+        model = self.models[settings.attention]
+        limit = settings.maximum_codes or min(MOST_CODES, model.config.most_codes)
+        window = None if settings.attention == "full" else settings.window or self.window
+        seed = settings.seed
+        for words in texts:
+            mel, latents = self.voice(reference)
+            for part in self.tokenizer.parts(words):
+                text = torch.tensor([part], device=mel.device)
 
-    def stream(
-        self,
-        text: str,
-        reference: str | Path | None = None,
-        attention: Attention = "full",
-        *,
-        window: int | None = None,
-        seed: int = 0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        on_step: Callable[[Step], None] | None = None,
-        maximum_codes: int | None = None,
-    ) -> Iterator[NDArray[np.float32]]:
-        trace = self._trace(attention, window)
-        for _, sound in self._speak(text, reference, trace, seed, temperature, top_k, on_step, maximum_codes):
-            yield sound
+                yield Part(
+                    model=model,
+                    prompt=model.prefix(latents.to(model.dtype), text),
+                    choose=Sampler(seed, 0.0, 1),  # the search chooses
+                    ends=frozenset({model.config.end_code}),
+                    limit=limit,
+                    sound=AtOnce(partial(self._sound, model, mel, latents, text, window)),
+                    latents=latents.to(model.dtype),
+                    text=text,
+                    settings=settings,
+                    seed=seed,
+                )
+                seed += 1
 
-    def _trace(self, attention: Attention, window: int | None) -> Trace:
-        if attention not in ("full", "window"):
-            raise InputError(f"attention is 'full' or 'window', not {attention!r}")
-        if window is not None and window < 1:
-            raise InputError(f"a window holds at least 1 key (the query's own), not {window}")
-        return Trace(attention, (window or self.window) if attention == "window" else None, conditioning=0)
-
-    def _speak(
-        self,
-        text: str,
-        reference: str | Path | None,
-        trace: Trace,
-        seed: int,
-        temperature: float | None,
-        top_k: int | None,
-        on_step: Callable[[Step], None] | None,
-        maximum_codes: int | None,
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """(codes, sound) of one part of the text after another."""
-        if not 0 <= seed < 2**63:
-            raise InputError(f"seed is between 0 and 2**63 - 1, not {seed}")
-        temperature = TEMPERATURE if temperature is None else temperature
-        if not 0 <= temperature <= 2:
-            raise InputError(f"temperature is between 0 (beam search without sampling) and 2, not {temperature}")
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k is at least 1, not {top_k}")
-        limit = maximum_codes or min(MOST_CODES, self.language_model.config.most_codes)
-        mel, latents = self.voice(reference)
-        for index, part in enumerate(self.tokenizer.parts(text)):
-            tokens = torch.tensor([part], device=mel.device)
-            with torch.random.fork_rng(devices=[mel.device] if mel.is_cuda else []):
-                torch.manual_seed(seed + index)
-                codes = self._codes(latents, tokens, trace, limit, temperature, top_k or TOP_K, on_step)
-            yield codes[0].cpu().numpy(), self._sound(mel, latents, tokens, codes, trace)
-
-    def _codes(
-        self,
-        latents: Tensor,
-        tokens: Int[Tensor, "1 text"],
-        trace: Trace,
-        limit: int,
-        temperature: float,
-        top_k: int,
-        on_step: Callable[[Step], None] | None,
-    ) -> Int[Tensor, "1 codes"]:
-        """Codes of one part; the trace grows with them."""
-        model = self.language_model
+    def codes(self, utterance: Utterance, trace: Trace, on_step: Callable[[Step], None] | None) -> Iterator[int]:
+        """Yield the codes of one part, when the search for all of them is done."""
+        assert isinstance(utterance, Part)
+        part, model = utterance, utterance.model
+        assert part.latents is not None
+        assert part.text is not None
+        assert part.settings is not None
         cache: Any = DynamicCache(config=model.gpt.config)
         if trace.window is not None:
-            cache = WandCache(model.gpt.config, trace.window, shared=self.beams)
+            cache = WandCache(model.gpt.config, min(trace.window, part.limit), shared=self.beams)
         prefilled = False
 
         def clock(milliseconds: float) -> None:
@@ -247,37 +243,45 @@ class IndexSystem(SpeechSystem):
             if on_step is not None:
                 on_step(trace.steps[-1])
 
-        with full_attention(model) if trace.window is None else contextlib.nullcontext():
+        temperature = TEMPERATURE if part.settings.temperature is None else part.settings.temperature
+        devices = [model.device] if model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), attention_of(model, trace.window):
+            torch.manual_seed(part.seed)
             generated = generate(
                 model,
-                latents.to(model.dtype),
-                tokens,
+                part.latents,
+                part.text,
                 cache=cache,
-                limit=limit,
+                limit=part.limit,
                 beams=self.beams,
                 sampled=temperature >= GREEDY_BELOW,
-                top_p=TOP_P,
-                top_k=top_k,
-                temperature=float(temperature),
+                top_k=part.settings.top_k or TOP_K,
+                temperature=temperature,
                 on_step=clock,
             )
         end = model.config.end_code
         if end not in generated[0].tolist():
             trace.finish = "limit"
-        trace.conditioning = trace.conditioning or latents.shape[1] + tokens.shape[1] + 3
-        codes = spoken_codes(generated, end)
-        trace.parts.append(codes.shape[1])
-        return codes
+        trace.conditioning = trace.conditioning or part.prompt.shape[1]
+        (codes,) = spoken_codes(generated, end).tolist()
+        trace.parts.append(len(codes))
+        yield from codes
 
     @torch.inference_mode()
     def _sound(
-        self, mel: Tensor, latents: Tensor, tokens: Tensor, codes: Int[Tensor, "1 codes"], trace: Trace
+        self,
+        model: IndexLM,
+        mel: Tensor,
+        latents: Tensor,
+        text: Tensor,
+        window: int | None,
+        codes: NDArray[np.int64],
     ) -> NDArray[np.float32]:
         """Sound of one part, by the second pass and the vocoder."""
-        model = self.language_model
-        if not codes.shape[1]:
+        if not len(codes):
             return np.zeros(0, np.float32)
-        with full_attention(model) if trace.window is None else contextlib.nullcontext():
-            states = model.states(latents.to(model.dtype), tokens, codes, window=trace.window)
+        spoken = torch.from_numpy(codes)[None].to(text.device)
+        with attention_of(model, window):
+            states = model.states(latents.to(model.dtype), text, spoken, window=window)
         sound: NDArray[np.float32] = self.vocoder(states.float(), mel)[0].cpu().numpy()
         return sound

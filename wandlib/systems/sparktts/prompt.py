@@ -92,7 +92,7 @@ def control_prompt(text: str, control: Control) -> str:
     )
 
 
-def check_text(text: str) -> str:
+def speakable(text: str) -> str:
     """Return ``text`` if it can be spoken.
 
     Raises

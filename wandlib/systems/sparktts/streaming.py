@@ -6,11 +6,13 @@ decoded with that many frames around it, and what the missing neighbors could ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wandlib.systems.sparktts.bicodec import BiCodec
@@ -38,25 +40,47 @@ def context_frames(settings: Mapping[str, Any]) -> int:
     return int(reach + (KERNEL // 2) / rate) + 1
 
 
-def decoded_in_pieces(
-    codec: BiCodec, codes: Iterable[int], tokens: Int[Tensor, "1 tokens"], context: int, piece: int = PIECE
-) -> Iterator[Float[Tensor, " samples"]]:
-    """Sound, piece by piece, of codes that come one by one."""
-    held: list[int] = []
-    done = 0
-    for code in codes:
-        held.append(code)
-        if len(held) - done >= piece + context:
-            yield _decode(codec, held, tokens, done, done + piece, context)
-            done += piece
-    if done < len(held):
-        yield _decode(codec, held, tokens, done, len(held), context)
+class CodecStream:
+    """Codes in, sound out, for one utterance (a :class:`wandlib.systems.streaming.SoundStream`).
 
+    Parameters
+    ----------
+    codec
+        What makes the sound.
+    voice
+        Global tokens, [1, tokens], asked for with the first sound: a described voice is generated before the codes.
+    context
+        Frames to each side of a piece, see :func:`context_frames`.
+    piece
+        Codes a piece; None: all of them at the end.
+    """
 
-@torch.inference_mode()
-def _decode(codec: BiCodec, codes: list[int], tokens: Tensor, start: int, end: int, context: int) -> Tensor:
-    """Sound of ``codes[start:end]``, decoded with their neighbors."""
-    first, last = max(0, start - context), min(len(codes), end + context)
-    sound = codec.decode(torch.tensor([codes[first:last]], device=tokens.device), tokens)[0]
-    samples = len(sound) // (last - first)
-    return sound[(start - first) * samples : (end - first) * samples]
+    def __init__(
+        self, codec: BiCodec, voice: Callable[[], Int[Tensor, "1 tokens"]], context: int, piece: int | None = PIECE
+    ) -> None:
+        self._codec, self._voice, self._context, self._piece = codec, voice, context, piece
+        self._codes: list[int] = []
+        self._done = 0
+
+    def push(self, code: int) -> NDArray[np.float32]:
+        """Take the next code; return the sound that is complete by now, often none."""
+        self._codes.append(code)
+        if self._piece is None or len(self._codes) - self._done < self._piece + self._context:
+            return np.zeros(0, np.float32)
+        return self._decode(self._done + self._piece)
+
+    def finish(self) -> NDArray[np.float32]:
+        """Return the rest of the sound."""
+        return self._decode(len(self._codes)) if self._done < len(self._codes) else np.zeros(0, np.float32)
+
+    @torch.inference_mode()
+    def _decode(self, end: int) -> NDArray[np.float32]:
+        """Sound of the codes up to ``end``, decoded with their neighbors."""
+        first, last = max(0, self._done - self._context), min(len(self._codes), end + self._context)
+        device = next(self._codec.parameters()).device
+        codes = torch.tensor([self._codes[first:last]], device=device)
+        sound = self._codec.decode(codes, self._voice().to(device))[0]
+        samples = len(sound) // (last - first)
+        piece = sound[(self._done - first) * samples : (end - first) * samples]
+        self._done = end
+        return piece.float().cpu().numpy()

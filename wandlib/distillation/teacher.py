@@ -1,0 +1,111 @@
+"""The teacher's side of a training step: what it makes of a batch under full attention.
+
+Packed rows hold several utterances, told apart by ``position_ids`` that restart. The teacher must see each as if it
+were alone. transformers keeps them apart by itself, but only where no ``attention_mask`` is given, and only in models
+that pass ``position_ids`` on to their mask: this is tried out before the first packed batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from wandlib.attention.conversion import base_decoder, full_attention, inner_model
+from wandlib.attention.hook import WindowHook
+from wandlib.distillation.hidden_states import eval_mode, head_of, with_hidden_states
+
+
+def teacher_states(
+    teacher: nn.Module, batch: Mapping[str, Any], *, ends_in_head: bool
+) -> tuple[Float[Tensor, "batch time features"], nn.Module | None]:
+    """Return the input of the teacher's head under full attention, and the head; or its logits, and None.
+
+    Parameters
+    ----------
+    teacher
+        A causal decoder with a head, converted or not.
+    batch
+        Inputs of its forward; ``conditioning`` is left out.
+    ends_in_head
+        Whether its logits are the output of its head, so that the head may be applied later.
+
+    Raises
+    ------
+    ValueError
+        If packed rows are padded on the left.
+    """
+    inputs = unmask_packed(batch) | {"use_cache": False}
+    inputs.pop("conditioning", None)
+    with eval_mode(teacher), unlimited(teacher):
+        if not ends_in_head:
+            return teacher(**inputs).logits, None
+        head = head_of(teacher)
+        return with_hidden_states(teacher, head, inputs, lambda states: states), head
+
+
+def unlimited(model: nn.Module) -> Any:
+    """Return the context in which a model, converted or not, runs under full attention."""
+    converted = isinstance(getattr(base_decoder(model), "wand", None), WindowHook)
+    return full_attention(model) if converted else nullcontext()
+
+
+def restarts(
+    position_ids: Int[Tensor, "batch time"], real: Bool[Tensor, "batch time"] | None = None
+) -> Bool[Tensor, "batch time"]:
+    """Return where an utterance begins that is not the first of its row.
+
+    Parameters
+    ----------
+    real
+        False where there is padding; default: nowhere.
+    """
+    found = torch.zeros_like(position_ids, dtype=torch.bool)
+    found[:, 1:] = position_ids[:, 1:] <= position_ids[:, :-1]
+    if real is not None:
+        found[:, 1:] &= real[:, 1:] & real[:, :-1]
+    return found
+
+
+def is_packed(batch: Mapping[str, Any]) -> bool:
+    """Return whether a row of a batch holds several utterances."""
+    mask, positions = batch.get("attention_mask"), batch.get("position_ids")
+    if positions is None or positions.ndim != 2:
+        return False
+    return bool(restarts(positions, None if mask is None or mask.ndim != 2 else mask.bool()).any())
+
+
+def unmask_packed(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the batch, without its ``attention_mask`` where rows are packed: there transformers has to make the mask.
+
+    Padding on the right needs no mask, since under causal attention nothing sees it.
+    """
+    kept = dict(batch)
+    mask = kept.get("attention_mask")
+    if mask is None or not is_packed(batch):
+        return kept
+    if mask.ndim != 2 or (mask[:, 1:] > mask[:, :-1]).any():
+        raise ValueError(
+            "rows with several utterances (position_ids that restart) need a 2-D attention_mask that is padded on the "
+            "right only: use WandCollator(padding_side='right'), or pack rows of equal length"
+        )
+    del kept["attention_mask"]
+    return kept
+
+
+def check_separation(teacher: nn.Module) -> None:
+    """Raise ValueError unless a model keeps the utterances of a packed row apart: found by trying, on a row of two."""
+    device = next(teacher.parameters()).device
+    ids, positions = torch.arange(1, 9, device=device)[None], torch.arange(4, device=device)[None]
+    with eval_mode(teacher), unlimited(teacher):
+        together = teacher(input_ids=ids, position_ids=positions.repeat(1, 2), use_cache=False).logits[:, 4:].float()
+        alone = teacher(input_ids=ids[:, 4:], position_ids=positions, use_cache=False).logits.float()
+    if (together - alone).abs().max() > 0.03 * alone.std():  # rounding in 16 bit is a third of that
+        raise ValueError(
+            f"{type(inner_model(teacher)).__name__} does not keep the utterances of a packed row (position_ids that "
+            "restart) apart: give it one utterance in each row"
+        )

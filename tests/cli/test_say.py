@@ -260,9 +260,9 @@ def test_what_failed_is_tried_again_and_what_changed_is_refused(run: Any) -> Non
         assert "was made from another text or with other settings" in said(refused)
     assert many(run, "--force").exit_code == 0
     assert manifest()["000001"]["text"] == "another"
-    Path("to/000002.wav").unlink()
+    Path("to/000003.wav").unlink()
     assert many(run).exit_code == 0
-    assert Path("to/000002.wav").exists()
+    assert Path("to/000003.wav").exists()
 
 
 def test_a_file_of_another_origin_stays(run: Any) -> None:

@@ -28,8 +28,7 @@ def profile(
         str,
         typer.Argument(
             help="A system (mini, or another with --checkpoint); a shape of the paper: cosyvoice2, indextts, sparktts; "
-            "or a folder or hub name with the config.json of a causal decoder. All but systems get random weights: cost "
-            "depends on the shape."
+            "or a folder or hub name with the config.json of a causal decoder. Shapes and configs get random weights."
         ),
     ] = "mini",
     steps: Annotated[int, typer.Option("--steps", "-n", min=1, help="Tokens to generate.")] = 500,

@@ -76,7 +76,7 @@ class WavSink:
         In Hz.
     """
 
-    def __init__(self, pipe: IO[bytes], sample_rate: int) -> None:
+    def __init__(self, pipe: Any, sample_rate: int) -> None:
         self._pipe = pipe
         unknown = 2**32 - 1  # what readers of streams take for "until the end"
         form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)

@@ -143,7 +143,7 @@ def train(
 
 @contextmanager
 def as_input_error(*kinds: type[Exception]) -> Iterator[None]:
-    """Errors of the library that a user can mend become InputErrors."""
+    """Turn errors of the library that a user can mend into InputErrors."""
     try:
         yield
     except kinds as error:
@@ -168,7 +168,7 @@ def check_output(output: Path, resume: bool) -> None:
 
 
 def loaded(kind: Any, name: str, **options: Any) -> Any:
-    """What is stored under a name; InputError if that cannot be read."""
+    """Return what is stored under a name; InputError if that cannot be read."""
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
@@ -176,7 +176,7 @@ def loaded(kind: Any, name: str, **options: Any) -> Any:
 
 
 def load_decoder(name: str) -> PreTrainedModel:
-    """The decoder of that name. In float32: of a weight in 16 bit, steps as small as these would be rounded away."""
+    """Return the decoder of that name, in float32: in 16 bits, steps as small as these would be rounded away."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -185,7 +185,7 @@ def load_decoder(name: str) -> PreTrainedModel:
 
 
 def build_student(name: str, window: int, rank: int | None) -> Any:
-    """The decoder of that name with the window, and with adapters of ``rank`` around it."""
+    """Return the decoder of that name with the window, and with adapters of ``rank`` around it."""
     from wandlib.attention.conversion import convert
 
     student = convert(load_decoder(name), window=window)
@@ -254,12 +254,12 @@ def save(trainer: WandTrainer, output: Path) -> None:
 
 
 def last_results(trainer: WandTrainer) -> dict[str, float]:
-    """The last losses in the log."""
+    """Return the last losses in the log."""
     return next((line for line in reversed(trainer.state.log_history) if "ce" in line), {})
 
 
 def summary(trainer: WandTrainer, results: dict[str, float]) -> Table:
-    """What was trained, and how well it does."""
+    """Return what was trained, and how well it does."""
     table = Table(box=None, show_header=False)
     table.add_row("window, keys", str(trainer.window))
     table.add_row("steps", str(trainer.state.global_step))

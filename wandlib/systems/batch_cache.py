@@ -1,7 +1,7 @@
 """Sequences of a batch put together and taken apart: one may end, and another take its place, in one decode.
 
-Keys are cached after the rotary embedding, so that entries can move from one cache to another as they are. A sequence is
-taken out of its cache as :class:`Entries`; a new cache is filled with those of all sequences, without the model.
+Keys are cached after the rotary embedding, so that entries can move from one cache to another as they are. A sequence
+is taken out of its cache as :class:`Entries`; a new cache is filled with those of all sequences, without the model.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def test_more_words_than_there_were() -> None:
     assert error_rates(["one"], ["two three four"]).wer == pytest.approx(3)
 
 
-def test_another_normaliser() -> None:
+def test_another_normalizer() -> None:
     """Characters of another script count, where the normalizer keeps them."""
     assert count_errors("你好吗", "你好", str.strip).character_errors == 1
     assert count_errors("five", "5", lambda text: text.replace("five", "5")).word_errors == 0

@@ -160,7 +160,7 @@ def read_sentences(path: Path) -> list[str]:
 
 def load_recognizer(name: str, model: str | None, device: str) -> Any:
     """Return the recognizer of that name."""
-    from wandlib.evaluation import recognizers as recognizers
+    from wandlib.evaluation import recognizers
 
     if name == "pocketsphinx":
         return recognizers.PocketSphinx()

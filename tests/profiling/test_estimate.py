@@ -14,6 +14,7 @@ from transformers import GPT2Config, PreTrainedConfig, Qwen2Config
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import base_decoder, convert
+from wandlib.attention.models import cache_argument, cache_inputs
 from wandlib.profiling.estimate import attention_flops, cache_bytes
 
 QWEN_05B = Qwen2Config(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2)
@@ -67,9 +68,9 @@ def test_a_cache_holds_what_accounting_says(tiny: Tiny, dtype: torch.dtype) -> N
     model = convert(tiny.build().to(dtype), 6)
     cache = WandCache(model.config, 6)
     decoder = base_decoder(model)
-    decoder(inputs_embeds=torch.randn(2, 5, 32, dtype=dtype), past_key_values=cache, use_cache=True)
+    decoder(inputs_embeds=torch.randn(2, 5, 32, dtype=dtype), use_cache=True, **cache_inputs(decoder, cache))
     for generated in range(1, 9):
-        decoder(inputs_embeds=torch.randn(2, 1, 32, dtype=dtype), past_key_values=cache, use_cache=True)
+        decoder(inputs_embeds=torch.randn(2, 1, 32, dtype=dtype), use_cache=True, **cache_inputs(decoder, cache))
         if generated >= 6:
             expected = cache_bytes(model.config, conditioning=5, generated=generated, window=6, dtype=dtype, batch=2)
             assert cache.nbytes == expected
@@ -128,9 +129,8 @@ def test_full_attention_bytes_are_those_of_a_dynamic_cache(tiny: Tiny) -> None:
     model = tiny.build()
     for generated in (2, 20):
         ids = torch.randint(1, VOCABULARY, (1, 5))
-        held = model.generate(
-            ids, max_new_tokens=generated + 1, do_sample=False, return_dict_in_generate=True
-        ).past_key_values
+        output = model.generate(ids, max_new_tokens=generated + 1, do_sample=False, return_dict_in_generate=True)
+        held = getattr(output, cache_argument(model))
         actual = sum(layer.keys.nbytes + layer.values.nbytes for layer in held.layers)
         assert actual == cache_bytes(model.config, conditioning=5, generated=generated)
 

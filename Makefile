@@ -85,7 +85,7 @@ test-oldest: $(UV) ## the library's tests on the oldest releases that pyproject.
 	.venv-oldest/bin/python -m pytest $(LIBRARY_TESTS)
 
 test-oldest-transformers: $(VENV)/.oldest-transformers-$(OLDEST_TRANSFORMERS) ## the attention's tests on the oldest transformers, all else as in .venv
-	PYTHONPATH=$< $(BIN)/python -m pytest tests/attention
+	PYTHONPATH=$< $(BIN)/python -m pytest -m 'not slow' tests/attention
 
 clean: ## remove caches and builds; virtual environments, runs and the shipped voice stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -56,7 +56,7 @@ def house() -> Figure:
     """
     graph = grimp.build_graph("wandlib", exclude_type_checking_imports=True)
     contracts = {contract["id"]: contract for contract in CONTRACTS}
-    figure, axes = panels(columns=2, width=5.2, height=4.4)
+    figure, axes = panels(columns=2, width=5.2, height=4.8)
     for panel, name, title in zip(axes, ("rooms", "attention"), ("wandlib", "wandlib.attention"), strict=True):
         (container,) = contracts[name]["containers"]
         ignored = [tuple(line.split(" -> ")) for line in contracts[name].get("ignore_imports", [])]

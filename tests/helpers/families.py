@@ -36,8 +36,8 @@ SIZES: list[tuple[Any, str]] = [
     (
         16,
         "moe_intermediate_size shared_expert_intermediate_size shared_experts_intermediate_size kv_lora_rank "
-        "expert_ffn_hidden_size moe_shared_expert_intermediate_size q_lora_rank o_lora_rank hidden_size_per_layer_input "
-        "laurel_rank mamba_d_state ssm_state_size state_size adapter_rank loop_gate_rank rel_extent gated_norm_rank",
+        "expert_ffn_hidden_size moe_shared_expert_intermediate_size q_lora_rank o_lora_rank "
+        "hidden_size_per_layer_input laurel_rank mamba_d_state ssm_state_size state_size adapter_rank loop_gate_rank rel_extent gated_norm_rank",
     ),
     (
         LAYERS,
@@ -130,7 +130,8 @@ CORRECTIONS: dict[str, dict[str, Any]] = {
         "ffn_config": {"ffn_hidden_size": 64},
     },
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
-    "dots3_note_vision_encoder": {"pyramid_num_routed": [-1] * LAYERS},
+    "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_output_size": 32},
+    "dots3_note_vision_encoder": {"pyramid_num_routed": [-1] * LAYERS, "adapter_in_dim": 32, "adapter_out_dim": 32},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
     "gemma3n_text": {"num_kv_shared_layers": 1, "layer_types": ["sliding_attention", *["full_attention"] * 2]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1], [["global"], 1]]},
@@ -153,6 +154,7 @@ CORRECTIONS: dict[str, dict[str, Any]] = {
         "axial_pos_shape": [16, 16],
         "axial_pos_embds_dim": [16, 16],
     },
+    "xmod": {"default_language": "en_XX"},
     "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zaya": {"num_experts_per_tok": 1},

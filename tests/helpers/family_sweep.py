@@ -108,7 +108,9 @@ class Reference:
     def logits(self, ids: Tensor, **inputs: Any) -> Tensor:
         with Imposed(self.limit) as imposed:
             found: Tensor = self.model(ids, use_cache=False, **inputs).logits
-        assert imposed.layers >= self.model.config.get_text_config(decoder=True).num_hidden_layers, "a layer got no rule"
+        assert imposed.layers >= self.model.config.get_text_config(decoder=True).num_hidden_layers, (
+            "a layer got no rule"
+        )
         return found
 
     def greedy(self, ids: Tensor, mask: Tensor) -> Any:
@@ -212,8 +214,8 @@ Written by `make families`, checked by `make test-families`; tried with transfor
 |---|---|---|---|---|
 """
 NOTES = """
-Moshi's config has a sliding window. Its cache keeps to it, and so does a converted model; the unconverted model does not
-in a pass without a cache.
+Moshi's config has a sliding window. Its cache keeps to it, and so does a converted model; the unconverted model does
+not in a pass without a cache.
 """
 
 

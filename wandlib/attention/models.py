@@ -230,7 +230,7 @@ def new_tokens(kwargs: Mapping[str, Any]) -> Tensor:
 # ------------------------------------------------------------------------------------------------ what reaches a decoder
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """The decoder was called."""
 
 
@@ -245,7 +245,7 @@ def passes_on(model: Any, decoder: Any) -> bool:
 
     def stop(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         found.append(kwargs.get(WINDOW_ARGUMENTS[0]) is marker)
-        raise _Reached
+        raise _ReachedError
 
     device = next(decoder.parameters()).device
     handle = decoder.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)

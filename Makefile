@@ -15,7 +15,7 @@ LIFTED := gradio transformers
 OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-families families test-notebooks test-newest test-oldest test-oldest-transformers lint types \
+.PHONY: help demo test test-slow test-upstream test-families families test-notebooks test-newest test-oldest test-oldest-transformers lint types \
 	notebooks lab mini evaluate ablation bench figures constraints clean
 
 help: ## show this list
@@ -35,6 +35,10 @@ test-families: $(VENV)/.installed-all ## every decoder that transformers registe
 
 families: $(VENV)/.installed-all ## write docs/families.md anew
 	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/family_sweep.py
+
+test-upstream: $(VENV)/.installed-all ## compare with the published code of the systems, in the checkouts that WANDLIB_UPSTREAM names
+	@test -d '$(WANDLIB_UPSTREAM)' || { echo 'WANDLIB_UPSTREAM=folder make test-upstream: the folder holds checkouts of the published code (docs/systems.md)'; exit 2; }
+	$(BIN)/python -m pytest -m upstream tests/systems
 
 test-notebooks: $(VENV)/.installed-all ## run the notebooks and compare what they say with what is stored
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks

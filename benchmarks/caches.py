@@ -91,7 +91,9 @@ BASELINES = {
         windowed=True,
     ),
     SHARED: Baseline(
-        lambda shape, length: WandCache(shape.config, shape.window, conditioning=shape.conditioning, shared=shape.beams),
+        lambda shape, length: WandCache(
+            shape.config, shape.window, conditioning=shape.conditioning, shared=shape.beams
+        ),
         windowed=True,
     ),
 }

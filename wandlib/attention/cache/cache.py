@@ -245,7 +245,7 @@ class WandCache(SequenceCache):
         state, (batch, length), start = self.layout.state, new.shape[:2], int(self.layout.state.length)
         mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
         check_continues(start, self.layout.started() if state.padded else None, length, mask, positions)
-        padding = padding_of(mask, start, length)
+        padding = padding_of(mask, start, length, self.layout.sliding_windows)
         if padding is not None and "flash" in attention_implementation(module):
             raise ValueError(FLASH)
         if conditioning is not None:

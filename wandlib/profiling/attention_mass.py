@@ -6,6 +6,9 @@ generated key so many generated tokens ago. From that follow, for any W, the col
 
     covered(W) = prefix + generated x share(W),    share(W) = mass on the last W generated keys / mass on generated keys
 
+Where conditioning comes in text blocks, its mass is also told apart by block: what is pinned, and the text that began so
+many blocks ago; from that follows how many blocks to keep.
+
 One T x T map lives at a time: each layer's is reduced as soon as the layer has run.
 """
 
@@ -22,7 +25,7 @@ from torch import Tensor, nn
 
 from wandlib.attention.conversion import base_decoder, full_attention
 from wandlib.attention.hook import WindowHook
-from wandlib.attention.window import check_conditioning, check_window, tokens
+from wandlib.attention.window import check_blocks, check_conditioning, check_window, text_blocks, tokens
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ class AttentionMass:
     """Mass on the generated key that many generated tokens ago; 0 is the query's own."""
     windows: tuple[int, ...]
     """The windows of :meth:`table`."""
+    by_block: Float[Tensor, "layers heads ages"] | None = None
+    """Part of ``prefix`` on the text block that began so many blocks ago; 0 is the current one. None: not told apart."""
+
+    @property
+    def pinned(self) -> Float[Tensor, "layers heads"]:
+        """Mass on conditioning that belongs to no text block; all of it where blocks were not told apart."""
+        return self.prefix if self.by_block is None else self.prefix - self.by_block.sum(-1)
 
     @property
     def generated(self) -> Float[Tensor, "layers heads"]:
@@ -71,10 +81,15 @@ class WindowChoice(NamedTuple):
     """For the whole model."""
     per_layer: list[int]
     """For each layer on its own."""
+    blocks: int | None
+    """Text blocks to keep, the current one included, for the whole model; None where they were not told apart."""
 
 
 def suggest_window(mass: AttentionMass, coverage: float = 0.9) -> WindowChoice:
     """Choose the smallest windows that keep ``coverage`` of the attention, on average over heads (and layers).
+
+    And the smallest number of text blocks that keeps as much. Each is chosen with the other without limit: together they
+    keep at least ``2 coverage - 1``.
 
     Raises
     ------
@@ -89,12 +104,20 @@ def suggest_window(mass: AttentionMass, coverage: float = 0.9) -> WindowChoice:
         reached = curve >= min(coverage, float(curve[-1]))  # rounding may leave the whole a hair short of 1
         return int(reached.int().argmax()) + 1
 
-    return WindowChoice(smallest(covered.mean(0)), [smallest(layer) for layer in covered])
+    blocks = None
+    if mass.by_block is not None and mass.by_block.shape[-1]:
+        kept = (mass.pinned + mass.generated)[..., None] + mass.by_block.cumsum(-1)
+        blocks = smallest(kept.mean((0, 1)))
+    return WindowChoice(smallest(covered.mean(0)), [smallest(layer) for layer in covered], blocks)
 
 
 @torch.no_grad()
 def attention_mass(
-    model: nn.Module, batch: Mapping[str, Tensor], windows: Sequence[int] = (8, 16, 32, 64)
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    windows: Sequence[int] = (8, 16, 32, 64),
+    *,
+    pinned: int | None = None,
 ) -> AttentionMass:
     """Measure where a model looks under full attention; a converted model is measured as its own teacher.
 
@@ -104,14 +127,18 @@ def attention_mass(
         A transformers causal decoder with an eager attention.
     batch
         Whole utterances: ``input_ids`` or ``inputs_embeds``, ``conditioning`` (bool [batch, time]), and, where there is
-        padding, ``attention_mask``; ``position_ids`` if the model wants them. Anything else is left aside.
+        padding, ``attention_mask``; ``position_ids`` if the model wants them; ``block`` as
+        :class:`~wandlib.distillation.streams.StreamCollator` numbers text blocks. Anything else is left aside.
     windows
         The windows of the table.
+    pinned
+        Without ``block``: how many conditioning tokens at the start belong to no text block; the others' blocks are
+        counted as :class:`~wandlib.WandCache` counts them. None: blocks are not told apart.
 
     Raises
     ------
     ValueError
-        If ``conditioning`` is missing, does not fit, or leaves no generated token.
+        If ``conditioning`` is missing, does not fit, or leaves no generated token, or ``pinned`` is negative.
     """
     for window in windows:
         check_window(window)
@@ -121,25 +148,35 @@ def attention_mass(
         raise ValueError("attention_mass needs batch['conditioning'], a bool for each token: True is conditioning")
     conditioning = check_conditioning(batch["conditioning"], *new.shape[:2])
     real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(conditioning)
-    sequence = tokens(conditioning, ~real)
+    block = batch.get("block")
+    if block is None and pinned is not None:
+        block = text_blocks(conditioning, ~real, check_blocks(1, pinned)[1])
+    sequence = tokens(conditioning, ~real, block=block)
+    text = sequence.conditioning & (sequence.block > 0)
     queries = real & ~sequence.conditioning
     if not queries.any():
         raise ValueError("every token is conditioning: there is no generated query to measure")
     prefix: list[Tensor] = []
     by_distance: list[Tensor] = []
+    by_block: list[Tensor] = []
 
     def reduce(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:
         weights = output[1].float()  # [batch, heads, query, key]
         heads, longest = weights.shape[1], int(queries.sum(1).max())
         on_prefix, on_generated = weights.new_zeros(heads), weights.new_zeros(heads, longest)
+        on_text = weights.new_zeros(heads, int(sequence.block.max()))
         for sample, mine in enumerate(queries):
             looked = weights[sample][:, mine]
             on_prefix += looked[..., sequence.conditioning[sample]].sum((1, 2))
             count = sequence.generated[sample, mine]
             ago = (count[:, None] - count[None, :]).clamp(min=0)  # keys yet to come have no weight
             on_generated.index_add_(1, ago.flatten(), looked[..., mine].flatten(1))
+            key = text[sample]
+            age = (sequence.block[sample, mine][:, None] - sequence.block[sample, key][None, :]).clamp(min=0)
+            on_text.index_add_(1, age.flatten(), looked[..., key].flatten(1))
         prefix.append(on_prefix / queries.sum())
         by_distance.append(on_generated / queries.sum())
+        by_block.append(on_text / queries.sum())
         return output[0], None
 
     decoder = base_decoder(model)
@@ -152,7 +189,8 @@ def attention_mass(
         stack.callback(decoder.set_attn_implementation, before)
         decoder.set_attn_implementation("eager")
         decoder(**inputs, attention_mask=real.long(), use_cache=False)
-    return AttentionMass(torch.stack(prefix).cpu(), torch.stack(by_distance).cpu(), tuple(windows))
+    ages = None if block is None else torch.stack(by_block).cpu()
+    return AttentionMass(torch.stack(prefix).cpu(), torch.stack(by_distance).cpu(), tuple(windows), ages)
 
 
 def attention_modules(decoder: nn.Module) -> list[nn.Module]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -106,8 +107,8 @@ class Stream:
 
 
 def blocks_until(shape: Shape, seconds: float, codes: int) -> int:
-    """Count the blocks of so many seconds of speech, in whole turns of ``TEXTS``, so that all start at the same text."""
-    return max(1, round(shape.steps(seconds) / codes / len(TEXTS))) * len(TEXTS)
+    """Count the blocks of at least so many seconds of speech, in whole turns of ``TEXTS``: all start at the same text."""
+    return math.ceil(shape.steps(seconds) / codes / len(TEXTS)) * len(TEXTS)
 
 
 def most_blocks(shape: Shape, blocks: int, codes: int, most: float) -> int:
@@ -149,7 +150,7 @@ def hour(shape: Shape, settings: Settings, most: float) -> list[Row]:
             cache = WandCache(shape.config, shape.window, pinned=PINNED, blocks=BLOCKS)
         streams[place] = Stream(model, cache, shape, codes)
         streams[place].fill(blocks)
-    # A visit is a block; eight are a turn of TEXTS, with the one that warms up and does not count.
+    # A visit is a block. Sixteen, with the one that warms up, are two turns of TEXTS, 48 s: up to the minute's end.
     runners: dict[str, Runner] = dict(streams)
     taken = interleave(runners, rounds=settings.rounds(len(TEXTS) * 2 - 1), steps=1)
     where, seconds = f"{shape.name}, fp32, batch 1, one decode", late * codes / shape.codes_per_second

@@ -31,7 +31,7 @@ test-slow: $(VENV)/.installed-all ## the tests that train, compile or sweep over
 	$(BIN)/python -m pytest -m slow
 
 test-notebooks: $(VENV)/.installed-all ## run the notebooks and compare what they say with what is stored
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 notebooks
 
 lint: $(VENV)/.installed-all ## ruff over code and notebooks, and the direction of imports
 	$(BIN)/ruff check

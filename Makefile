@@ -15,7 +15,7 @@ LIFTED := gradio transformers
 OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-notebooks test-newest test-oldest test-oldest-transformers lint types \
+.PHONY: help demo test test-slow test-upstream test-families families test-notebooks test-newest test-oldest test-oldest-transformers lint types \
 	notebooks lab mini evaluate ablation bench figures constraints clean
 
 help: ## show this list
@@ -28,7 +28,17 @@ test: lint types $(VENV)/.installed-all ## ruff, imports, types and the tests th
 	$(BIN)/python -m pytest -m 'not slow'
 
 test-slow: $(VENV)/.installed-all ## the tests that train, compile or sweep over whole families of models
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not families'
+
+test-families: $(VENV)/.installed-all ## every decoder that transformers registers, against docs/families.md: minutes
+	$(BIN)/python -m pytest tests/attention/test_families.py
+
+families: $(VENV)/.installed-all ## write docs/families.md anew
+	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/family_sweep.py
+
+test-upstream: $(VENV)/.installed-all ## compare with the published code of the systems, in the checkouts that WANDLIB_UPSTREAM names
+	@test -d '$(WANDLIB_UPSTREAM)' || { echo 'WANDLIB_UPSTREAM=folder make test-upstream: the folder holds checkouts of the published code (docs/systems.md)'; exit 2; }
+	$(BIN)/python -m pytest -m upstream tests/systems
 
 test-notebooks: $(VENV)/.installed-all ## run the notebooks and compare what they say with what is stored
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 notebooks
@@ -57,7 +67,7 @@ ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESUL
 	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis shipped codes
 	$(BIN)/python -m recipes.mini.ablation
 
-bench: $(VENV)/.installed-all ## speed against the rivals and the floor: benchmarks/README.md, about 10 minutes
+bench: $(VENV)/.installed-all ## speed against the baselines and the floor: benchmarks/README.md, about 10 minutes
 	$(BIN)/python -m benchmarks --write
 
 figures: $(VENV)/.installed-all ## draw the figures of docs/ again

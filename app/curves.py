@@ -12,7 +12,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from wandlib.plots.costs import Curve, byte_unit, full_curve, running_median, window_curve
+from wandlib.plots import Curve, byte_unit, full_curve, running_median, window_curve
 from wandlib.systems.base import Step
 
 WIDTH, HEIGHT = 480, 230
@@ -76,8 +76,8 @@ def _line(curve: Curve, label_y: float, steps: int, top: float) -> str:
     points = " ".join(f"{_x(i + 1, steps):.1f},{_y(min(curve.values[i], top), top):.1f}" for i in picked)
     dashes = ' stroke-dasharray="7 3"' if curve.dashed else ""
     return (
-        f'<polyline points="{points}" fill="none" stroke="{curve.colour}" stroke-width="2.5"{dashes}/>'
-        f'<text x="{_x(len(curve.values), steps) + 6:.1f}" y="{label_y + 4:.1f}" fill="{curve.colour}" '
+        f'<polyline points="{points}" fill="none" stroke="{curve.color}" stroke-width="2.5"{dashes}/>'
+        f'<text x="{_x(len(curve.values), steps) + 6:.1f}" y="{label_y + 4:.1f}" fill="{curve.color}" '
         f'font-weight="600">{escape(curve.label)}</text>'
     )
 

@@ -14,7 +14,7 @@ import typer
 from benchmarks.cuda import cuda
 from benchmarks.distillation import distillation
 from benchmarks.figure import save, step_times
-from benchmarks.report import README, RESULTS, Part, file_name, machine, report, stored_reports
+from benchmarks.report import README, RESULTS, Result, file_name, machine, report, stored_reports
 from benchmarks.suite import BENCHMARKS, Settings
 from wandlib.evaluation.report import put_measured
 
@@ -23,12 +23,14 @@ ALL = CPU | {"cuda": cuda}
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(ALL)}; may be given more than once.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"One of {', '.join(ALL)}; may be given more than once.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option(help="Tiny models, short decodes: does it run? The numbers mean nothing.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads of torch; by default as many as it takes.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; default: its own choice.")] = None,
     write: Annotated[bool, typer.Option(help="Keep the numbers: results/, README.md.")] = False,
 ) -> None:
     """Measure what a decoding step costs with full attention and with the window."""
@@ -52,13 +54,13 @@ def main(
 
 
 def run(names: list[str], settings: Settings) -> dict[str, Any]:
-    """Run benchmarks one after the other; everything measured."""
-    start, whole = time.perf_counter(), Part()
+    """Run benchmarks one after the other and return everything measured."""
+    start, whole = time.perf_counter(), Result()
     for name in names:
         begun = time.perf_counter()
-        part = ALL[name](settings)
-        whole.rows += part.rows
-        whole.sweeps += part.sweeps
+        result = ALL[name](settings)
+        whole.rows += result.rows
+        whole.sweeps += result.sweeps
         typer.echo(f"{name}: {time.perf_counter() - begun:.0f} s", err=True)
     return {
         "machine": machine(settings.device),

@@ -1,4 +1,4 @@
-"""The rivals: which cache each one decodes with, and how to fill any of them without running the model."""
+"""Caches to compare: the baselines, the window, one that costs nothing; and how to fill any without the model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from wandlib.attention.cache.token_kinds import Kinds
 from wandlib.profiling.estimate import head_shape
 
 SINKS = 4
-"""First tokens that the sink cache keeps, as in StreamingLLM."""
+"""Number of first tokens that the sink cache keeps, as in StreamingLLM."""
 
 
 class SinkLayer(DynamicLayer):
-    """The first ``SINKS`` tokens and the last ones, ``slots`` in all, whether or not a token was conditioning.
+    """Cache layer of the first ``SINKS`` tokens and the last ones, ``slots`` in all, conditioning or not.
 
     Moving the entries up by one is a concatenation, as in the sink cache that transformers once had. Keys keep their
-    positions; StreamingLLM rotates them anew at every step, which would cost more.
+    positions; StreamingLLM rotates them again at every step, which would cost more.
     """
 
     keys: Any
@@ -36,7 +36,7 @@ class SinkLayer(DynamicLayer):
         self.slots, self.seen = slots, 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append the new entries and drop the oldest that are no sinks."""
+        """Append the new entries and drop the oldest ones after the sinks."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.seen += key_states.shape[2]
@@ -45,7 +45,7 @@ class SinkLayer(DynamicLayer):
         return read_keys, read_values
 
     def rolled(self, held: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-        """What is kept, and what attention reads."""
+        """Return what is kept, and what attention reads."""
         if not held.numel():
             read = new
         elif new.shape[2] > 1 or held.shape[2] < self.slots:
@@ -58,48 +58,57 @@ class SinkLayer(DynamicLayer):
         return kept, read
 
     def get_seq_length(self) -> int:
-        """Tokens seen so far: positions go on from here."""
+        """Return the number of tokens so far, from which positions continue."""
         return self.seen
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """How many keys attention will read, and offset 0: all of them came before the query."""
+        """Return the number of keys that attention will read, and offset 0: all of them precede the query."""
         held = self.keys.shape[2] if self.is_initialized else 0
         return min(held + 1, self.slots) if query_length == 1 and held else held + query_length, 0
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """One way to decode."""
 
     cache: Callable[[Shape, int], Cache]
-    """Makes the cache for a decode of so many tokens in all."""
+    """Function that makes the cache for a decode of so many tokens in all."""
     windowed: bool = False
-    """Whether the model under it is the converted one."""
+    """Whether it decodes with the converted model."""
     reserved: bool = False
-    """Whether its cache has its final length from the first step on, and so each step the cost of the last one."""
+    """Whether its cache has its final length from the first step on, so that each step costs what the last one does."""
 
 
 STOCK, STATIC, SINK = "DynamicCache", "StaticCache", "sink cache"
 WINDOW, SHARED = "window", "window, shared prompt"
-RIVALS = {
-    STOCK: Rival(lambda shape, length: DynamicCache(config=shape.config)),
-    STATIC: Rival(lambda shape, length: StaticCache(config=shape.config, max_cache_len=length), reserved=True),
-    SINK: Rival(lambda shape, length: sink_cache(shape.config, shape.prompt + shape.window)),
-    WINDOW: Rival(lambda shape, length: WandCache(shape.config, shape.window), windowed=True),
-    SHARED: Rival(lambda shape, length: WandCache(shape.config, shape.window, shared=shape.beams), windowed=True),
+BASELINES = {
+    STOCK: Baseline(lambda shape, length: DynamicCache(config=shape.config)),
+    STATIC: Baseline(lambda shape, length: StaticCache(config=shape.config, max_cache_len=length), reserved=True),
+    SINK: Baseline(lambda shape, length: sink_cache(shape.config, shape.conditioning + shape.window)),
+    # What follows the prompt is generated, also where a timed decode is taken up again by another `generate`.
+    WINDOW: Baseline(
+        lambda shape, length: WandCache(shape.config, shape.window, conditioning=shape.conditioning),
+        windowed=True,
+    ),
+    SHARED: Baseline(
+        lambda shape, length: WandCache(
+            shape.config, shape.window, conditioning=shape.conditioning, shared=shape.beams
+        ),
+        windowed=True,
+    ),
 }
 
 
 def sink_cache(config: PreTrainedConfig, slots: int) -> Cache:
-    """A sink cache with as many entries as the window has, prompt included: it forgets most of the prompt instead."""
+    """Return a sink cache with as many entries as the window, prompt included: it drops most of the prompt instead."""
     return Cache(layers=[SinkLayer(slots) for _ in range(config.num_hidden_layers)])
 
 
 @torch.no_grad()
 def fill(cache: Cache, shape: Shape, generated: int, *, batch: int, dtype: torch.dtype, device: str) -> Cache:
-    """Put random keys and values of the prompt and of ``generated`` tokens into an empty cache. Returns it.
+    """Put random keys and values of the prompt and of ``generated`` tokens into an empty cache, and return it.
 
-    The model is not run: a decode can so be measured far from its start, where running up to there would take hours.
+    The model does not run: so a decode can be measured far from its start, where getting there would take hours.
     """
     _, heads, dimension = head_shape(shape.config)
     prompts = batch // cache.shared if isinstance(cache, WandCache) else batch
@@ -111,15 +120,43 @@ def fill(cache: Cache, shape: Shape, generated: int, *, batch: int, dtype: torch
 
     if isinstance(cache, WandCache):
         prompt, place = Kinds(None, True, None), torch.device(device)
-        stage_rebuild(cache.layout, Arrival(prompts, shape.prompt, prompt, None, None, dtype, place))
-        store(shape.prompt)
+        stage_rebuild(cache.layout, Arrival(prompts, shape.conditioning, prompt, None, None, dtype, place))
+        store(shape.conditioning)
         cache.commit()
         for _ in range(generated):
             cache.layout.stage_step(prompts, dtype, place)
             store(cache.shared)  # the sequences of a prompt, side by side
             cache.commit()
     else:
-        store(shape.prompt)
+        store(shape.conditioning)
         if generated:
             store(generated)
     return cache
+
+
+class FixedLayer(DynamicLayer):
+    """Cache layer that returns as many entries as the window has without storing anything: it costs nothing."""
+
+    keys: Any
+    values: Any
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values = keys, values
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Return the initial keys and values."""
+        return self.keys, self.values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the number of keys that attention will read, and offset 0."""
+        return self.keys.shape[2], 0
+
+
+def fixed_cache(shape: Shape, dtype: torch.dtype, device: str, batch: int) -> Cache:
+    """Return a cache whose steps neither store nor plan."""
+    _, heads, dimension = head_shape(shape.config)
+    layers = shape.config.num_hidden_layers
+    size = (2, batch, heads, shape.conditioning + shape.window, dimension)
+    return Cache(layers=[FixedLayer(*torch.randn(size, dtype=dtype, device=device)) for _ in range(layers)])

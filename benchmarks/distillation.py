@@ -1,4 +1,4 @@
-"""What the teacher adds to a training step."""
+"""Benchmark of distillation: what the teacher adds to a training step."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import Part, Row
+from benchmarks.report import Result, Row
 from benchmarks.shapes import mini
 from benchmarks.suite import DTYPES, Settings
-from benchmarks.timing import Runner, in_turn, now, ratio
+from benchmarks.timing import Runner, interleave, now, ratio
 
 BATCH, PROMPT, GENERATED = 8, 120, 180
 DISTILLED, ENTROPY, STOCK_LOSS = "distillation", "the trainer's cross-entropy", "the model's own loss"
 
 
-def distillation(settings: Settings) -> Part:
-    """The embedded voice's shape, forward and backward: cross-entropy and KL to a teacher, over cross-entropy alone."""
-    part, shape = Part(), mini(settings.quick)
+def distillation(settings: Settings) -> Result:
+    """Compare forward and backward of cross-entropy and KL with cross-entropy alone, at the embedded voice's shape."""
+    result, shape = Result(), mini(settings.quick)
     for bits in DTYPES:
-        taken = in_turn(step_runners(settings, bf16=bits == "bf16"), rounds=settings.rounds(5), steps=1)
+        taken = interleave(step_runners(settings, bf16=bits == "bf16"), rounds=settings.rounds(5), steps=1)
         where = f"{shape.name}, {bits}, {BATCH} x {PROMPT + GENERATED} tokens"
         for plain, target in ((ENTROPY, "<= 1.7"), (STOCK_LOSS, "")):
-            part.rows.append(Row(where, f"{DISTILLED} / {plain}", ratio(taken[DISTILLED], taken[plain]), target))
-    return part
+            result.rows.append(Row(where, f"{DISTILLED} / {plain}", ratio(taken[DISTILLED], taken[plain]), target))
+    return result
 
 
 def step_runners(settings: Settings, *, bf16: bool) -> dict[str, Runner]:
-    """Forward and backward of one student on one batch, by loss; weights and gradients stay in float32."""
+    """Return forward and backward of one student on one batch, by loss; weights and gradients stay in float32."""
     from wandlib.distillation.trainer import WandTrainer, WandTrainingArguments
 
     shape, device = mini(settings.quick), settings.device
@@ -51,15 +51,15 @@ def step_runners(settings: Settings, *, bf16: bool) -> dict[str, Runner]:
 
     def timed(loss: Callable[[], Any]) -> Runner:
         def run(steps: int) -> list[float]:
-            ms = []
+            milliseconds = []
             for _ in range(steps):
                 student.zero_grad()
                 start = now(device)
                 with plain.accelerator.autocast():
                     value = loss()
                 value.backward()
-                ms.append(1e3 * (now(device) - start))
-            return ms
+                milliseconds.append(1e3 * (now(device) - start))
+            return milliseconds
 
         return run
 

@@ -1,4 +1,4 @@
-"""The figure of the README: what a step costs as the speech grows."""
+"""Figure of the README: what a step costs as the speech grows."""
 
 from __future__ import annotations
 
@@ -10,29 +10,20 @@ from matplotlib.figure import Figure
 
 from benchmarks.caches import STOCK, WINDOW
 from benchmarks.sweep import FLOOR
-from wandlib.plots.costs import FULL_COLOUR, INK, WINDOW_COLOUR
+from wandlib.plots import FULL_COLOR, INK, WINDOW_COLOR, Curve, lines
 
 
 def step_times(sweep: dict[str, Any]) -> Figure:
-    """Milliseconds of a step over seconds of speech generated: stock, window, and the floor."""
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained", facecolor="white")
-    axes = figure.subplots()
-    seconds = sweep["seconds"]
-    lines = (
-        (f"full attention, {STOCK}", sweep["ms"][STOCK], FULL_COLOUR, "--", "o"),
-        (WINDOW, sweep["ms"][WINDOW], WINDOW_COLOUR, "-", "o"),
-        ("floor: bare kernels", [sweep[FLOOR]] * len(seconds), "#999999", ":", ""),
-    )
-    for label, ms, colour, style, marker in lines:
-        axes.plot(seconds, ms, color=colour, linestyle=style, marker=marker, label=label)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("speech generated (s)")
-    axes.set_ylabel("time per step (ms)")
-    axes.set_title(sweep["title"], loc="left", fontsize=10, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
-    axes.legend(frameon=False)
+    """Draw the milliseconds of a step over seconds of generated speech: stock, window, and the floor."""
+    seconds, taken = sweep["seconds"], sweep["milliseconds"]
+    curves = [
+        Curve(f"full attention, {STOCK}", taken[STOCK], FULL_COLOR, dashed=True),
+        Curve(WINDOW, taken[WINDOW], WINDOW_COLOR),
+        Curve("floor: bare kernels", [sweep[FLOOR]] * len(seconds), "#999999"),
+    ]
+    figure = lines(curves, x=seconds, x_label="speech generated (s)", y_label="time per step (ms)")
+    figure.set_size_inches(7.2, 3.6)
+    figure.axes[0].set_title(sweep["title"], loc="left", fontsize=10, color=INK)
     return figure
 
 

@@ -1,7 +1,8 @@
-"""The floor: the kernels that a step cannot do without, and nothing around them.
+"""Floor: the kernels that a step cannot do without, and nothing else.
 
 The matrix products of every layer and of the head, with the model's own weights, and one attention over P + W entries a
-layer. No norm, no rotary embedding, no residual, no cache, no Python of the model: what remains above it is overhead.
+layer. No norm, no rotary embedding, no residual, no cache, none of the model's Python: a step's time above it is
+overhead.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class Floor:
     Parameters
     ----------
     model
-        Whose weights to read.
+        Model whose weights are read.
     batch, slots
-        Sequences, and entries that attention reads, P + W.
+        Number of sequences, and of entries that attention reads, P + W.
     """
 
     def __init__(self, model: PreTrainedModel, *, batch: int, slots: int) -> None:
@@ -69,6 +70,6 @@ class Floor:
         return sum(read.values())
 
     def __call__(self) -> None:
-        """Run them all once."""
+        """Run all kernels once."""
         for kernel, arguments in self.kernels:
             kernel(*arguments)

@@ -1,4 +1,4 @@
-"""What was measured: rows with their targets, as JSON, and as the tables of ``README.md``."""
+"""Results: rows with their targets, as JSON, and as the tables of ``README.md``."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One number, and what it should be."""
+    """One number and its target."""
 
     where: str
     what: str
     value: float
     target: str = ""
-    """Like ">= 1.5"; empty: none."""
+    """Target like ">= 1.5"; empty: none."""
 
     @property
     def verdict(self) -> str:
@@ -47,15 +47,15 @@ class Row:
 
 
 @dataclass
-class Part:
-    """What a benchmark measured."""
+class Result:
+    """Rows and sweeps of a benchmark."""
 
     rows: list[Row] = field(default_factory=list)
     sweeps: list[Sweep] = field(default_factory=list)
 
 
 def machine(device: str) -> str:
-    """Name of what does the work: the GPU, or the processor and its cores."""
+    """Return the name of the GPU, or of the processor with its number of threads."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     name, information = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
@@ -66,23 +66,23 @@ def machine(device: str) -> str:
 
 
 def file_name(machine: str) -> str:
-    """The machine's name as that of a file."""
+    """Return the machine's name as a file name."""
     return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
 
 def sweep_table(sweep: dict[str, Any]) -> str:
-    """Milliseconds of a step by rival and place."""
+    """Format the milliseconds of a step by baseline and place."""
     rows: list[dict[str, Any]] = [
         {"ms a step after": name}
-        | {f"{place:g} s": f"{ms:.2f}" for place, ms in zip(sweep["seconds"], row, strict=True)}
-        for name, row in sweep["ms"].items()
+        | {f"{place:g} s": f"{taken:.2f}" for place, taken in zip(sweep["seconds"], row, strict=True)}
+        for name, row in sweep["milliseconds"].items()
     ]
     rows.append({"ms a step after": FLOOR} | {f"{place:g} s": f"{sweep[FLOOR]:.2f}" for place in sweep["seconds"]})
     return f"{sweep['title']}:\n\n{markdown_table(rows)}"
 
 
 def report(result: dict[str, Any]) -> str:
-    """One machine's result as markdown."""
+    """Format one machine's result as markdown."""
     rows = [Row(**row) for row in result["rows"]]
     head = f"### {result['machine']}\n\ntorch {result['torch']}, transformers {result['transformers']}, "
     targets = [
@@ -97,7 +97,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def stored_reports() -> str:
-    """The reports of every machine with a result, as they stand in the README."""
+    """Format the results of all machines, as the README has them."""
     files = sorted(RESULTS.glob("*.json"))
     reports = [report(json.loads(file.read_text(encoding="utf-8"))) for file in files]
     return "\n\n".join(reports) or "Nothing yet."

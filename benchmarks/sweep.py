@@ -1,9 +1,9 @@
-"""A decode measured at places along it, and what the whole of it would take.
+"""Sweep: a decode measured at places along it, and the time of the whole by interpolation.
 
-Rivals are filled up to each place with random keys (:func:`benchmarks.caches.fill`) and take a few steps there, all
-rivals at all places in turn. A step's time is a smooth function of how much the cache holds, so the sum over a decode
-follows by linear interpolation; the benchmark ``growth`` holds this against decodes that are run whole, a piece in each
-round, for a machine may be twice as fast in one minute as in the next.
+Caches are filled up to each place with random keys (:func:`benchmarks.caches.fill`) and take a few steps there, all
+baselines at all places interleaved. A step's time is a smooth function of the cache's length, so the sum over a decode
+follows by linear interpolation; the benchmark ``growth`` compares this with complete decodes, of which each round runs
+a piece, since a machine may be twice as fast in one minute as in the next.
 """
 
 from __future__ import annotations
@@ -17,61 +17,61 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.caches import RIVALS, fill
+from benchmarks.caches import BASELINES, fill
 from benchmarks.floor import Floor
 from benchmarks.shapes import Shape
-from benchmarks.timing import Generate, Runner, Steps, in_turn, ratio
+from benchmarks.timing import Generate, Runner, Steps, interleave, ratio
 
 FLOOR = "floor"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Milliseconds of a step, by rival, place and round."""
+    """Milliseconds of a step, by baseline, place and round."""
 
     title: str
     rate: float
     """Steps for a second of speech."""
     seconds: tuple[float, ...]
-    """The places, in seconds of speech generated."""
+    """Places along the decode, in seconds of generated speech."""
     visit: int
-    """Steps that each visit moves a decode on by."""
-    ms: dict[str, list[list[float]]]
-    """For each rival, for each place, a number for each round."""
+    """Steps by which each visit advances a decode."""
+    milliseconds: dict[str, list[list[float]]]
+    """Milliseconds of a step: for each baseline, for each place, a number for each round."""
     floor: list[float]
-    """The bare kernels, a number for each round."""
+    """Milliseconds of the bare kernels, for each round."""
     whole: dict[str, list[float]] = field(default_factory=dict)
-    """For each rival that was also run whole, the median of the piece that fell into each round."""
+    """For each baseline that also ran a complete decode, the median over the piece of each round."""
     piece: int = 0
-    """Steps of such a piece; the first is the warm-up's."""
+    """Steps of such a piece; the first piece is the warm-up."""
 
-    def at(self, rival: str, seconds: float) -> list[float]:
-        """Milliseconds of a step at a place, by round."""
-        return self.ms[rival][self.seconds.index(seconds)]
+    def at(self, baseline: str, seconds: float) -> list[float]:
+        """Return the milliseconds of a step at a place, by round."""
+        return self.milliseconds[baseline][self.seconds.index(seconds)]
 
-    def total(self, rival: str, seconds: float) -> list[float]:
-        """Milliseconds of a whole decode of ``seconds`` of speech, by round."""
+    def total(self, baseline: str, seconds: float) -> list[float]:
+        """Return the milliseconds of a whole decode of ``seconds`` of speech, by round."""
         steps = round(seconds * self.rate)
-        if RIVALS[rival].reserved:
-            return [steps * ms for ms in self.at(rival, seconds)]
-        return [float(self.between(rival, number, np.arange(steps)).sum()) for number in range(len(self.floor))]
+        if BASELINES[baseline].reserved:
+            return [steps * taken for taken in self.at(baseline, seconds)]
+        return [float(self.between(baseline, number, np.arange(steps)).sum()) for number in range(len(self.floor))]
 
-    def between(self, rival: str, number: int, steps: Any) -> Any:
-        """Milliseconds of the steps with these numbers, between the places, in one round."""
+    def between(self, baseline: str, number: int, steps: Any) -> Any:
+        """Interpolate the milliseconds of the steps with these numbers in one round."""
         places = np.array([round(place * self.rate) for place in self.seconds])
-        reached = places + (number + 1.5) * self.visit  # the middle of this visit; one was to warm up
-        return np.interp(steps, reached, [rounds[number] for rounds in self.ms[rival]])
+        reached = places + (number + 1.5) * self.visit  # the middle of this visit, after the warm-up
+        return np.interp(steps, reached, [rounds[number] for rounds in self.milliseconds[baseline]])
 
-    def apart(self, rival: str) -> float:
-        """How far what follows from the places is from the decode that was run whole, as a share of it."""
-        predicted = [float(self.between(rival, n, (n + 1.5) * self.piece)) for n in range(len(self.floor))]
-        return abs(ratio(predicted, self.whole[rival]) - 1)
+    def interpolation_error(self, baseline: str) -> float:
+        """Return the difference between interpolation and the complete decode, as a share of the latter."""
+        predicted = [float(self.between(baseline, n, (n + 1.5) * self.piece)) for n in range(len(self.floor))]
+        return abs(ratio(predicted, self.whole[baseline]) - 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Medians over the rounds."""
-        ms = {rival: [statistics.median(rounds) for rounds in places] for rival, places in self.ms.items()}
+        """Return medians over the rounds."""
+        medians = {name: [statistics.median(rounds) for rounds in places] for name, places in self.milliseconds.items()}
         floor = statistics.median(self.floor)
-        return {"title": self.title, "seconds": list(self.seconds), "ms": ms, FLOOR: floor}
+        return {"title": self.title, "seconds": list(self.seconds), "milliseconds": medians, FLOOR: floor}
 
 
 def sweep(
@@ -80,36 +80,36 @@ def sweep(
     dtype: torch.dtype,
     *,
     device: str,
-    rivals: Sequence[str],
+    baselines: Sequence[str],
     seconds: tuple[float, ...],
     rounds: int,
     steps: int,
     batch: int = 1,
     whole: Sequence[str] = (),
 ) -> Sweep:
-    """Measure stock ``generate`` with the caches of ``rivals`` at the places ``seconds``, with the floor beside.
+    """Measure stock ``generate`` with the caches of ``baselines`` at the places ``seconds``, and the floor.
 
-    The rivals named in ``whole`` also decode from start to end, a piece in each round.
+    The baselines named in ``whole`` also run a complete decode, a piece in each round.
     """
     stock, converted = shape.build(dtype, device)
     rows = batch * shape.beams
-    floor = Floor(stock, batch=rows, slots=shape.prompt + shape.window)
+    floor = Floor(stock, batch=rows, slots=shape.conditioning + shape.window)
     runners: dict[tuple[str, float], Runner] = {(FLOOR, 0.0): Steps(floor, device)}
     visit = steps + 1
     for place in seconds:
-        for name in rivals:
-            length = shape.prompt + shape.steps(place) + (rounds + 1) * visit
-            cache = RIVALS[name].cache(shape, length)
+        for name in baselines:
+            length = shape.conditioning + shape.steps(place) + (rounds + 1) * visit
+            cache = BASELINES[name].cache(shape, length)
             fill(cache, shape, shape.steps(place), batch=rows, dtype=dtype, device=device)
-            model = converted if RIVALS[name].windowed else stock
-            runners[name, place] = Generate(model, cache, prompt=shape.prompt, batch=batch, beams=shape.beams)
+            model = converted if BASELINES[name].windowed else stock
+            runners[name, place] = Generate(model, cache, prompt=shape.conditioning, batch=batch, beams=shape.beams)
     piece = shape.steps(seconds[-1]) // (rounds + 1)
     for name in whole:
-        cache = RIVALS[name].cache(shape, 0)
-        model = converted if RIVALS[name].windowed else stock
-        decode = Generate(model, cache, prompt=shape.prompt, batch=batch, beams=shape.beams)
+        cache = BASELINES[name].cache(shape, 0)
+        model = converted if BASELINES[name].windowed else stock
+        decode = Generate(model, cache, prompt=shape.conditioning, batch=batch, beams=shape.beams)
         runners[name, -1.0] = partial(lambda decode, steps: decode(piece - 1), decode)
-    taken = in_turn(runners, rounds=rounds, steps=steps)
-    ms = {name: [taken[name, place] for place in seconds] for name in rivals}
+    taken = interleave(runners, rounds=rounds, steps=steps)
+    milliseconds = {name: [taken[name, place] for place in seconds] for name in baselines}
     pieces = {name: taken[name, -1.0] for name in whole}
-    return Sweep(title, shape.rate, seconds, visit, ms, taken[FLOOR, 0.0], pieces, piece)
+    return Sweep(title, shape.codes_per_second, seconds, visit, milliseconds, taken[FLOOR, 0.0], pieces, piece)

@@ -22,7 +22,7 @@ from recipes.mini import analysis
 from recipes.mini.loop import join, train
 from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE
 from wandlib.systems.mini.layers import ConvNeXt
-from wandlib.systems.mini.text import SPACE, SYMBOLS, Phonemiser
+from wandlib.systems.mini.text import SPACE, SYMBOLS, Phonemizer
 
 STRIDE = 2
 BLANK = 0
@@ -58,7 +58,7 @@ def phones(corpus: Path) -> list[list[int]]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if len(found) == len(items):
             return found
-    phonemise = Phonemiser()
+    phonemise = Phonemizer()
     found = [[SYMBOLS.index(s) for s in phonemise(item.utterance.text)] for item in tqdm(items, desc="phones")]
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(found), encoding="utf-8")
@@ -160,17 +160,17 @@ def align(model: Recogniser, item: analysis.Analysed, symbols: list[int]) -> NDA
 
 def spread(path: list[int], positions: list[int], codes: int) -> list[int]:
     """Turn a CTC path (one label a step, 0 for blank) into one position a code."""
-    centres: list[float] = []
+    centers: list[float] = []
     start = None
     for step, label in enumerate([*path, BLANK]):
         if start is not None and label != path[start]:
-            centres.append((start + step - 1) / 2)
+            centers.append((start + step - 1) / 2)
             start = None
         if start is None and label != BLANK:
             start = step
-    if len(centres) != len(positions):
-        raise ValueError(f"the path names {len(centres)} symbols, the text has {len(positions)}")
-    borders = [(one + two) / 2 for one, two in pairwise(centres)]
+    if len(centers) != len(positions):
+        raise ValueError(f"the path names {len(centers)} symbols, the text has {len(positions)}")
+    borders = [(one + two) / 2 for one, two in pairwise(centers)]
     steps = (np.arange(codes) + 0.5) * FRAMES_PER_CODE / STRIDE - 0.5
     return [positions[index] for index in np.searchsorted(borders, steps)]
 

@@ -28,17 +28,17 @@ def frames_of(samples: int) -> int:
 
 
 def pitch_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pitch in Hz, 0 where unvoiced, at the mel frames' centres (5 ms, 15 ms, ...)."""
+    """Pitch in Hz, 0 where unvoiced, at the mel frames' centers (5 ms, 15 ms, ...)."""
     frames = frames_of(len(samples))
     if len(samples) < SAMPLE_RATE // 10:  # shorter than Praat's analysis window
         return np.zeros(frames, np.float32)
     sound = parselmouth.Sound(samples.astype(np.float64), SAMPLE_RATE)
     track = sound.to_pitch_ac(time_step=0.01, pitch_floor=60.0, pitch_ceiling=400.0, voicing_threshold=0.35)
     hz, times = track.selected_array["frequency"], track.xs()
-    centres = (np.arange(frames) + 0.5) * 0.01
-    nearest = np.clip(np.searchsorted(times, centres - 0.005), 0, len(times) - 1)
+    centers = (np.arange(frames) + 0.5) * 0.01
+    nearest = np.clip(np.searchsorted(times, centers - 0.005), 0, len(times) - 1)
     found = hz[nearest].astype(np.float32)
-    found[(centres < times[0] - 0.01) | (centres > times[-1] + 0.01)] = 0
+    found[(centers < times[0] - 0.01) | (centers > times[-1] + 0.01)] = 0
     return found
 
 

@@ -39,7 +39,7 @@ def measure(sentences: list[str], threads: int = 1) -> list[dict[str, Any]]:
     for voice in tqdm(ENGLISH, desc="voices"):
         sounds = [kokoro.speak(text, voice) for text in sentences]
         counts = [
-            count_errors(text, recognise(sound, SAMPLE_RATE), recognise.normalise)
+            count_errors(text, recognise(sound, SAMPLE_RATE), recognise.normalize)
             for text, sound in zip(sentences, sounds, strict=True)
         ]
         errors = bootstrap([count.word_errors for count in counts], [count.words for count in counts], sentences)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from recipes.mini.hearing import well_spoken
 from wandlib.systems.mini.features import SAMPLE_RATE
-from wandlib.systems.mini.reference import levelled, without_silence
+from wandlib.systems.mini.reference import leveled, without_silence
 
 DETAILS = ("speed", "source", "passage", "place")
 """What a shard of speech tells of an utterance beside its text, speaker and samples."""
@@ -36,7 +36,7 @@ def prepare(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     trimmed = without_silence(samples)
     if not len(trimmed):
         raise ValueError("nothing but silence")
-    return (np.clip(levelled(trimmed), -1, 1) * 32767).astype(np.int16)
+    return (np.clip(leveled(trimmed), -1, 1) * 32767).astype(np.int16)
 
 
 def write_shard(

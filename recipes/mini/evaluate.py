@@ -84,7 +84,7 @@ class Bench:
 
     def __init__(self, assets: Path | None) -> None:
         self.system, self.untrained = MiniSystem.load(assets), MiniSystem.load(assets, student=False)
-        self.recognise, self.encode, self.log_mel = FasterWhisper(threads=1), Resemblyzer(), LogMel()
+        self.recognize, self.encode, self.log_mel = FasterWhisper(threads=1), Resemblyzer(), LogMel()
         self.kokoro, self.kokoro_voices = kokoro.Kokoro(), {speaker.name: speaker.voice for speaker in SPEAKERS}
 
     @torch.inference_mode()
@@ -110,7 +110,7 @@ class Bench:
         rows = []
         for name in self.system.speakers:
             for stage, sound in self.sounds(text, name, seed).items():
-                heard = self.recognise(sound, SAMPLE_RATE)
+                heard = self.recognize(sound, SAMPLE_RATE)
                 rows.append(Measured(stage, name, text, heard, voiced_share(sound), self.identity(sound)))
         return rows
 

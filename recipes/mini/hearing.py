@@ -18,9 +18,9 @@ import soundfile
 import typer
 from tqdm import tqdm
 
-from wandlib.evaluation.error_rates import ErrorCounts, count_errors, normalise
+from wandlib.evaluation.error_rates import ErrorCounts, count_errors, normalize
 from wandlib.evaluation.mos import Unavailable
-from wandlib.evaluation.recognizers import FasterWhisper, default_recogniser, plain_english
+from wandlib.evaluation.recognizers import FasterWhisper, default_recognizer, plain_english
 from wandlib.evaluation.report import markdown_table
 
 MOST_ERRORS = 0.35
@@ -34,8 +34,8 @@ def heard_path(source: Path) -> Path:
 
 def errors_of(text: str, heard: str) -> ErrorCounts:
     """Errors of what was heard, figures and abbreviations written alike on both sides."""
-    # Whisper's normaliser takes "um" for no word.
-    return count_errors(text, heard, plain_english if plain_english(text) else normalise)
+    # Whisper's normalizer takes "um" for no word.
+    return count_errors(text, heard, plain_english if plain_english(text) else normalize)
 
 
 def well_spoken(source: Path, entries: list[dict[str, Any]]) -> list[bool]:
@@ -48,11 +48,11 @@ def well_spoken(source: Path, entries: list[dict[str, Any]]) -> list[bool]:
     return [count.character_errors <= MOST_ERRORS * count.characters for count in counts]
 
 
-def listen(source: Path, recognise: FasterWhisper) -> None:
+def listen(source: Path, recognize: FasterWhisper) -> None:
     """Write the transcripts of one shard of speech."""
     sound, rate = soundfile.read(source, dtype="float32")
     entries = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))["utterances"]
-    heard = [recognise(sound[entry["start"] : entry["end"]], rate) for entry in entries]
+    heard = [recognize(sound[entry["start"] : entry["end"]], rate) for entry in entries]
     partial = source.with_name(f"{source.stem}.heard.partial")
     partial.write_text(json.dumps(heard), encoding="utf-8")
     partial.replace(heard_path(source))
@@ -84,13 +84,13 @@ def summary(folder: Path) -> list[dict[str, Any]]:
 
 def run(folder: Path) -> None:
     """Transcribe all finished shards that have no transcripts yet."""
-    recognise = default_recogniser()
-    if isinstance(recognise, Unavailable):
-        typer.echo(f"the speech is not checked, all of it is taken: {recognise.reason}")
+    recognize = default_recognizer()
+    if isinstance(recognize, Unavailable):
+        typer.echo(f"the speech is not checked, all of it is taken: {recognize.reason}")
         return
     sources = [path for path in sorted(folder.glob("[0-9]*.flac")) if not heard_path(path).exists()]
     for source in tqdm(sources, desc="hearing", unit="shard"):
-        listen(source, recognise)
+        listen(source, recognize)
 
 
 def main(

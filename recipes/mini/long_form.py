@@ -105,14 +105,14 @@ def decode(
 def blocks_of(made: Decode, sound: NDArray[np.float32], reference: NDArray[np.float32]) -> list[dict[str, float]]:
     """One row for each block of ten seconds: word errors, likeness to the reference, time, cache.
 
-    Each block is recognised by itself; all hypotheses together are aligned with the text, and every error counts where
+    Each block is recognized by itself; all hypotheses together are aligned with the text, and every error counts where
     its place in the hypothesis lies. A word that the border cuts is lost on both sides, for every system alike.
     """
-    recognise, encode = FasterWhisper(threads=1), Resemblyzer()
+    recognize, encode = FasterWhisper(threads=1), Resemblyzer()
     step = BLOCK_SECONDS * SAMPLE_RATE
     pieces = [sound[start : start + step] for start in range(0, len(sound), step)]
     pieces = [piece for piece in pieces if len(piece) > SAMPLE_RATE]
-    heard = [plain_english(recognise(piece, SAMPLE_RATE)).split() for piece in pieces]
+    heard = [plain_english(recognize(piece, SAMPLE_RATE)).split() for piece in pieces]
     errors, words = count_by_block(plain_english(" ".join(made.sentences)).split(), heard)
     rows = []
     for number, piece in enumerate(pieces):

@@ -66,7 +66,7 @@ def losses(
     """Mel (absolute and squared error), pitch where voiced, voicing, and phonetic distance; "loss" is their sum."""
     with torch.autocast(mel.device.type, torch.bfloat16):
         speaker = codec.speaker(reference)
-        out, log_pitch, voicing = codec.reconstruct(codec.quantise(mel, speaker), speaker)
+        out, log_pitch, voicing = codec.reconstruct(codec.quantize(mel, speaker), speaker)
         phonetic = phonetic_distance(recogniser, out, mel)
     voiced = pitch > 0
     target = (pitch.clamp_min(1) / PITCH_HZ).log()

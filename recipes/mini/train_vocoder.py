@@ -101,7 +101,7 @@ def decoded(codec: Codec, crops: Crops, seed: int, batch: int) -> tuple[Acoustic
     mel, pitch, reference, waveform = crops.with_sound(seed, batch)
     half = batch // 2
     speaker = codec.speaker(reference[:half])
-    spectra, _, _ = codec.reconstruct(codec.quantise(mel[:half], speaker), speaker)
+    spectra, _, _ = codec.reconstruct(codec.quantize(mel[:half], speaker), speaker)
     return acoustics_of(torch.cat((spectra, mel[half:])), pitch), waveform
 
 

@@ -46,14 +46,14 @@ def compare_references(system: MiniSystem, folder: Path, speakers: list[str]) ->
 
     The second round is of other sentences: the best of many by a few sentences is partly the luckiest.
     """
-    recognise = FasterWhisper(threads=1)
+    recognize = FasterWhisper(threads=1)
     texts = [item.utterance.text for item in sentences_of(folder, SECOND.stop)]
     held_out = [item.utterance for item in analysis.read(folder / "corpus")[:HELD_OUT_UTTERANCES]]
 
     def rates(said: Utterance, texts: list[str]) -> ErrorRates:
         system.voices["candidate"] = system.voice_of(clean_reference(said.samples, SAMPLE_RATE))
-        heard = [recognise(system.synthesize(text, "candidate").waveform, SAMPLE_RATE) for text in texts]
-        return error_rates(texts, heard, recognise.normalise)
+        heard = [recognize(system.synthesize(text, "candidate").waveform, SAMPLE_RATE) for text in texts]
+        return error_rates(texts, heard, recognize.normalize)
 
     for speaker in speakers:
         candidates = [said for said in held_out if said.speaker == speaker and 4 <= said.seconds <= 8][:CANDIDATES]
@@ -75,7 +75,7 @@ def main(
 ) -> None:
     """Print the CER of the codec by contrast, and of the teacher by temperature."""
     torch.set_num_threads(1)
-    system, recognise = MiniSystem.load(assets), FasterWhisper(threads=1)
+    system, recognize = MiniSystem.load(assets), FasterWhisper(threads=1)
     if references:
         compare_references(system, folder, references)
         return
@@ -89,15 +89,15 @@ def main(
             voice = system.voices[item.utterance.speaker]
             mel, _ = analysis.batch_of([(item, 0)], item.frames)
             codes = system.codec.encode(mel, voice.vector)[0].numpy()
-            heard.append(recognise(system.decode(codes, voice), SAMPLE_RATE))
-        print(f"codec, contrast {contrast}: CER {error_rates(texts, heard, recognise.normalise).cer:.3f}")
+            heard.append(recognize(system.decode(codes, voice), SAMPLE_RATE))
+        print(f"codec, contrast {contrast}: CER {error_rates(texts, heard, recognize.normalize).cer:.3f}")
     system.codec.contrast = shipped
     for temperature in TEMPERATURES:
         heard = []
         for number, item in enumerate(tqdm(chosen, desc=f"temperature {temperature}", leave=False)):
             speech = system.synthesize(texts[number], item.utterance.speaker, temperature=temperature, seed=number)
-            heard.append(recognise(speech.waveform, SAMPLE_RATE))
-        print(f"teacher, temperature {temperature}: CER {error_rates(texts, heard, recognise.normalise).cer:.3f}")
+            heard.append(recognize(speech.waveform, SAMPLE_RATE))
+        print(f"teacher, temperature {temperature}: CER {error_rates(texts, heard, recognize.normalize).cer:.3f}")
 
 
 if __name__ == "__main__":

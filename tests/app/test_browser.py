@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 from fake_system import FakeSystem
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -74,7 +75,9 @@ class Visitor:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def wait_until(self, happens: Callable[[], object], seconds: float = SECONDS) -> None:
-        WebDriverWait(self.browser, seconds, poll_frequency=0.05).until(lambda _: happens())
+        # gradio replaces what it draws anew, so that an element may be gone between finding and reading it.
+        gone = [StaleElementReferenceException]
+        WebDriverWait(self.browser, seconds, 0.05, gone).until(lambda _: happens())
 
     def speak(self, text: str) -> None:
         (box,) = self.find("#text textarea")
@@ -108,9 +111,9 @@ def test_sentence_is_spoken_twice(browser: Chrome, page: str, tmp_path: Path) ->
     visitor.wait_until(lambda: len(visitor.sounds()) == 2)
     visitor.wait_until(lambda: "Done: play both." in visitor.status())
 
-    assert visitor.points("cache") == visitor.points("milliseconds") == [110, 110]
-    cells = {cell.text for cell in visitor.find("#numbers [role=gridcell]")}
-    assert {"full", "window", "110", "130.0", "28.0", "end token"} <= cells
+    visitor.wait_until(lambda: visitor.points("cache") == visitor.points("milliseconds") == [110, 110])
+    shown = {"full", "window", "110", "130.0", "28.0", "end token"}
+    visitor.wait_until(lambda: shown <= {cell.text for cell in visitor.find("#numbers [role=gridcell]")})
     first, second = (heard_seconds(browser, address) for address in visitor.sounds())
     assert first == second == pytest.approx(110 / FakeSystem.codes_per_second, abs=0.05)
 

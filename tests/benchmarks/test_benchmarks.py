@@ -1,4 +1,4 @@
-"""The benchmarks: rivals that do what they say, arithmetic on planted times, and every benchmark run once, small."""
+"""The benchmarks: baselines that do what they say, arithmetic on planted times, and every benchmark run once, small."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
 from benchmarks import caches, cuda, distillation, report, shapes, suite
-from benchmarks.caches import RIVALS, SHARED, SINKS, STATIC, STOCK, WINDOW, fill, sink_cache
+from benchmarks.caches import BASELINES, SHARED, SINKS, STATIC, STOCK, WINDOW, fill, sink_cache
 from benchmarks.figure import save, step_times
 from benchmarks.floor import Floor
 from benchmarks.report import Row
 from benchmarks.sweep import FLOOR, Sweep
-from benchmarks.timing import Generate, Loop, Steps, in_turn, ratio
+from benchmarks.timing import Generate, Loop, Steps, interleave, ratio
 from wandlib import WandCache
+from wandlib.attention.models import cache_inputs
 from wandlib.evaluation.report import put_measured
 from wandlib.profiling.estimate import cache_bytes
 
@@ -62,7 +63,7 @@ def test_both_models_have_the_same_weights_in_the_same_memory() -> None:
     assert converted.model.wand.window == 32
 
 
-# ------------------------------------------------------------------------------------------------------------- rivals
+# ---------------------------------------------------------------------------------------------------------- baselines
 
 
 def test_sink_cache_keeps_the_first_and_the_last() -> None:
@@ -82,56 +83,57 @@ def test_sink_cache_after_a_long_prompt() -> None:
     assert layer.keys.flatten().tolist() == [0, 1, 2, 3, 9, 10, 11, 12, 13, 14]
 
 
-@pytest.mark.parametrize("name", RIVALS)
-def test_every_rival_decodes_the_same_while_nothing_is_dropped(name: str) -> None:
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_baseline_decodes_the_same_while_nothing_is_dropped(name: str) -> None:
     """Up to W tokens, window and sink cache still hold everything, and so must agree with full attention."""
     shape = shapes.cosyvoice2(quick=True)
     models = shape.build(**CPU)
-    ids = torch.randint(shape.config.vocab_size, (2, shape.prompt))
+    ids = torch.randint(shape.config.vocab_size, (2, shape.conditioning))
     options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": shape.window, "do_sample": False}
-    cache = RIVALS[name].cache(shape, shape.prompt + shape.window)
-    decoded = models[RIVALS[name].windowed].generate(ids, past_key_values=cache, **options)
+    cache = BASELINES[name].cache(shape, shape.conditioning + shape.window)
+    model = models[BASELINES[name].windowed]
+    decoded = model.generate(ids, **cache_inputs(model, cache), **options)
     assert decoded.tolist() == models[0].generate(ids, **options).tolist()
 
 
 def test_window_and_sink_cache_hold_equally_much() -> None:
     shape = shapes.mini(quick=True)
-    held = fill(sink_cache(shape.config, shape.prompt + shape.window), shape, 100, batch=2, **CPU)
+    held = fill(sink_cache(shape.config, shape.conditioning + shape.window), shape, 100, batch=2, **CPU)
     window = fill(WandCache(shape.config, shape.window), shape, 100, batch=2, **CPU)
     assert window.nbytes == sum(layer.keys.nbytes + layer.values.nbytes for layer in held.layers)
 
 
 @pytest.mark.parametrize("generated", [0, 5, 100])
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_fill(name: str, generated: int) -> None:
     """A filled cache has seen the tokens, holds the bytes, and decodes on."""
     shape = shapes.cosyvoice2(quick=True)
-    cache = RIVALS[name].cache(shape, shape.prompt + generated + 10)
+    cache = BASELINES[name].cache(shape, shape.conditioning + generated + 10)
     fill(cache, shape, generated, batch=2, **CPU)
-    assert int(cache.get_seq_length()) == shape.prompt + generated
+    assert int(cache.get_seq_length()) == shape.conditioning + generated
     if isinstance(cache, WandCache):
         assert cache.generated == generated
-        on_paper = cache_bytes(shape.config, conditioning=shape.prompt, generated=100, window=32, batch=2)
+        on_paper = cache_bytes(shape.config, conditioning=shape.conditioning, generated=100, window=32, batch=2)
         assert cache.nbytes == on_paper
         assert all(bool(states.isfinite().all()) for states in cache[1])
-    model = shape.build(**CPU)[RIVALS[name].windowed]
-    assert len(Generate(model, cache, prompt=shape.prompt, batch=2)(3)) == 3
-    assert int(cache.get_seq_length()) == shape.prompt + generated + 4
+    model = shape.build(**CPU)[BASELINES[name].windowed]
+    assert len(Generate(model, cache, prompt=shape.conditioning, batch=2)(3)) == 3
+    assert int(cache.get_seq_length()) == shape.conditioning + generated + 4
 
 
 def test_beams_that_share_a_prompt_hold_what_they_should() -> None:
     shape = shapes.indextts(quick=True)
-    on_paper = {"conditioning": shape.prompt, "generated": 100, "window": 32, "batch": 2, "beams": 3}
+    on_paper = {"conditioning": shape.conditioning, "generated": 100, "window": 32, "batch": 2, "beams": 3}
     held = {}
     for name in (WINDOW, SHARED):
-        cache = RIVALS[name].cache(shape, 0)
+        cache = BASELINES[name].cache(shape, 0)
         fill(cache, shape, 100, batch=6, **CPU)
         assert cache.nbytes == cache_bytes(shape.config, **on_paper, shared=name == SHARED)
         assert all(bool(states.isfinite().all()) for states in cache[1])
         held[name] = cache
-    decode = Generate(shape.build(**CPU)[1], held[SHARED], prompt=shape.prompt, batch=2, beams=3)
+    decode = Generate(shape.build(**CPU)[1], held[SHARED], prompt=shape.conditioning, batch=2, beams=3)
     assert len(decode(3)) == 3
-    assert held[SHARED].get_seq_length() == shape.prompt + 104
+    assert held[SHARED].get_seq_length() == shape.conditioning + 104
 
 
 # ------------------------------------------------------------------------------------------------------------- timing
@@ -141,11 +143,11 @@ def test_beams_that_share_a_prompt_hold_what_they_should() -> None:
 def test_generate_goes_on_where_it_stopped(beams: int) -> None:
     shape = shapes.indextts(quick=True)
     cache = DynamicCache(config=shape.config)
-    decode = Generate(shape.build(**CPU)[0], cache, prompt=shape.prompt, batch=1, beams=beams)
+    decode = Generate(shape.build(**CPU)[0], cache, prompt=shape.conditioning, batch=1, beams=beams)
     lengths = []
     for _ in range(3):
         assert all(ms > 0 for ms in decode(4))
-        lengths.append(cache.get_seq_length() - shape.prompt)
+        lengths.append(cache.get_seq_length() - shape.conditioning)
     assert lengths == [4, 9, 14]
     assert cache.layers[0].keys.shape[0] == beams
 
@@ -167,7 +169,7 @@ def test_in_turn() -> None:
         return run
 
     a, b = [[99.0], [1.0, 2.0, 90.0], [4.0]], [[99.0], [1.0], [8.0]]
-    taken = in_turn({"a": runner("a", a), "b": runner("b", b)}, rounds=2, steps=3)
+    taken = interleave({"a": runner("a", a), "b": runner("b", b)}, rounds=2, steps=3)
     assert order == ["a3", "b3", "b3", "a3", "a3", "b3"]
     assert taken == {"a": [2.0, 4.0], "b": [1.0, 8.0]}
     assert ratio(taken["a"], taken["b"]) == statistics.median([2.0, 0.5])
@@ -189,12 +191,12 @@ def test_total_of_a_decode_whose_steps_grow_evenly() -> None:
     assert sweep.total(STOCK, 10) == pytest.approx([exact] * rounds, rel=2e-3)
     assert sweep.total(STATIC, 10) == [250 * 4.0] * rounds
     assert sweep.at(STATIC, 40) == [5.0] * rounds
-    assert sweep.to_json()["ms"][STATIC] == [3.0, 4.0, 5.0]
+    assert sweep.to_json()["milliseconds"][STATIC] == [3.0, 4.0, 5.0]
     with pytest.raises(ValueError, match="not in tuple"):
         sweep.at(STOCK, 20)
     pieces = [1.25 * (2.0 + 0.01 * 250 * (turn + 1.5)) for turn in range(rounds)]
     beside = Sweep("planted", 25, seconds, visit, ms, [1.0] * rounds, {STOCK: pieces}, piece=250)
-    assert beside.apart(STOCK) == pytest.approx(1 - 1 / 1.25)
+    assert beside.interpolation_error(STOCK) == pytest.approx(1 - 1 / 1.25)
 
 
 @pytest.mark.parametrize("make", [shapes.cosyvoice2, shapes.indextts])
@@ -203,7 +205,7 @@ def test_floor_reads_every_weight_and_every_entry_once(make: Any) -> None:
     model = shape.build(**CPU)[0]
     floor = Floor(model, batch=2, slots=219)
     outside = ("norm", "ln_", "embed", "wte", "wpe")  # norms and embeddings
-    weights = sum(p.nbytes for name, p in model.named_parameters() if not any(part in name for part in outside))
+    weights = sum(p.nbytes for name, p in model.named_parameters() if not any(result in name for result in outside))
     entries = cache_bytes(shape.config, conditioning=219, generated=0, batch=2)
     small = (64 + shape.config.num_hidden_layers * 64 + (256 if "gpt2" in model.config.model_type else 128)) * 2 * 4
     assert weights + entries <= floor.nbytes <= weights + entries + small
@@ -250,21 +252,21 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["batch1", "beams", "growth", "floor", "overhead"])
 def test_every_benchmark_runs(name: str, untraced: None) -> None:
-    part = suite.BENCHMARKS[name](QUICK)
-    assert part.rows
-    assert all(math.isfinite(row.value) for row in part.rows)
-    for sweep in part.sweeps:
+    result = suite.BENCHMARKS[name](QUICK)
+    assert result.rows
+    assert all(math.isfinite(row.value) for row in result.rows)
+    for sweep in result.sweeps:
         assert all(len(pieces) == 1 and pieces[0] > 0 for pieces in sweep.whole.values())
-        assert all(ms > 0 for places in sweep.ms.values() for rounds in places for ms in rounds)
+        assert all(ms > 0 for places in sweep.milliseconds.values() for rounds in places for ms in rounds)
         assert len(sweep.floor) == 1
 
 
 def test_distillation_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, small in {"BATCH": 2, "PROMPT": 5, "GENERATED": 9}.items():
         monkeypatch.setattr(distillation, name, small)
-    part = distillation.distillation(QUICK)
-    assert [row.target for row in part.rows] == ["<= 1.7", ""] * 2
-    assert all(math.isfinite(row.value) and row.value > 0 for row in part.rows)
+    result = distillation.distillation(QUICK)
+    assert [row.target for row in result.rows] == ["<= 1.7", ""] * 2
+    assert all(math.isfinite(row.value) and row.value > 0 for row in result.rows)
 
 
 def test_distillation_times_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +305,7 @@ def test_a_run_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_figure_is_the_same_file_each_time(tmp_path: Path) -> None:
-    sweep = {"title": "t", "seconds": [0, 10], "ms": {STOCK: [1.0, 2.0], WINDOW: [1.0, 1.1]}, FLOOR: 0.9}
+    sweep = {"title": "t", "seconds": [0, 10], "milliseconds": {STOCK: [1.0, 2.0], WINDOW: [1.0, 1.1]}, FLOOR: 0.9}
     figure = step_times(sweep)
     drawn = {str(line.get_label()): list(np.asarray(line.get_ydata())) for line in figure.axes[0].lines}
     assert drawn[WINDOW] == [1.0, 1.1]
@@ -336,7 +338,7 @@ def test_refusals(arguments: tuple[str, ...], told: str, monkeypatch: pytest.Mon
 
 def test_command_prints_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Row("here", "speed", 1.25, ">= 1.0")
-    monkeypatch.setitem(command.ALL, "beams", lambda settings: report.Part([row]))
+    monkeypatch.setitem(command.ALL, "beams", lambda settings: report.Result([row]))
     outcome = invoke("--quick", "--only", "beams", "--threads", str(torch.get_num_threads()))
     assert outcome.exit_code == 0
     assert "| here | speed | 1.250 | >= 1.0 | met |" in outcome.output
@@ -349,8 +351,8 @@ def test_gpu_benchmark_runs(untraced: None, monkeypatch: pytest.MonkeyPatch) -> 
     """Its code, small and on a CPU: what it measures means nothing here."""
     monkeypatch.setattr(cuda, "BATCHES", (1,))
     monkeypatch.setattr(cuda, "SECONDS", (0.0, 10.0))
-    part = cuda.cuda(QUICK)
-    named = {row.what: row.value for row in part.rows}
+    result = cuda.cuda(QUICK)
+    named = {row.what: row.value for row in result.rows}
     assert named[f"{STOCK}: largest batch (power of 2) after 180 s"] == 4
     assert all(math.isfinite(value) and value > 0 for value in named.values())
 

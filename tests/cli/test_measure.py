@@ -28,10 +28,10 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CliRunner]:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
-    """In place of the embedded voice, and a recogniser that hears nothing."""
+    """In place of the embedded voice, and a recognizer that hears nothing."""
     system = FakeSystem()
-    monkeypatch.setattr("wandlib.cli.evaluate.load_system", lambda name, folder: system)
-    monkeypatch.setattr("wandlib.cli.evaluate.load_recogniser", lambda *_: lambda sound, rate: "one")
+    monkeypatch.setattr("wandlib.cli.options.load_system", lambda name, folder, device: system)
+    monkeypatch.setattr("wandlib.cli.evaluate.load_recognizer", lambda *_: lambda sound, rate: "one")
     return system
 
 
@@ -113,8 +113,8 @@ def test_a_wrong_text_file_is_explained(run: CliRunner, fake: FakeSystem, conten
         (["evaluate", "missing.txt"], "missing.txt"),
         (["evaluate", "--json", "nowhere/out.json"], "to write 'out.json' to: make it first"),
         (["evaluate", "--speaker", "nobody"], "cannot read the reference 'nobody'"),
-        (["evaluate", "--recogniser", "wav2vec2", "--recogniser-model", "ears"], "no ASR bundle named 'ears'"),
-        (["evaluate", "--recogniser", "whisper", "--recogniser-model", "./empty"], "./empty"),
+        (["evaluate", "--recognizer", "wav2vec2", "--recognizer-model", "ears"], "no ASR bundle named 'ears'"),
+        (["evaluate", "--recognizer", "whisper", "--recognizer-model", "./empty"], "./empty"),
         (["profile", "--plot", "costs.gif"], "name a .svg, .png or .pdf file"),
         (["profile", "--device", "nonsense"], "no device 'nonsense' here"),
         (["profile", "./empty"], "'./empty' is no causal decoder of transformers"),
@@ -143,7 +143,7 @@ def test_profile_of_any_config(run: CliRunner) -> None:
     for name, window in (("full", None), ("window", 4)):
         held = cache_bytes(QWEN2.config(), conditioning=9, generated=12, window=window, batch=2)
         assert stored[name]["cache_bytes"][-1] == held
-        assert len(stored[name]["ms"]) == 12
+        assert len(stored[name]["milliseconds"]) == 12
     assert Path("p.svg").read_text(encoding="utf-8").count("<svg") == 1
 
 
@@ -165,7 +165,7 @@ def test_a_missing_package_is_named_with_its_cure(
     assert "pip install 'wandlib[all]'" in " ".join(result.output.split())
 
 
-@pytest.mark.parametrize(("command", "option"), [("evaluate", "--recogniser"), ("profile", "--conditioning")])
+@pytest.mark.parametrize(("command", "option"), [("evaluate", "--recognizer"), ("profile", "--conditioning")])
 def test_help(run: CliRunner, command: str, option: str) -> None:
     result = run.invoke(cli.app, [command, "--help"])
     assert result.exit_code == 0

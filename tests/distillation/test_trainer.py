@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -360,3 +361,13 @@ def test_without_accelerate_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(ImportError, match=r"pip install 'wandlib\[train\]'"):
         runpy.run_path(str(Path(training_arguments.__file__)))
+
+
+def test_training_imports_no_matplotlib() -> None:
+    """Figures are drawn on request: a training machine needs no fonts, and starts faster."""
+    program = (
+        "import sys, wandlib.distillation.trainer, wandlib.profiling.measure; "
+        "print([name for name in sys.modules if name.split('.')[0] == 'matplotlib'])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert found.strip() == "[]"

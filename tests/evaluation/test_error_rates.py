@@ -8,11 +8,11 @@ import jiwer
 import numpy as np
 import pytest
 
-from wandlib.evaluation.error_rates import ErrorCounts, Interval, bootstrap, count_errors, error_rates, normalise
+from wandlib.evaluation.error_rates import ErrorCounts, Interval, bootstrap, count_errors, error_rates, normalize
 
 
-def test_normalise() -> None:
-    assert normalise("It's  5 O'CLOCK -- now!") == "it's o'clock now"
+def test_normalize() -> None:
+    assert normalize("It's  5 O'CLOCK -- now!") == "it's o'clock now"
 
 
 def test_error_rates_by_hand() -> None:
@@ -34,8 +34,8 @@ def test_more_words_than_there_were() -> None:
     assert error_rates(["one"], ["two three four"]).wer == pytest.approx(3)
 
 
-def test_another_normaliser() -> None:
-    """Characters of another script count, where the normaliser keeps them."""
+def test_another_normalizer() -> None:
+    """Characters of another script count, where the normalizer keeps them."""
     assert count_errors("你好吗", "你好", str.strip).character_errors == 1
     assert count_errors("five", "5", lambda text: text.replace("five", "5")).word_errors == 0
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wandlib.evaluation.error_rates import error_rates
 from wandlib.evaluation.measurement import SENTENCES, evaluate
 from wandlib.evaluation.mos import Dnsmos, Unavailable, mos_predictors
-from wandlib.evaluation.recognizers import FasterWhisper, default_recogniser, packaged_whisper
+from wandlib.evaluation.recognizers import FasterWhisper, default_recognizer, packaged_whisper
 from wandlib.evaluation.report import Report
 from wandlib.systems import load_system
 
@@ -35,7 +35,7 @@ def speech() -> list[Sound]:
 
 def test_it_understands_the_embedded_voice(whisper: FasterWhisper, speech: list[Sound]) -> None:
     heard = [whisper(sound, RATE) for sound in speech]
-    rates = error_rates(list(SENTENCES[:2]), heard, whisper.normalise)
+    rates = error_rates(list(SENTENCES[:2]), heard, whisper.normalize)
     assert rates.wer < 0.3  # its card has .1 for this speaker
     assert rates.cer < 0.2
 
@@ -52,7 +52,7 @@ def test_past_half_a_minute_nothing_is_lost(whisper: FasterWhisper, speech: list
     long = np.concatenate([part for _ in range(8) for sound in speech for part in (sound, pause)])
     assert len(long) > 40 * RATE
     expected = " ".join([*SENTENCES[:2]] * 8)
-    assert error_rates([expected], [whisper(long, RATE)], whisper.normalise).wer < 0.35
+    assert error_rates([expected], [whisper(long, RATE)], whisper.normalize).wer < 0.35
 
 
 def test_nothing_is_heard_in_nothing(whisper: FasterWhisper) -> None:
@@ -71,7 +71,7 @@ def test_nothing_is_heard_in_nothing(whisper: FasterWhisper) -> None:
     ],
 )
 def test_both_sides_are_written_alike(whisper: FasterWhisper, one: str, other: str) -> None:
-    assert whisper.normalise(one) == whisper.normalise(other)
+    assert whisper.normalize(one) == whisper.normalize(other)
 
 
 def test_a_folder_is_a_model_too(whisper: FasterWhisper, speech: list[Sound]) -> None:
@@ -92,7 +92,7 @@ def test_without_a_package_a_measurement_says_so_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, cure: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    found = default_recogniser()
+    found = default_recognizer()
     assert isinstance(found, Unavailable)
     with pytest.raises(ImportError, match=cure):
         FasterWhisper()
@@ -107,7 +107,7 @@ def test_without_a_package_a_measurement_says_so_and_goes_on(
     )
     assert report.metrics == ["similarity"]
     assert report.unavailable == {"WER and CER": found.reason}
-    assert report.instruments["recogniser"] == "none"
+    assert report.instruments["recognizer"] == "none"
     assert "Not measured: WER and CER (" in report.markdown()
     report.to_json(tmp_path / "report.json")
     assert Report.from_json(tmp_path / "report.json") == report

@@ -52,7 +52,7 @@ REFERENCES = {name: FakeSystem().synthesize("a b c", name).waveform for name in 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return evaluate(FakeSystem(), TEXTS, recogniser=Listener(TEXTS), encoder=encode, references=REFERENCES)
+    return evaluate(FakeSystem(), TEXTS, recognizer=Listener(TEXTS), encoder=encode, references=REFERENCES)
 
 
 def test_every_sentence_speaker_seed_and_attention_once(report: Report) -> None:
@@ -60,7 +60,7 @@ def test_every_sentence_speaker_seed_and_attention_once(report: Report) -> None:
     assert len(spoken) == len(set(spoken)) == 2 * 3 * 2 * 3
     assert report.conditions == ["full", "window 8"]
     assert report.metrics == ["WER", "CER", "similarity"]
-    assert report.instruments == {"system": "fake", "recogniser": "Listener", "speaker encoder": "function"}
+    assert report.instruments == {"system": "fake", "recognizer": "Listener", "speaker encoder": "function"}
 
 
 def test_rates_are_those_of_all_that_was_heard(report: Report) -> None:
@@ -78,7 +78,7 @@ def test_similarity_is_to_the_speakers_own_reference(report: Report) -> None:
     assert report.interval("similarity", "full").value > 0.99
     swapped = dict(zip(REFERENCES, reversed(REFERENCES.values()), strict=True))
     crossed = evaluate(
-        FakeSystem(), TEXTS[:1], seeds=[0], recogniser=Listener(TEXTS), encoder=encode, references=swapped
+        FakeSystem(), TEXTS[:1], seeds=[0], recognizer=Listener(TEXTS), encoder=encode, references=swapped
     )
     assert crossed.interval("similarity", "full").value < 0.2
 
@@ -99,7 +99,7 @@ def test_differences_of_all_metrics(report: Report) -> None:
 
 def test_difference_needs_the_same_sentences(report: Report) -> None:
     other = evaluate(
-        FakeSystem(), TEXTS[:2], recogniser=Listener(TEXTS), encoder=encode, references=REFERENCES, name="other"
+        FakeSystem(), TEXTS[:2], recognizer=Listener(TEXTS), encoder=encode, references=REFERENCES, name="other"
     )
     with pytest.raises(ValueError, match="not of the same sentences"):
         (report + other).difference("WER", "other, full", "full")
@@ -125,7 +125,7 @@ def test_markdown_says_who_listened(report: Report) -> None:
     lines = report.markdown().splitlines()
     assert lines[0].startswith("| condition | utterances | WER | WER, 95 % | CER |")
     assert lines[3].startswith("| window 8 | 18 | 0.333 | 0.")
-    assert lines[-1] == "system: fake, recogniser: Listener, speaker encoder: function."
+    assert lines[-1] == "system: fake, recognizer: Listener, speaker encoder: function."
 
 
 def test_markdown_leaves_nan_empty(report: Report) -> None:
@@ -144,18 +144,18 @@ def test_reports_add_under_names_of_their_own(report: Report) -> None:
     with pytest.raises(ValueError, match=r"both have \['full'\]"):
         report + student
     with pytest.raises(ValueError, match="do not compare"):
-        report + Report({"recogniser": "Whisper"})
+        report + Report({"recognizer": "Whisper"})
 
 
 def test_greedy_speech_is_listened_to_once() -> None:
-    """The same sound with every seed is recognised once; its utterances are all there."""
+    """The same sound with every seed is recognized once; its utterances are all there."""
     listener = Listener(TEXTS)
 
     class Greedy(FakeSystem):
         def synthesize(self, text: str, *settings: Any, **named: Any) -> Speech:
             return super().synthesize(text, *settings, **named | {"seed": 0})
 
-    found = evaluate(Greedy(), TEXTS, attentions=["full"], recogniser=listener, encoder=encode, references=REFERENCES)
+    found = evaluate(Greedy(), TEXTS, attentions=["full"], recognizer=listener, encoder=encode, references=REFERENCES)
     assert len(found.utterances) == 3 * 2 * 3
     assert listener.heard == 3 * 2
 
@@ -166,7 +166,7 @@ def test_scores_and_what_is_unavailable() -> None:
         FakeSystem(),
         TEXTS,
         seeds=[0],
-        recogniser=Listener(TEXTS),
+        recognizer=Listener(TEXTS),
         encoder=Unavailable("not asked for"),
         mos={"loud": lambda sound, rate: {"LOUD": float(np.abs(sound).max())}, "utmos": offline},
     )
@@ -192,7 +192,7 @@ def test_silence_counts_as_all_words_lost_and_nobody() -> None:
 
 
 def test_a_speaker_without_a_reference_is_named() -> None:
-    found = evaluate(FakeSystem(), TEXTS, seeds=[0], recogniser=Listener(TEXTS), encoder=encode)
+    found = evaluate(FakeSystem(), TEXTS, seeds=[0], recognizer=Listener(TEXTS), encoder=encode)
     assert found.unavailable == {"similarity of low, high": "no reference sound: pass references"}
     assert "similarity" not in found.table().columns
 
@@ -218,7 +218,7 @@ def test_reference_sounds_of_files_and_of_the_embedded_voice(tmp_path: Path) -> 
 )
 def test_what_cannot_be_evaluated(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        evaluate(FakeSystem(), **{"texts": TEXTS, "encoder": encode, "recogniser": Listener(TEXTS)} | settings)
+        evaluate(FakeSystem(), **{"texts": TEXTS, "encoder": encode, "recognizer": Listener(TEXTS)} | settings)
 
 
 def test_the_embedded_voice_is_understood_and_known_again() -> None:

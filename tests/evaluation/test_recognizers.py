@@ -1,4 +1,4 @@
-"""Recognisers: tiny random ones in the real layout, saved and read again; PocketSphinx as it comes."""
+"""Recognizers: tiny random ones in the real layout, saved and read again; PocketSphinx as it comes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_whisper_from_a_folder_is_the_same(tmp_path: Path, whisper: Whisper, sou
     processor.save_pretrained(tmp_path)
     stored = Whisper(tmp_path)
     assert stored(sound, 16_000) == whisper(sound, 16_000)
-    assert stored.normalise("Twenty-one colours") == whisper.normalise("Twenty-one colours") == "21 colours"
+    assert stored.normalize("Twenty-one colors") == whisper.normalize("Twenty-one colors") == "21 colors"
 
 
 def test_whisper_is_told_the_language(
@@ -87,11 +87,11 @@ def bundle(tmp_path: Path) -> Iterator[Wav2Vec2ASRBundle]:
 def test_wav2vec2_reads_the_weights_of_its_bundle(
     tmp_path: Path, bundle: Wav2Vec2ASRBundle, sound: NDArray[np.float32]
 ) -> None:
-    recognise = Wav2Vec2(bundle, folder=tmp_path)
+    recognize = Wav2Vec2(bundle, folder=tmp_path)
     with torch.inference_mode():
         frames = tiny_instruments.wav2vec2(5)(torch.from_numpy(sound)[None])[0][0].argmax(-1)
-    assert recognise(sound, 16_000) == ctc_text(frames.tolist(), ("-", *LABELS))
-    assert recognise(sound[:399], 16_000) == ""
+    assert recognize(sound, 16_000) == ctc_text(frames.tolist(), ("-", *LABELS))
+    assert recognize(sound[:399], 16_000) == ""
 
 
 def test_wav2vec2_refuses_what_unpickles_to_code(tmp_path: Path, bundle: Wav2Vec2ASRBundle) -> None:

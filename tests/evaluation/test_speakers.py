@@ -37,9 +37,9 @@ def test_similarity_is_a_cosine() -> None:
 def test_wavlm_is_the_models_embedding(sound: NDArray[np.float32]) -> None:
     model, extractor = tiny_instruments.wavlm()
     vector = WavLMXVector(model, extractor)(sound, 16_000)
-    levelled = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)  # what its feature extractor does
+    leveled = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)  # what its feature extractor does
     with torch.inference_mode():
-        expected = model(torch.from_numpy(levelled)[None]).embeddings[0].numpy()
+        expected = model(torch.from_numpy(leveled)[None]).embeddings[0].numpy()
     assert vector.shape == (12,)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-4)

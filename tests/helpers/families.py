@@ -36,8 +36,8 @@ SIZES: list[tuple[Any, str]] = [
     (
         16,
         "moe_intermediate_size shared_expert_intermediate_size shared_experts_intermediate_size kv_lora_rank "
-        "expert_ffn_hidden_size moe_shared_expert_intermediate_size q_lora_rank o_lora_rank hidden_size_per_layer_input "
-        "laurel_rank mamba_d_state ssm_state_size state_size adapter_rank loop_gate_rank rel_extent gated_norm_rank",
+        "expert_ffn_hidden_size moe_shared_expert_intermediate_size q_lora_rank o_lora_rank "
+        "hidden_size_per_layer_input laurel_rank mamba_d_state ssm_state_size state_size adapter_rank loop_gate_rank rel_extent gated_norm_rank",
     ),
     (
         LAYERS,
@@ -101,7 +101,7 @@ def layer_kinds(kinds: list[str]) -> list[str]:
 def shrink(config: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
     """Build a config with every size made small."""
     name = config.model_type
-    corrections = CORRECTIONS.get(name, {})
+    corrections = dict(CORRECTIONS.get(name, {}))
     values = {field: small(field, default) for field, default in fields_of(config).items()}
     values = {field: value for field, value in values.items() if value is not fields_of(config)[field]}
     if "kv_lora_rank" in fields_of(config):
@@ -110,12 +110,18 @@ def shrink(config: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
         default = config(**DEFAULTS.get(name, {}))
         for sub in config.sub_configs:
             if isinstance(given := getattr(default, sub, None), PreTrainedConfig):
-                values[sub] = shrink(type(given))
+                values[sub] = shrink(type(given), **corrections.pop(sub, {}))
         if kinds := getattr(default, "layer_types", None):
             values["layer_types"] = layer_kinds(kinds)
     return config(**values | corrections | changes)
 
 
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "gemma4_assistant": {
+        "text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
+    },
+}
+"""What a config needs where it cannot be made with nothing given."""
 CORRECTIONS: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_d_head": 16, "attn_layer_indices": [1]},
     "blt": {"encoder_hash_byte_group_vocab": 97},
@@ -124,6 +130,9 @@ CORRECTIONS: dict[str, dict[str, Any]] = {
         "ffn_config": {"ffn_hidden_size": 64},
     },
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_output_size": 32},
+    "dots3_note_vision_encoder": {"pyramid_num_routed": [-1] * LAYERS, "adapter_in_dim": 32, "adapter_out_dim": 32},
+    "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
     "gemma3n_text": {"num_kv_shared_layers": 1, "layer_types": ["sliding_attention", *["full_attention"] * 2]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1], [["global"], 1]]},
     "granitemoehybrid": {"mamba_d_head": 16},
@@ -145,6 +154,7 @@ CORRECTIONS: dict[str, dict[str, Any]] = {
         "axial_pos_shape": [16, 16],
         "axial_pos_embds_dim": [16, 16],
     },
+    "xmod": {"default_language": "en_XX"},
     "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zaya": {"num_experts_per_tok": 1},
@@ -186,11 +196,6 @@ def spread(model: PreTrainedModel) -> PreTrainedModel:
         if parameter.ndim > 1:
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.25
     return model
-
-
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "gemma4_assistant": {"text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
-}
 
 
 def variants(config: type[PreTrainedConfig]) -> Iterator[tuple[str, dict[str, Any]]]:

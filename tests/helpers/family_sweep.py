@@ -10,17 +10,19 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
-from families import SLIDING, VOCABULARY, Family
+import transformers
+from families import SLIDING, VOCABULARY, Family, families
 from naive import naive_visible
 from torch import Tensor
 
 from wandlib import WandCache, convert
 from wandlib.attention.models import cache_inputs
 
-WINDOW, PROMPT, STEPS, SAMPLED = 5, 9, 18, 14
+WINDOW, PROMPT, STEPS, SAMPLED = 5, 9, 18, 14  # the ring wraps
 TOLERANCE = 1e-3
 LIMITS = {"moshi": SLIDING}
 """Sliding windows that a model's cache keeps to, and its own pass without a cache does not."""
@@ -106,7 +108,9 @@ class Reference:
     def logits(self, ids: Tensor, **inputs: Any) -> Tensor:
         with Imposed(self.limit) as imposed:
             found: Tensor = self.model(ids, use_cache=False, **inputs).logits
-        assert imposed.layers >= self.model.config.get_text_config(decoder=True).num_hidden_layers, "a layer got no rule"
+        assert imposed.layers >= self.model.config.get_text_config(decoder=True).num_hidden_layers, (
+            "a layer got no rule"
+        )
         return found
 
     def greedy(self, ids: Tensor, mask: Tensor) -> Any:
@@ -189,3 +193,54 @@ def judge(family: Family) -> Verdict:
         far = run()
         assert far < TOLERANCE, f"{name}: {far:.2g} from the dense rule"
     return Verdict("equal", "")
+
+
+# ---------------------------------------------------------------------------------------------------------- the table
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "families.md"
+HEAD = f"""# Families of decoders
+
+Every class that transformers registers for causal language modeling, and what `wandlib.convert` makes of it. A tiny
+random model of each is decoded and scored under a window of {WINDOW} with `WandCache`, with `generate` (left padding,
+no cache, a prompt in chunks) and in one pass with `conditioning=`. *equal*: logits within {TOLERANCE:g} of their scale
+of the unconverted model with the rule put into every softmax. *refused*: `convert` raises the error given as the reason
+and leaves the model as it was. Where a setting decides, each of its values has a row of its own. No class runs full
+attention in silence: what none of this foresees is stopped at the first pass, when a layer has not read its window.
+
+Written by `make families`, checked by `make test-families`; tried with transformers {{version}}.
+
+| model type | class | variant | outcome | reason |
+|---|---|---|---|---|
+"""
+NOTES = """
+Moshi's config has a sliding window. Its cache keeps to it, and so does a converted model; the unconverted model does
+not in a pass without a cache.
+"""
+
+
+def row(family: Family, verdict: Verdict) -> str:
+    """Return the line of the table for a family."""
+    reason = verdict.reason.replace("|", "\\|")
+    return f"| {family.type} | {family.name} | {family.variant} | {verdict.outcome} | {reason} |"
+
+
+def documented() -> tuple[str, list[str]]:
+    """Return the release of transformers that the page was written with, and its rows."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    version = next(line.split()[-1].rstrip(".") for line in lines if "tried with transformers" in line)
+    start = lines.index("|---|---|---|---|---|") + 1
+    return version, [line for line in lines[start:] if line.startswith("|")]
+
+
+def write() -> None:
+    """Write docs/families.md."""
+    rows = []
+    for family in families():
+        rows.append(row(family, judge(family)))
+        print(rows[-1], flush=True)  # noqa: T201
+    PAGE.write_text(HEAD.format(version=transformers.__version__) + "\n".join(rows) + "\n" + NOTES, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -1,4 +1,4 @@
-"""Recognisers and speaker encoders of a few thousand random weights, in the layout of the real ones."""
+"""Recognizers and speaker encoders of a few thousand random weights, in the layout of the real ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def wav2vec2(labels: int | None = None) -> Wav2Vec2Model:
 def whisper(folder: Path) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """A multilingual Whisper that can write "h", "i" and time stamps."""
     torch.manual_seed(0)
-    (folder / "normalizer.json").write_text('{"colour": "color"}', encoding="utf-8")
+    (folder / "normalizer.json").write_text('{"color": "color"}', encoding="utf-8")
     vocabulary = {token: index for index, token in enumerate(["h", "i", "Ġ", *SPECIAL, *STAMPS])}
     tokenizer = WhisperTokenizer(
         vocab=vocabulary,

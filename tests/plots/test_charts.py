@@ -9,8 +9,8 @@ import pytest
 
 from wandlib import plots
 
-FULL = plots.Bars("full attention", [10.0, 40.0], plots.FULL_COLOUR, published=[11.0, 38.0])
-WINDOW = plots.Bars("window", [5.0, 13.0], plots.WINDOW_COLOUR, published=[5.5, 12.0])
+FULL = plots.Bars("full attention", [10.0, 40.0], plots.FULL_COLOR, published=[11.0, 38.0])
+WINDOW = plots.Bars("window", [5.0, 13.0], plots.WINDOW_COLOR, published=[5.5, 12.0])
 
 
 def test_bars_have_their_values_side_by_side_from_zero() -> None:
@@ -34,7 +34,7 @@ def test_bars_mark_what_was_published_once_in_the_legend() -> None:
 
 
 def test_a_whisker_fits_into_the_picture() -> None:
-    wide = plots.Bars("", [0.2, 0.4], plots.WINDOW_COLOUR, spread=[(0.1, 0.3), (0.2, 0.9)])
+    wide = plots.Bars("", [0.2, 0.4], plots.WINDOW_COLOR, spread=[(0.1, 0.3), (0.2, 0.9)])
     (axes,) = plots.bars(["full", "W = 8"], [wide], y_label="WER", number="{:.2f}").axes
     (whiskers,) = axes.collections
     ends = [path.vertices[:, 1].tolist() for path in whiskers.get_paths()]

@@ -101,7 +101,7 @@ def test_a_notebook_shows_the_figure() -> None:
 
 
 def test_lines_with_an_axis_of_their_own() -> None:
-    one, other = plots.curve("one", [1.0, 2.0]), plots.curve("other", [1.0, 1.9], plots.FULL_COLOUR, dashed=True)
+    one, other = plots.Curve("one", [1.0, 2.0]), plots.Curve("other", [1.0, 1.9], plots.FULL_COLOR, dashed=True)
     figure = plots.lines([one, other], x=[10, 20], x_label="time (s)", y_label="cache (MB)")
     (axes,) = figure.axes
     np.testing.assert_allclose(axes.lines[0].get_xdata(), [10, 20])
@@ -111,7 +111,7 @@ def test_lines_with_an_axis_of_their_own() -> None:
 
 @pytest.mark.parametrize("ends", [[3.0, 3.0], [3.0, 3.1, 2.9], [1.0, 5.0]])
 def test_labels_stay_apart(ends: list[float]) -> None:
-    figure = plots.lines([plots.curve(str(i), [1.0, end]) for i, end in enumerate(ends)], x_label="x", y_label="y")
+    figure = plots.lines([plots.Curve(str(i), [1.0, end]) for i, end in enumerate(ends)], x_label="x", y_label="y")
     scale = max(ends) / 150  # a panel is about 150 points high
     places = sorted(text.xyann[1] + end / scale for text, end in zip(figure.axes[0].texts, ends, strict=True))
     assert np.diff(places).min() >= 13.9
@@ -119,7 +119,7 @@ def test_labels_stay_apart(ends: list[float]) -> None:
 
 def test_labels_stay_off_the_axis() -> None:
     ends = [0.0, 0.0, 0.1]
-    figure = plots.lines([plots.curve(str(i), [3.0, end]) for i, end in enumerate(ends)], x_label="x", y_label="y")
+    figure = plots.lines([plots.Curve(str(i), [3.0, end]) for i, end in enumerate(ends)], x_label="x", y_label="y")
     (axes,) = figure.axes
     assert axes.get_xlim() == (0, 2), "no line of the axis or the grid runs through a label"
     heights = sorted(text.xyann[1] + 150 * end / 3 for text, end in zip(axes.texts, ends, strict=True))

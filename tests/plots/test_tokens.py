@@ -1,8 +1,7 @@
-"""The drawings: every square where it belongs, in the colour of what it is."""
+"""The drawings: every square where it belongs, in the color of what it is."""
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from wandlib import plots
 from wandlib.attention.window import boolean_mask, tokens
@@ -28,9 +26,9 @@ def test_mask_shows_the_rule() -> None:
     figure = diagrams.mask(boolean_mask(sequence, sequence, 2)[0], conditioning, title="W = 2")
     assert figure is not None
     shown = pixels(figure)
-    colours = {"c": to_rgb(plots.PROMPT_COLOUR), "w": to_rgb(plots.WINDOW_COLOUR), "-": to_rgb(plots.HIDDEN_COLOUR)}
+    colors = {"c": to_rgb(plots.PROMPT_COLOR), "w": to_rgb(plots.WINDOW_COLOR), "-": to_rgb(plots.HIDDEN_COLOR)}
     rows = ["c    ", "cc   ", "ccw  ", "ccww ", "cc-ww"]
-    expected = [[colours.get(kind, (1.0, 1.0, 1.0)) for kind in row] for row in rows]
+    expected = [[colors.get(kind, (1.0, 1.0, 1.0)) for kind in row] for row in rows]
     np.testing.assert_allclose(shown, expected)
     assert figure.axes[0].get_title(loc="left") == "W = 2"
 
@@ -39,7 +37,7 @@ def test_a_soft_mask_is_paler() -> None:
     weights = torch.tensor([[1.0, 0.0], [0.25, 1.0]])
     figure = diagrams.mask(weights, torch.zeros(2, dtype=torch.bool))
     assert figure is not None
-    blue, grey = (np.array(to_rgb(colour)) for colour in (plots.WINDOW_COLOUR, plots.HIDDEN_COLOUR))
+    blue, grey = (np.array(to_rgb(color)) for color in (plots.WINDOW_COLOR, plots.HIDDEN_COLOR))
     np.testing.assert_allclose(pixels(figure)[1, 0], 0.25 * blue + 0.75 * grey)
 
 
@@ -68,34 +66,19 @@ def test_ring_shows_what_is_held() -> None:
     names = [note.get_text() for note in figure.axes[0].texts]
     assert [names.count(name) for name in ("c0", "y0", "y1", "y2", "y3", "y4")] == [2, 1, 1, 2, 2, 2]
     patches = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
-    outlined = [patch for patch in patches if patch.get_edgecolor()[:3] == to_rgb(plots.FULL_COLOUR)]
+    outlined = [patch for patch in patches if patch.get_edgecolor()[:3] == to_rgb(plots.FULL_COLOR)]
     assert sorted(patch.get_x() // 1 for patch in outlined) == [3, 6]  # slot 2 + 1, and position 2 + 4
-    grey = [patch for patch in patches if patch.get_facecolor()[:3] == pytest.approx(to_rgb(plots.HIDDEN_COLOUR))]
+    grey = [patch for patch in patches if patch.get_facecolor()[:3] == pytest.approx(to_rgb(plots.HIDDEN_COLOR))]
     assert len(grey) == 2
 
 
 def test_slots_over_time() -> None:
     held = np.array([[-2, -2], [0, 1], [-1, 0]])
     shown = pixels(diagrams.slots_over_time(held, prompt=1))
-    np.testing.assert_allclose(shown[0, 0], to_rgb(plots.PROMPT_COLOUR))
-    np.testing.assert_allclose(shown[1, 0], to_rgb(plots.WINDOW_COLOUR))
+    np.testing.assert_allclose(shown[0, 0], to_rgb(plots.PROMPT_COLOR))
+    np.testing.assert_allclose(shown[1, 0], to_rgb(plots.WINDOW_COLOR))
     np.testing.assert_allclose(shown[2, 0], 1.0)
     assert (shown[1, 1] > shown[1, 0]).any()  # older is paler
-
-
-def test_film_is_an_animated_png() -> None:
-    frames = [diagrams.ring([0, -1], prompt=1, step=0), diagrams.ring([0, 1], prompt=1, step=1)]
-    film = diagrams.Film(frames, seconds=0.5)
-    image: Any = Image.open(io.BytesIO(film._repr_png_()))
-    assert (image.format, image.n_frames, image.info["duration"]) == ("PNG", 2, 500)
-    still = Image.open(io.BytesIO(frames[0]._repr_png_())).convert("RGB")
-    assert image.convert("RGB").tobytes() == still.tobytes()
-    assert repr(film) == "<Film of 2 frames>"
-
-
-def test_film_without_frames() -> None:
-    with pytest.raises(ValueError, match="at least one frame"):
-        diagrams.Film([])
 
 
 def test_sound_has_one_time_axis() -> None:
@@ -117,5 +100,5 @@ def test_probabilities_in_percent_with_the_best_marked() -> None:
     figure = diagrams.probabilities(["x", "y"], [0.25, 0.75], x_label="probability (%)")
     bars = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
     assert [bar.get_width() for bar in bars] == [25.0, 75.0]
-    assert bars[1].get_facecolor()[:3] == pytest.approx(to_rgb(plots.FULL_COLOUR))
-    assert bars[0].get_facecolor()[:3] == pytest.approx(to_rgb(plots.WINDOW_COLOUR))
+    assert bars[1].get_facecolor()[:3] == pytest.approx(to_rgb(plots.FULL_COLOR))
+    assert bars[0].get_facecolor()[:3] == pytest.approx(to_rgb(plots.WINDOW_COLOR))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from wandlib import plots
-from wandlib.plots import widgets
-from wandlib.plots.costs import Picture
+from wandlib.plots import Picture, widgets
+from wandlib.plots import tokens as diagrams
 from wandlib.systems.base import Speech, Trace
 
 RATE = 16_000
@@ -20,12 +22,12 @@ TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float3
 
 
 def draw(height: int, kind: str) -> Picture:
-    return plots.lines([plots.curve(kind, [height, height])], x_label="x", y_label="y")
+    return plots.lines([plots.Curve(kind, [height, height])], x_label="x", y_label="y")
 
 
 def test_a_player_holds_the_sound_itself() -> None:
     speech = Speech(TONE, RATE, np.zeros(25, np.int64), Trace("full", None, 1), "A tone.")
-    html = widgets.players({"a <b> tone": speech, "the same": (TONE, RATE)})._repr_html_()
+    html = widgets.Players({"a <b> tone": speech, "the same": (TONE, RATE)})._repr_html_()
     assert "a &lt;b&gt; tone" in html
     clips = [base64.b64decode(clip) for clip in re.findall(r"base64,([A-Za-z0-9+/=]+)", html)]
     assert len(clips) == 2
@@ -38,17 +40,12 @@ def test_a_player_holds_the_sound_itself() -> None:
 
 
 def test_players_say_the_same_on_every_machine() -> None:
-    assert repr(widgets.player(TONE, RATE, label="tone")) == "<Players: tone>"
-
-
-def test_a_waveform_needs_its_rate() -> None:
-    with pytest.raises(ValueError, match="16000 samples needs its sample_rate"):
-        widgets.player(TONE)
+    assert repr(widgets.Players({"tone": (TONE, RATE)})) == "<Players: tone>"
 
 
 def test_the_picture_follows_the_controls() -> None:
     still = draw(1, "still")
-    explorer = widgets.explore(draw, still, height=(1, 9, 2), kind=["a", "b"])
+    explorer = widgets.Explorer(draw, still, height=(1, 9, 2), kind=["a", "b"])
     assert explorer.png == draw(2, "a")._repr_png_()
     explorer.controls["height"].value = 7
     assert explorer.png == draw(7, "a")._repr_png_()
@@ -57,7 +54,22 @@ def test_the_picture_follows_the_controls() -> None:
 
 
 def test_one_output_in_two_forms() -> None:
-    bundle = widgets.explore(draw, draw(1, "still"), height=(1, 9, 2), kind=["a"])._repr_mimebundle_()
+    bundle = widgets.Explorer(draw, draw(1, "still"), height=(1, 9, 2), kind=["a"])._repr_mimebundle_()
     assert base64.b64decode(bundle["image/png"]) == draw(1, "still")._repr_png_()
     assert bundle["text/plain"] == "<Explorer: height, kind>"
     assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_film_is_an_animated_png() -> None:
+    frames = [diagrams.ring([0, -1], prompt=1, step=0), diagrams.ring([0, 1], prompt=1, step=1)]
+    film = widgets.Film(frames, seconds=0.5)
+    image: Any = Image.open(io.BytesIO(film._repr_png_()))
+    assert (image.format, image.n_frames, image.info["duration"]) == ("PNG", 2, 500)
+    still = Image.open(io.BytesIO(frames[0]._repr_png_())).convert("RGB")
+    assert image.convert("RGB").tobytes() == still.tobytes()
+    assert repr(film) == "<Film of 2 frames>"
+
+
+def test_film_without_frames() -> None:
+    with pytest.raises(ValueError, match="at least one frame"):
+        widgets.Film([])

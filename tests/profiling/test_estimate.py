@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +14,7 @@ from transformers import GPT2Config, PreTrainedConfig, Qwen2Config
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import base_decoder, convert
+from wandlib.attention.models import cache_argument, cache_inputs
 from wandlib.profiling.estimate import attention_flops, cache_bytes
 
 QWEN_05B = Qwen2Config(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2)
@@ -65,12 +68,59 @@ def test_a_cache_holds_what_accounting_says(tiny: Tiny, dtype: torch.dtype) -> N
     model = convert(tiny.build().to(dtype), 6)
     cache = WandCache(model.config, 6)
     decoder = base_decoder(model)
-    decoder(inputs_embeds=torch.randn(2, 5, 32, dtype=dtype), past_key_values=cache, use_cache=True)
+    decoder(inputs_embeds=torch.randn(2, 5, 32, dtype=dtype), use_cache=True, **cache_inputs(decoder, cache))
     for generated in range(1, 9):
-        decoder(inputs_embeds=torch.randn(2, 1, 32, dtype=dtype), past_key_values=cache, use_cache=True)
+        decoder(inputs_embeds=torch.randn(2, 1, 32, dtype=dtype), use_cache=True, **cache_inputs(decoder, cache))
         if generated >= 6:
             expected = cache_bytes(model.config, conditioning=5, generated=generated, window=6, dtype=dtype, batch=2)
             assert cache.nbytes == expected
+
+
+TEXTS = [4, 9, 2, 7, 8, 3, 1, 12, 1, 2]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("blocks", [1, 2, 3, 20])
+@pytest.mark.parametrize("options", [{}, {"int8": True}, {"dtype": torch.bfloat16}], ids=str)
+def test_a_cache_whose_blocks_expire_holds_what_accounting_says(blocks: int, options: dict[str, Any]) -> None:
+    """To the byte after every block: room for the largest neighbors is made when they come, and kept."""
+    pinned, window, dtype = 5, 4, options.get("dtype", torch.float32)
+    model = convert(LANGUAGE_MODELS[0].build().to(dtype), window)
+    cache = WandCache(model.config, window, pinned=pinned, blocks=blocks, int8="int8" in options)
+    for number, text in enumerate(TEXTS):
+        ids = torch.randint(1, VOCABULARY, (2, text + (0 if number else pinned)))
+        told = {"conditioning": torch.ones_like(ids, dtype=torch.bool)}
+        model(ids, **told, past_key_values=cache, use_cache=True)
+        for _ in range(window):
+            model(ids[:, :1], past_key_values=cache, use_cache=True)
+        expected = cache_bytes(
+            model.config,
+            conditioning=pinned,
+            generated=window * (number + 1),
+            window=window,
+            batch=2,
+            text_blocks=TEXTS[: number + 1],
+            blocks=blocks,
+            **options,
+        )
+        assert cache.nbytes == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blocks": 0, "text_blocks": [3]}, "the one under way included; got 0"),
+        ({"text_blocks": [3]}, "go together"),
+        ({"blocks": 2}, "go together"),
+        ({"blocks": 2, "text_blocks": [3, 0]}, "at least 1 token"),
+        ({"blocks": 2, "text_blocks": [3], "window": None}, "give window"),
+        ({"blocks": 2, "text_blocks": [3], "shared": True}, "leave out shared"),
+    ],
+    ids=str,
+)
+def test_blocks_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cache_bytes(QWEN_05B, **({"conditioning": 5, "generated": 9, "window": 4} | options))
 
 
 @torch.no_grad()
@@ -79,9 +129,8 @@ def test_full_attention_bytes_are_those_of_a_dynamic_cache(tiny: Tiny) -> None:
     model = tiny.build()
     for generated in (2, 20):
         ids = torch.randint(1, VOCABULARY, (1, 5))
-        held = model.generate(
-            ids, max_new_tokens=generated + 1, do_sample=False, return_dict_in_generate=True
-        ).past_key_values
+        output = model.generate(ids, max_new_tokens=generated + 1, do_sample=False, return_dict_in_generate=True)
+        held = getattr(output, cache_argument(model))
         actual = sum(layer.keys.nbytes + layer.values.nbytes for layer in held.layers)
         assert actual == cache_bytes(model.config, conditioning=5, generated=generated)
 

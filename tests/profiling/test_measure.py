@@ -39,17 +39,17 @@ def test_cache_bytes_grow_under_full_attention() -> None:
 
 
 def test_every_step_is_measured(windowed: Profile) -> None:
-    assert len(windowed.ms) == len(windowed.memory_bytes) == 12
-    assert all(0 < ms < 1e4 for ms in [*windowed.ms, windowed.prefill_ms])
+    assert len(windowed.milliseconds) == len(windowed.memory_bytes) == 12
+    assert all(0 < ms < 1e4 for ms in [*windowed.milliseconds, windowed.prefill_milliseconds])
     assert windowed.memory == "resident set"
-    assert windowed.median_ms == float(np.median(windowed.ms))
+    assert windowed.median_milliseconds == float(np.median(windowed.milliseconds))
 
 
 def test_growth_is_the_late_step_over_the_early_one() -> None:
-    measured = {"cache_bytes": [], "memory_bytes": [], "memory": "resident set", "prefill_ms": 1.0}
+    measured = {"cache_bytes": [], "memory_bytes": [], "memory": "resident set", "prefill_milliseconds": 1.0}
     options = {"conditioning": 1, "window": None, "batch": 1, "device": "cpu"}
-    assert Profile(ms=[9.0] * 10 + [2.0] * 80 + [3.0] * 10, **measured, **options).growth == 1.5
-    assert Profile(ms=[4.0], **measured, **options).growth == 1.0
+    assert Profile(milliseconds=[9.0] * 10 + [2.0] * 80 + [3.0] * 10, **measured, **options).growth == 1.5
+    assert Profile(milliseconds=[4.0], **measured, **options).growth == 1.0
 
 
 def test_resident_bytes_see_a_large_tensor() -> None:
@@ -72,7 +72,9 @@ def test_plot_shows_each_measurement(windowed: Profile) -> None:
     figure = windowed.plot()
     labels = [axes.get_ylabel() for axes in figure.axes]
     assert labels == ["step, ms", "cache, MB", "resident set, MB"]
-    for axes, values in zip(figure.axes, (windowed.ms, windowed.cache_bytes, windowed.memory_bytes), strict=True):
+    for axes, values in zip(
+        figure.axes, (windowed.milliseconds, windowed.cache_bytes, windowed.memory_bytes), strict=True
+    ):
         scale = 1 if axes.get_ylabel() == "step, ms" else 1e6
         assert axes.lines[0].get_ydata() == pytest.approx([value / scale for value in values])
 

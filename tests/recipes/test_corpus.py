@@ -88,11 +88,11 @@ def test_the_summary_counts_by_speaker_and_source(spoken: Path) -> None:
 def test_hearing_listens_once(spoken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def recognise(sound: np.ndarray, rate: int) -> str:
+    def recognize(sound: np.ndarray, rate: int) -> str:
         calls.append((len(sound), rate))
         return "words"
 
-    monkeypatch.setattr(hearing, "default_recogniser", lambda: recognise)
+    monkeypatch.setattr(hearing, "default_recognizer", lambda: recognize)
     hearing.run(spoken)
     hearing.run(spoken)
     assert calls == [(12_000 + 2400 * n, 24_000) for n in range(5)]

@@ -40,7 +40,7 @@ def test_half_of_a_tuning_batch_has_passed_the_codec(shards: Path, folder: Path)
     assert torch.equal(waveform, sound)
     assert torch.equal(acoustics.mel[2:], mel[2:])
     speaker = codec.speaker(reference[:2])
-    expected = codec.reconstruct(codec.quantise(mel[:2], speaker), speaker)[0]
+    expected = codec.reconstruct(codec.quantize(mel[:2], speaker), speaker)[0]
     torch.testing.assert_close(acoustics.mel[:2], expected)
     item, start = crops._chosen(1, 4)[0][0]
     said = torch.from_numpy(item.utterance.samples[start * HOP :])[: sound.shape[1]]

@@ -14,7 +14,7 @@ from recipes.mini import downloads, prose, texts
 from recipes.mini.downloads import AUSTEN, Download
 from recipes.mini.sentences import HARVARD, WORDNET, five_grams, is_held_out, wordnet_examples
 from recipes.mini.templates import PATTERNS, SLOTS, fill
-from wandlib.systems.mini.text import Phonemiser
+from wandlib.systems.mini.text import Phonemizer
 
 needs_wordnet = pytest.mark.skipif(not WORDNET.is_dir(), reason="needs the Debian package wordnet-base")
 
@@ -108,7 +108,7 @@ def test_held_out_examples_are_never_spoken() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_template_can_be_said(seed: int) -> None:
-    rng, phonemise = random.Random(seed), Phonemiser()
+    rng, phonemise = random.Random(seed), Phonemizer()
     for pattern in PATTERNS:
         text = fill(pattern, rng)
         assert "{" not in text

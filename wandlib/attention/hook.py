@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
-from wandlib.attention.cache.masks import counted_positions
+from wandlib.attention.cache.masks import counted_positions, padding_of
 from wandlib.attention.cache.token_kinds import Prompt
 from wandlib.attention.models import (
     Decoder,
@@ -226,10 +226,8 @@ class WindowHook:
             conditioning = (torch.arange(new.shape[1], device=new.device) < prompt.total).expand(len(new), -1)
         if conditioning is None:
             raise ValueError(UNTOLD)
-        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
-            raise ValueError("give conditioning together with a 2-D attention_mask (1 = token, 0 = padding) or none")
         check_conditioning(conditioning, *new.shape[:2])
-        padding = None if mask is None else mask == 0
+        padding = padding_of(mask, 0, new.shape[1], self.decoder.sliding_windows)
         blocks = UNBOUNDED if self.blocks is None else self.blocks
         if block is None and self.blocks is not None:
             block = text_blocks(conditioning, padding, self.pinned or 0)

@@ -192,15 +192,13 @@ def cache_inputs(model: Any, cache: Any) -> dict[str, Any]:
 
 def rename_cache(kwargs: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the arguments of a call with the cache by that name, whichever release's name it was given by."""
-    given = [other for other in CACHE_ARGUMENTS if other != name and other in kwargs]
-    if not given:
-        return kwargs
-    renamed = dict(kwargs)
-    for other in given:
-        value = renamed.pop(other)
-        if renamed.get(name) is None:
-            renamed[name] = value
-    return renamed
+    for other in CACHE_ARGUMENTS:
+        if other != name and other in kwargs:
+            kwargs = dict(kwargs)
+            value = kwargs.pop(other)
+            if kwargs.get(name) is None:
+                kwargs[name] = value
+    return kwargs
 
 
 def other_cache(kwargs: Mapping[str, Any], name: str) -> str | None:

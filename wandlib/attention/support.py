@@ -156,6 +156,9 @@ def _unplaceable(decoder: Any, config: Any) -> str | None:
         return (
             "it puts images into the sequence where no token stands for them, so that a cache cannot count its tokens"
         )
+    own = re.search(r"not isinstance\((?:cache|past_key_values), (\w+Cache)\)", _source(type(decoder).forward) or "")
+    if own and own[1] not in ("DynamicCache", "EncoderDecoderCache"):
+        return f"it takes no cache but one of its own kind ({own[1]})"
     if isinstance(getattr(decoder, "embed_tokens", None), nn.ModuleList):
         return "its batch has a row for each codebook, so that the rows that come in are not the sequences in a cache"
     modules = attention_modules(decoder)
@@ -165,7 +168,7 @@ def _unplaceable(decoder: Any, config: Any) -> str | None:
     taken = [name for module in called for name in inspect.signature(module.forward).parameters]
     if offset := next((name for name in taken if name.endswith("_offset")), None):
         return f"its layers run several times in a pass, each time with keys of their own ({offset})"
-    if any(hasattr(module, "indexer") for module in modules):
+    if any(getattr(module, "indexer", None) is not None for module in modules):
         return "an indexer of its own, with a cache of its own, chooses the keys that its attention reads"
     relative = (n for module in modules for n, _ in module.named_children() if re.search("rel(ative)?_|distance", n))
     if name := next(relative, None):

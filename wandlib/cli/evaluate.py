@@ -1,4 +1,4 @@
-"""``wandlib evaluate``: error rates, likeness and failures of the voice, full attention against the window."""
+"""``wandlib evaluate``: error rates, similarity and failures of a voice, full attention against the window."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from wandlib.cli.options import Config, console, explained, writable
+from wandlib.cli import options
+from wandlib.cli.options import Checkpoint, Config, System, check_parent, console, exit_on_input_error
 from wandlib.evaluation.mos import mos_predictors
-from wandlib.systems import InputError, load_system
+from wandlib.systems import InputError
 
 
 class Attentions(StrEnum):
-    """What a step sees; typer reads a list of choices from enumerations only."""
+    """Which keys a step sees; typer reads a list of choices from enumerations only."""
 
     full = "full"
     window = "window"
@@ -50,11 +51,11 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, 2, ... Greedy decoding needs 1.")] = 1,
     temperature: Annotated[float | None, typer.Option(help="Of the sampling; default: the system's own.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample among this many best codes.")] = None,
-    recogniser: Annotated[
+    recognizer: Annotated[
         Literal["faster-whisper", "whisper", "wav2vec2", "pocketsphinx"],
         typer.Option(help="Who transcribes: faster-whisper (tiny.en, offline), or one whose weights are fetched."),
     ] = "faster-whisper",
-    recogniser_model: Annotated[
+    recognizer_model: Annotated[
         str | None,
         typer.Option(
             help="Size or folder (faster-whisper), hub name or folder (whisper; default: large-v3), name of a "
@@ -72,26 +73,29 @@ def evaluate(
             "the reason, without a network."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where recogniser and encoder run: cpu, cuda.")] = "cpu",
-    folder: Annotated[Path | None, typer.Option(help="Weights of the voice; default: the shipped ones.")] = None,
+    system: System = "mini",
+    checkpoint: Checkpoint = None,
+    device: Annotated[str, typer.Option(help="Where system, recognizer and encoder run: cpu, cuda.")] = "cpu",
     by_speaker: Annotated[bool, typer.Option("--by-speaker", help="A row for each speaker.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write every utterance to this file.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as markdown.")] = False,
     config: Config = None,
 ) -> None:
     """Measure the voice: WER, CER and similarity with 95 % intervals, failures and costs, full against window."""
-    with explained():
+    with exit_on_input_error():
         from wandlib.evaluation.measurement import SENTENCES, reference_sounds
         from wandlib.evaluation.measurement import evaluate as measure
 
         lines = SENTENCES if texts is None else read_sentences(texts)
-        writable(json)
-        system = load_system("mini", folder)
-        names = list(dict.fromkeys(speakers or system.speakers))
-        listener = load_recogniser(recogniser, recogniser_model, device)
-        references = reference_sounds(system, names)
+        check_parent(json)
+        tts = options.load(system, checkpoint, device)
+        names = list(dict.fromkeys(speakers or tts.speakers))
+        if not names:
+            raise InputError(f"{system} has no built-in speakers: give --speaker and an audio file")
+        listener = load_recognizer(recognizer, recognizer_model, device)
+        references = reference_sounds(tts, names)
         clean = references.get(names[0])
-        reference = None if clean is None else (clean, system.sample_rate)
+        reference = None if clean is None else (clean, tts.sample_rate)
         predictors = mos_predictors([kind.value for kind in mos or ()], reference)
         kinds: list[Any] = [kind.value for kind in dict.fromkeys(attentions or Attentions)]
         total = len(kinds) * len(lines) * len(names) * seeds
@@ -99,7 +103,7 @@ def evaluate(
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("utterances", total=total)
             report = measure(
-                system,
+                tts,
                 lines,
                 speakers=names,
                 attentions=kinds,
@@ -107,7 +111,7 @@ def evaluate(
                 seeds=range(seeds),
                 temperature=temperature,
                 top_k=top_k,
-                recogniser=listener,
+                recognizer=listener,
                 encoder=load_encoder(encoder, encoder_model, device),
                 mos=predictors,
                 references=references,
@@ -127,14 +131,14 @@ def evaluate(
 
 
 def read_sentences(path: Path) -> list[str]:
-    """The lines of a text file, without empty ones and without those that begin with #.
+    """Return the lines of a text file, without empty ones and without those that begin with #.
 
     Raises
     ------
     InputError
         When there are none, one has no words or comes twice, or the file is not UTF-8.
     """
-    from wandlib.evaluation.error_rates import normalise
+    from wandlib.evaluation.error_rates import normalize
 
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -144,7 +148,7 @@ def read_sentences(path: Path) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line or line.startswith("#"):
             continue
-        if not normalise(line):
+        if not normalize(line):
             raise InputError(f"line {number} of {str(path)!r} has no words: {line!r}; spell numbers out")
         if line in found:
             raise InputError(f"lines {found[line]} and {number} of {str(path)!r} are the same: {line!r}; keep one")
@@ -154,17 +158,17 @@ def read_sentences(path: Path) -> list[str]:
     return list(found)
 
 
-def load_recogniser(name: str, model: str | None, device: str) -> Any:
-    """The recogniser of that name."""
-    from wandlib.evaluation import recognizers as recognisers
+def load_recognizer(name: str, model: str | None, device: str) -> Any:
+    """Return the recognizer of that name."""
+    from wandlib.evaluation import recognizers
 
     if name == "pocketsphinx":
-        return recognisers.PocketSphinx()
+        return recognizers.PocketSphinx()
     if name == "faster-whisper" and model is None:
-        return recognisers.default_recogniser()
+        return recognizers.default_recognizer()
     if name == "faster-whisper":
-        return recognisers.FasterWhisper(model, device=device)
-    kind = recognisers.Whisper if name == "whisper" else recognisers.Wav2Vec2
+        return recognizers.FasterWhisper(model, device=device)
+    kind = recognizers.Whisper if name == "whisper" else recognizers.Wav2Vec2
     try:
         return kind(device=device) if model is None else kind(model, device=device)
     except ValueError as error:  # no such bundle
@@ -172,7 +176,7 @@ def load_recogniser(name: str, model: str | None, device: str) -> Any:
 
 
 def load_encoder(name: str, model: str | None, device: str) -> Any:
-    """The speaker encoder of that name."""
+    """Return the speaker encoder of that name."""
     from wandlib.evaluation import speakers
 
     if name == "resemblyzer":
@@ -181,7 +185,7 @@ def load_encoder(name: str, model: str | None, device: str) -> Any:
 
 
 def transposed(frame: Any) -> Table:
-    """A data frame for the terminal: its rows as columns, for a terminal is narrow."""
+    """Return a data frame for the terminal, its rows as columns: a terminal is narrow."""
     heads = [column for column in ("condition", "speaker") if column in frame.columns]
     table = Table("", *(" ".join(row) for row in frame[heads].itertuples(index=False)), box=None)
     for column in frame.columns.drop(heads):

@@ -1,36 +1,117 @@
-"""What the commands share: one console, errors as one line, and options from a TOML file."""
+"""What the commands share: one console, errors as one line, the system to speak with, options from a TOML file."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from wandlib.systems import InputError
+from wandlib.systems import InputError, SpeechSystem, Step, Trace
+from wandlib.systems.registry import SYSTEMS, load_system
 
 console = Console(stderr=True)
 
+LIMIT_STATUS = 3
+"""Exit status where the length limit, not the model, ended a sentence."""
 
-def writable(path: Path | None) -> None:
+System = Annotated[str, typer.Option(help=f"Which system speaks: {', '.join(SYSTEMS)}.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Folder of the system's checkpoint; default: the embedded voice's own.")
+]
+Device = Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:1, mps.")]
+Speaker = Annotated[str | None, typer.Option("--speaker", "-s", help="A built-in speaker; default: the first.")]
+Reference = Annotated[Path | None, typer.Option("--reference", help="An audio file with the voice to speak in.")]
+Attention = Annotated[Literal["full", "window"], typer.Option("--attention", "-a", help="Which keys a step sees.")]
+Window = Annotated[int | None, typer.Option("--window", "-w", help="Keys of generated codes each step sees.")]
+Seed = Annotated[int, typer.Option(help="Seed of the sampling; matters above temperature 0.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="Temperature of the sampling; 0, the default of the embedded voice, is greedy.")
+]
+TopK = Annotated[int | None, typer.Option(help="Sample among this many best codes.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Write over files that exist.")]
+
+
+def say_line(message: str) -> None:
+    """Print a line to the console as it is, whatever characters it holds."""
+    shown = message.encode("utf-8", "backslashreplace").decode("utf-8")
+    console.print(shown, highlight=False, markup=False, soft_wrap=True)
+
+
+def load(name: str, checkpoint: Path | None, device: str) -> SpeechSystem:
+    """Load a system, and say so meanwhile: it takes seconds."""
+    with console.status(f"loading {name}"):
+        return load_system(name, checkpoint, device=device)
+
+
+def chosen_voice(speaker: str | None, reference: Path | None, system: SpeechSystem) -> str | Path | None:
+    """Return the speaker's name or the reference file, whichever was given.
+
+    Raises
+    ------
+    InputError
+        If both were, or there is no such speaker.
+    """
+    if speaker is not None and reference is not None:
+        raise InputError("give --speaker or --reference, not both")
+    if speaker is not None and speaker not in system.speakers:
+        raise InputError(f"no speaker named {speaker!r}: there are {', '.join(system.speakers) or 'none'}")
+    return speaker if speaker is not None else reference
+
+
+def check_new(path: Path, force: bool) -> None:
+    """Raise InputError if ``path`` exists, unless it may be written over."""
+    if path.exists() and not force:
+        raise InputError(f"{str(path)!r} exists: name another file, or write over it with --force")
+
+
+def check_parent(path: Path | None) -> None:
     """Raise InputError if ``path`` is in no folder: better before than after an hour."""
     if path is not None and not path.absolute().parent.is_dir():
         raise InputError(f"no folder {str(path.absolute().parent)!r} to write {path.name!r} to: make it first")
 
 
+def warn_of_limit(trace: Trace) -> bool:
+    """Say so where the length limit ended a sentence; return whether it did."""
+    limited = trace.finish == "limit"
+    if limited:
+        say_line("the length limit ended a sentence: the model did not find its end; try another --window or --seed")
+    return limited
+
+
 @contextmanager
-def explained() -> Iterator[None]:
-    """Errors that a user can mend become one line, not a traceback."""
+def seconds_spoken(system: SpeechSystem, name: str) -> Iterator[Callable[[Step], None]]:
+    """Show how many seconds have been generated; gives what is to be called after each step."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[spoken]:.1f} s"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(name, total=None, spoken=0.0)
+
+        def show(step: Step) -> None:
+            progress.update(task, spoken=(step.index + 1) / system.codes_per_second)
+
+        yield show
+
+
+@contextmanager
+def exit_on_input_error() -> Iterator[None]:
+    """Turn errors that a user can mend into one line and exit status 1."""
     try:
         yield
     except (InputError, OSError, ImportError) as error:
         cure = "; pip install 'wandlib[all]' installs every part" if isinstance(error, ModuleNotFoundError) else ""
-        console.print(f"[red]error:[/red] {escape(str(error) + cure)}", highlight=False)
+        message = f"{error}{cure}".encode("utf-8", "backslashreplace").decode("utf-8")
+        console.print(f"[red]error:[/red] {escape(message)}", highlight=False)
         raise typer.Exit(1) from error
 
 

@@ -11,8 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wandlib.cli.options import Config, console, explained, writable
-from wandlib.systems import InputError, Step, Trace
+from wandlib.cli import options
+from wandlib.cli.options import Config, check_parent, console, exit_on_input_error
+from wandlib.systems import InputError
+from wandlib.systems.registry import SYSTEMS
+from wandlib.systems.settings import check_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -24,8 +27,8 @@ def profile(
     model: Annotated[
         str,
         typer.Argument(
-            help="mini (the embedded voice); a shape of the paper: cosyvoice2, indextts, sparktts; or a folder or hub "
-            "name with the config.json of a causal decoder. All but mini get random weights: cost depends on the shape."
+            help="A system (mini, or another with --checkpoint); a shape of the paper: cosyvoice2, indextts, sparktts; "
+            "or a folder or hub name with the config.json of a causal decoder. Shapes and configs get random weights."
         ),
     ] = "mini",
     steps: Annotated[int, typer.Option("--steps", "-n", min=1, help="Tokens to generate.")] = 500,
@@ -42,27 +45,30 @@ def profile(
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of weights and cache.")] = "float32",
     json: Annotated[Path | None, typer.Option(help="Write every step of both to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw both into this file: .svg, .png or .pdf.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of a system's checkpoint: measure its own language model.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Decode random tokens with full attention, then with the window: what each step costs, measured and on paper."""
-    with explained():
+    with exit_on_input_error():
         import torch
 
-        from wandlib.attention.conversion import convert, full_attention
+        from wandlib.attention.conversion import full_attention
         from wandlib.profiling.measure import profile as measure
         from wandlib.profiling.paper_systems import SHAPES
 
         if plot is not None and plot.suffix not in {".svg", ".png", ".pdf"}:
             raise InputError(f"cannot draw into {plot.name!r}: name a .svg, .png or .pdf file")
-        writable(json)
-        writable(plot)
+        check_parent(json)
+        check_parent(plot)
         shape = SHAPES.get(model)
         conditioning = conditioning or (shape.conditioning if shape else 187)
         window = window or (shape.window if shape else 32)
         with console.status(f"building {model}"):
-            decoder: Any = build(model, conditioning + steps)
-            decoder.to(checked(device), getattr(torch, dtype))
-            convert(decoder, window=window)
+            decoder: Any = build(model, conditioning + steps, checkpoint)
+            decoder.to(check_device(device), getattr(torch, dtype))
+            apply_window(decoder, window)
         measured = {}
         with console.status("full attention"), full_attention(decoder):
             measured["full"] = measure(decoder, conditioning, steps, batch=batch, warmup=warmup)
@@ -74,23 +80,22 @@ def profile(
         if plot is not None:
             from wandlib.plots.costs import compare
 
-            compare(*(trace(one) for one in measured.values()), window_size=window).savefig(plot)
+            compare(*measured.values(), window_size=window).savefig(plot)
     Console().print(costs(measured, decoder.config))
 
 
-def checked(device: str) -> str:
-    """``device`` if this machine has it; InputError if not."""
-    import torch
+def apply_window(decoder: Any, window: int) -> None:
+    """Apply the window to a decoder, or change the one that it has."""
+    from wandlib.attention.conversion import convert, set_window
 
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"no device {device!r} here ({str(error).splitlines()[0]}): try --device cpu") from error
-    return device
+    if getattr(decoder.config, "wand", None) is None:
+        convert(decoder, window=window)
+    else:
+        set_window(decoder, window=window)
 
 
-def build(name: str, positions: int) -> PreTrainedModel:
-    """The decoder of that name: the embedded voice's own, others with random weights.
+def build(name: str, positions: int, checkpoint: Path | None = None) -> PreTrainedModel:
+    """Return the decoder of that name: a system's own, or one of its shape with random weights.
 
     Raises
     ------
@@ -100,10 +105,12 @@ def build(name: str, positions: int) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from wandlib.profiling.paper_systems import SHAPES
-    from wandlib.systems.mini import MiniSystem
 
-    if name == "mini":
-        model: PreTrainedModel = MiniSystem.load().language_model
+    if checkpoint is not None or (name in SYSTEMS and name not in SHAPES):
+        system = options.load(name, checkpoint, "cpu")
+        model: PreTrainedModel | None = getattr(system, "language_model", None)
+        if model is None:
+            raise InputError(f"{name} has no single language model to measure: name a shape or a config")
         check_positions(name, model.config, positions)
         return model
     try:
@@ -123,14 +130,8 @@ def check_positions(name: str, config: PreTrainedConfig, wanted: int) -> None:
         raise InputError(f"{name!r} has {limit} positions, prompt and steps need {wanted}: lower --steps")
 
 
-def trace(measured: Profile) -> Trace:
-    """The measurements in the form that figures take."""
-    steps = [Step(n, ms, held) for n, (ms, held) in enumerate(zip(measured.ms, measured.cache_bytes, strict=True))]
-    return Trace("full" if measured.window is None else "window", measured.window, measured.conditioning, steps=steps)
-
-
 def costs(measured: dict[str, Profile], config: PreTrainedConfig) -> Table:
-    """The two costs side by side, and full attention's over the window's."""
+    """Return the two costs in one table, and full attention's over the window's."""
     from wandlib.profiling.estimate import attention_flops
 
     full, window = measured["full"], measured["window"]
@@ -141,17 +142,17 @@ def costs(measured: dict[str, Profile], config: PreTrainedConfig) -> Table:
 
     table.add_row("window, keys", "all", str(window.window), "")
     table.add_row("prompt, tokens", *[str(one.conditioning) for one in measured.values()], "")
-    table.add_row("steps", *[str(len(one.ms)) for one in measured.values()], "")
+    table.add_row("steps", *[str(len(one.milliseconds)) for one in measured.values()], "")
     table.add_row("batch", *[str(one.batch) for one in measured.values()], "")
-    row("prefill, ms", 1, full.prefill_ms, window.prefill_ms)
-    row("median step, ms", 2, full.median_ms, window.median_ms)
+    row("prefill, ms", 1, full.prefill_milliseconds, window.prefill_milliseconds)
+    row("median step, ms", 2, full.median_milliseconds, window.median_milliseconds)
     row("late step over early step", 2, full.growth, window.growth)
-    row("all steps, s", 2, sum(full.ms) / 1e3, sum(window.ms) / 1e3)
+    row("all steps, s", 2, sum(full.milliseconds) / 1e3, sum(window.milliseconds) / 1e3)
     row("cache at the end, MB", 2, full.cache_bytes[-1] / 1e6, window.cache_bytes[-1] / 1e6)
     row(f"{full.memory}, MB", 0, full.memory_bytes[-1] / 1e6, window.memory_bytes[-1] / 1e6)
     flops = [
         attention_flops(
-            config, conditioning=one.conditioning, generated=len(one.ms), window=one.window, batch=one.batch
+            config, conditioning=one.conditioning, generated=len(one.milliseconds), window=one.window, batch=one.batch
         )
         / 1e9
         for one in measured.values()

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wandlib.cli.options import Config, console, explained
+from wandlib.cli.options import Config, console, exit_on_input_error
 from wandlib.systems import InputError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def train(
     config: Config = None,
 ) -> None:
     """Train a student that sees WINDOW generated keys to speak like its full-attention teacher. Ctrl-C is safe."""
-    with explained():
+    with exit_on_input_error():
         if lora is not None and teacher is not None:
             raise InputError("--lora makes the model its own teacher: leave out --lora or --teacher")
         check_output(output, resume)
@@ -91,7 +91,7 @@ def train(
         from wandlib.cli.dataset import Utterances
         from wandlib.distillation.trainer import WandTrainer, WandTrainingArguments
 
-        with explaining(ValueError):
+        with as_input_error(ValueError):
             limits = loaded(AutoConfig, model).get_text_config(decoder=True)
             utterances = Utterances(data, limits)  # before the weights, which may be gigabytes
             validated = None if validation is None else Utterances(validation, limits)
@@ -132,7 +132,7 @@ def train(
                 train_dataset=utterances,
                 eval_dataset=validated,
             )
-        with explaining(FloatingPointError, torch.OutOfMemoryError):
+        with as_input_error(FloatingPointError, torch.OutOfMemoryError):
             run(trainer, resume)
             results = last_results(trainer) if validation is None else trainer.evaluate()
         save(trainer, output)
@@ -142,8 +142,8 @@ def train(
 
 
 @contextmanager
-def explaining(*kinds: type[Exception]) -> Iterator[None]:
-    """Errors of the library that a user can mend become InputErrors."""
+def as_input_error(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of the library that a user can mend into InputErrors."""
     try:
         yield
     except kinds as error:
@@ -157,7 +157,7 @@ def check_output(output: Path, resume: bool) -> None:
     from wandlib.distillation.checkpoints import check_resumable, last_checkpoint
 
     if resume:
-        with explaining(ValueError):
+        with as_input_error(ValueError):
             check_resumable(output, True)
     elif (held := last_checkpoint(output)) is not None:
         raise InputError(f"there is {str(held)!r} of an earlier run: go on with --resume, or name another --output")
@@ -168,7 +168,7 @@ def check_output(output: Path, resume: bool) -> None:
 
 
 def loaded(kind: Any, name: str, **options: Any) -> Any:
-    """What is stored under a name; InputError if that cannot be read."""
+    """Return what is stored under a name; InputError if that cannot be read."""
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
@@ -176,7 +176,7 @@ def loaded(kind: Any, name: str, **options: Any) -> Any:
 
 
 def load_decoder(name: str) -> PreTrainedModel:
-    """The decoder of that name. In float32: of a weight in 16 bit, steps as small as these would be rounded away."""
+    """Return the decoder of that name, in float32: in 16 bits, steps as small as these would be rounded away."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -185,7 +185,7 @@ def load_decoder(name: str) -> PreTrainedModel:
 
 
 def build_student(name: str, window: int, rank: int | None) -> Any:
-    """The decoder of that name with the window, and with adapters of ``rank`` around it."""
+    """Return the decoder of that name with the window, and with adapters of ``rank`` around it."""
     from wandlib.attention.conversion import convert
 
     student = convert(load_decoder(name), window=window)
@@ -254,12 +254,12 @@ def save(trainer: WandTrainer, output: Path) -> None:
 
 
 def last_results(trainer: WandTrainer) -> dict[str, float]:
-    """The last losses in the log."""
+    """Return the last losses in the log."""
     return next((line for line in reversed(trainer.state.log_history) if "ce" in line), {})
 
 
 def summary(trainer: WandTrainer, results: dict[str, float]) -> Table:
-    """What was trained, and how well it does."""
+    """Return what was trained, and how well it does."""
     table = Table(box=None, show_header=False)
     table.add_row("window, keys", str(trainer.window))
     table.add_row("steps", str(trainer.state.global_step))

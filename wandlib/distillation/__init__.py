@@ -1,1 +1,1 @@
-"""Training a windowed student against its full-attention teacher."""
+"""Training of a windowed student against its full-attention teacher."""

@@ -1,4 +1,4 @@
-"""From an almost full attention to the hard window of inference, over a training run.
+"""Curriculum of the window: from almost full attention to the hard window of inference, over a training run.
 
 With the training progress ``t`` from 0 to 1 (WAND, arXiv 2604.08558, section 2),
 
@@ -6,38 +6,38 @@ With the training progress ``t`` from 0 to 1 (WAND, arXiv 2604.08558, section 2)
     W(t)     = W_start - alpha(t) (W_start - W)
     tau(t)   = tau_start^(1 - alpha(t)) tau_end^alpha(t)
 
-and the attention scores are ``A - tau(t) M``, with M = 1 on what only the window hides. Early, some attention leaks
-past a wide window, and gradients flow; late, almost none does. ``t`` reaches 1 a while before the end: the last
-stretch, of ``hard_fraction`` of the steps, runs under the hard mask (tau = inf), so that training ends on exactly what
-inference does.
+and the attention scores are ``A - tau(t) M``, with M = 1 on what only the window hides. Early in training, some
+attention leaks past a wide window, and gradients flow; late, almost none does. ``t`` reaches 1 before the end: the last
+``hard_fraction`` of the steps runs under the hard mask (tau = inf), so that training ends with exactly what inference
+does.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from wandlib import plots
 from wandlib.attention.conversion import set_window
 from wandlib.attention.window import check_window
+
+if TYPE_CHECKING:
+    from wandlib.plots import Picture
 
 SCHEDULES = ("cosine", "linear", "direct")
 
 
 class CurriculumStep(NamedTuple):
-    """What one training step runs under."""
+    """Window and soft mask of one training step."""
 
     window: int
-    """W(t), in generated keys."""
+    """Window W(t), in generated keys."""
     tau: float
     """Strength of the soft mask; ``inf``: the hard window."""
     alpha: float
-    """How far the curriculum has come, from 0 to 1."""
+    """Progress of the curriculum, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class WindowCurriculum:
     Parameters
     ----------
     window_start
-        W at the first step. The paper: 128.
+        Window W at the first step. The paper uses 128.
     window
-        W in the end, which inference uses.
+        Final window, which inference uses.
     tau_start, tau_end
-        Strength of the soft mask at the first step and before the hard mask sets in. The paper gives no numbers; these
-        are ours: a hidden key starts with e^-0.1 = 90 % of its weight and ends with e^-10, next to nothing.
+        Strength of the soft mask at the first step and before the hard mask sets in. The paper gives no numbers; with
+        these, a hidden key starts with e^-0.1 = 90 % of its weight and ends with e^-10, almost none.
     total_steps
-        Optimiser steps of the run; None: :class:`CurriculumCallback` fills in those of the run it is used in.
+        Optimizer steps of the run; None: :class:`CurriculumCallback` takes those of the run it is used in.
     hard_fraction
-        Part of the steps, at the end, under the hard mask.
+        Share of the steps, at the end, under the hard mask.
     schedule
         "cosine", the paper's; "linear": alpha = t; "direct": no curriculum, the hard window from the first step.
 
@@ -88,14 +88,14 @@ class WindowCurriculum:
                 f"in the end); got {self.tau_start} and {self.tau_end}"
             )
         if not 0 < self.hard_fraction <= 1:
-            raise ValueError(f"hard_fraction is a part of the steps, above 0 and at most 1; got {self.hard_fraction}")
+            raise ValueError(f"hard_fraction is a share of the steps, above 0 and at most 1; got {self.hard_fraction}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(map(repr, SCHEDULES))}; got {self.schedule!r}")
         if self.total_steps is not None and self.total_steps < 1:
             raise ValueError(f"total_steps must be at least 1, got {self.total_steps}")
 
     def at(self, step: int) -> CurriculumStep:
-        """What the optimiser step number ``step``, counted from 0, runs under; after the last one, the hard window.
+        """Return window and tau of an optimizer step, counted from 0; after the last one, the hard window.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class WindowCurriculum:
             If ``total_steps`` is not set, or ``step`` is negative.
         """
         if self.total_steps is None:
-            raise ValueError("this curriculum has no length yet: pass total_steps, the optimiser steps of the run")
+            raise ValueError("this curriculum has no length yet: pass total_steps, the optimizer steps of the run")
         if step < 0:
             raise ValueError(f"steps are counted from 0, got {step}")
         first_hard = min(self.total_steps - 1, round((1 - self.hard_fraction) * self.total_steps))
@@ -114,45 +114,29 @@ class WindowCurriculum:
         window = round(self.window_start - alpha * (self.window_start - self.window))
         return CurriculumStep(window, self.tau_start ** (1 - alpha) * self.tau_end**alpha, alpha)
 
-    def plot(self) -> Figure:
-        """Draw W and tau over the steps; where tau's line ends, the hard mask begins."""
-        if self.total_steps is None:
-            raise ValueError("this curriculum has no length yet: pass total_steps, the optimiser steps of the run")
-        steps = np.arange(self.total_steps)
-        course = [self.at(int(step)) for step in steps]
-        figure, (left, right) = plots.panels(columns=2)
-        left.plot(steps, [now.window for now in course], color=plots.WINDOW_COLOUR, linewidth=2)
-        left.set_ylim(bottom=0)
-        left.set_ylabel("window W (keys)")
-        right.plot(steps, [now.tau for now in course], color=plots.WINDOW_COLOUR, linewidth=2)
-        right.set_yscale("log")
-        right.set_ylim(self.tau_start / 2, self.tau_end * 2)
-        right.set_ylabel("strength of the soft mask, tau")
-        hard = next(step for step in steps if course[step].tau == math.inf)
-        for axes in (left, right):
-            axes.axvspan(float(hard), self.total_steps, color=plots.WINDOW_COLOUR, alpha=0.1, linewidth=0)
-            axes.set_xlim(0, self.total_steps)
-            axes.set_xlabel("training step")
-        right.annotate("hard", (hard, self.tau_end), xytext=(4, 0), textcoords="offset points", fontsize=9)
-        return figure
+    def plot(self) -> Picture:
+        """Draw W and tau over the steps; the hard mask begins where the line of tau ends."""
+        from wandlib import plots  # matplotlib only when something is drawn
+
+        return plots.curriculum(self)
 
 
 class CurriculumCallback(TrainerCallback):
     """Apply a curriculum to the converted model that a transformers Trainer trains, and log W and tau.
 
-    The step is the Trainer's own, so a resumed run goes on where it stood. When training ends, early or not, the model
-    is under the final, hard window.
+    The step is the Trainer's own, so a resumed run continues where it stopped. When training ends, early or not, the
+    model has the final, hard window.
 
     Parameters
     ----------
     curriculum
-        Without ``total_steps`` it spans the run.
+        The curriculum; without ``total_steps`` it spans the run.
     """
 
     def __init__(self, curriculum: WindowCurriculum) -> None:
         self.curriculum = self.course = curriculum
         self.now: CurriculumStep | None = None
-        """What the step that is running, or ran last, is under."""
+        """Window and tau of the step that is running, or ran last."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -164,12 +148,12 @@ class CurriculumCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Put the step's window under the model."""
+        """Apply the step's window to the model."""
         self.now = self.course.at(state.global_step)
         set_window(kwargs["model"], window=self.now.window, tau=self.now.tau)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Add W and tau to what is logged of a training step, and to the history, which is written before this."""
+        """Add W and tau to the log of a training step, and to the history, which is written before this."""
         if "loss" in kwargs["logs"] and self.now is not None:
             for record in (kwargs["logs"], state.log_history[-1]):
                 record.update(window=self.now.window, tau=self.now.tau)
@@ -177,5 +161,5 @@ class CurriculumCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the model under the hard window of inference."""
+        """Leave the model with the hard window of inference."""
         set_window(kwargs["model"], window=self.curriculum.window, tau=math.inf)

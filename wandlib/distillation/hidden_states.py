@@ -1,8 +1,8 @@
-"""What stands before a causal decoder's head: the hidden states, taken without making the logits.
+"""Last hidden states of a causal decoder, taken without computing the logits.
 
-One forward pre-hook on the head takes its input and leaves it nothing to do. The model's own forward runs unmodified,
-whatever wraps it (DDP, FSDP, autocast), and what is computed from the hidden states is computed inside of it, where
-those wrappers expect the weights to be used.
+One forward pre-hook on the head takes its input and leaves it none. The model's own forward runs unmodified, whatever
+wraps it (DDP, FSDP, autocast), and what is computed from the hidden states is computed inside that forward, where those
+wrappers expect the weights to be used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 def head_of(model: nn.Module) -> nn.Module:
-    """The module that makes logits of hidden states.
+    """Return the module that computes logits from hidden states.
 
     Raises
     ------
@@ -40,14 +40,18 @@ def with_hidden_states(
     inputs: Mapping[str, Any],
     use: Callable[[Float[Tensor, "batch time features"]], Result],
 ) -> Result:
-    """Run ``call(**inputs)`` and return ``use(hidden states)``; the head makes logits for no position.
+    """Run ``call(**inputs)`` and return ``use(hidden states)``; the head computes logits for no position.
 
     Parameters
     ----------
     call
-        The model, or what a trainer wrapped it in.
+        The model, or a trainer's wrapper around it.
     head
         The model's head; ``use`` may call it.
+    inputs
+        Keyword arguments of the model's forward.
+    use
+        Function of the head's input.
     """
     results: list[Result] = []
 
@@ -66,7 +70,7 @@ def with_hidden_states(
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout) and no gradients, until the block ends."""
+    """Switch to evaluation mode (no dropout) without gradients until the block ends."""
     training = model.training
     model.eval()
     try:
@@ -77,7 +81,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def logits_are_head_output(model: nn.Module) -> bool:
-    """Whether the logits are, to the bit, what the head makes: some models scale or cap them afterwards (Gemma 2)."""
+    """Return whether the logits are the head's output, bit for bit: some models scale or cap them (Gemma 2)."""
     head = head_of(model)
     inputs = {"input_ids": torch.arange(8, device=next(model.parameters()).device)[None], "use_cache": False}
     converted = getattr(base_decoder(model), "wand", None) is not None

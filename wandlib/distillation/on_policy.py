@@ -1,7 +1,8 @@
-"""Sequences that the student itself generates, for the teacher to score: generalised knowledge distillation.
+"""On-policy batches: sequences that the student itself generates, for the teacher to score.
 
-Trained on the ground truth alone, a student never sees its own mistakes; at inference it has to go on from them. Here
-the generated part of a batch is replaced by samples of the student (GKD, arXiv 2306.13649; beyond the WAND paper).
+Trained on the ground truth alone, a student never sees its own mistakes; at inference it has to continue from them.
+Here the generated part of a batch is replaced by samples of the student (generalized knowledge distillation, GKD, arXiv
+2306.13649; not part of the WAND paper).
 """
 
 from __future__ import annotations
@@ -19,27 +20,29 @@ from wandlib.distillation.losses import IGNORE_INDEX
 def sample_student(
     student: Any, batch: dict[str, Tensor], labels: Int[Tensor, "batch time"]
 ) -> tuple[dict[str, Tensor], Int[Tensor, "batch new_time"]]:
-    """Let the student go on from the conditioning of a batch, at temperature 1, for as long as the longest utterance.
+    """Sample continuations of a batch's conditioning from the student, at temperature 1.
 
     Parameters
     ----------
     student
-        A converted model; it decodes under its present window, hard.
+        A converted model; it decodes under its current window, hard.
     batch
         ``input_ids``, ``conditioning`` and ``attention_mask``, as the
         :class:`~wandlib.distillation.collator.WandCollator` makes them.
     labels
-        Aligned with ``input_ids``; only their number matters.
+        Targets of the batch, aligned with ``input_ids``; they only determine the number of tokens to sample.
 
     Returns
     -------
-    The batch (padded on the left) and its labels, as they would be for utterances of the dataset.
+    The batch (padded on the left) and its labels, as for utterances of the dataset.
 
     Raises
     ------
     ValueError
-        If the conditioning is not a prefix.
+        If the conditioning is not a prefix, or the batch has further tensors, which belong to the utterances replaced.
     """
+    if further := set(batch) - {"input_ids", "attention_mask", "position_ids", "conditioning"}:
+        raise ValueError(f"on-policy samples have no {', '.join(sorted(further))}: set on_policy to 0")
     real, conditioning = batch["attention_mask"].bool(), batch["conditioning"]
     lengths = conditioning.sum(1)
     if not torch.equal(conditioning, real & (real.cumsum(1) <= lengths[:, None])) or not bool(lengths.all()):

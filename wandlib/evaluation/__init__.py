@@ -1,4 +1,4 @@
-"""How good the speech is: error rates, voices, failures, intervals."""
+"""Measurements of speech: error rates, similarity of voices, failures, scores, intervals."""
 
 from wandlib.evaluation.measurement import SENTENCES, evaluate, reference_sounds
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def at_rate(waveform: NDArray[np.float32], sample_rate: int, wanted: int) -> NDArray[np.float32]:
-    """The waveform at ``wanted`` Hz, shape [samples].
+    """Return the waveform at ``wanted`` Hz, shape [samples].
 
     Raises
     ------

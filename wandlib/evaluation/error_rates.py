@@ -1,7 +1,7 @@
-"""How many words and letters were wrong, and how sure that is: error rates, and bootstrap intervals of any mean.
+"""Word and character error rates, and bootstrap intervals of any mean.
 
-Who listens is in :mod:`wandlib.evaluation.recognizers`, who knows voices in :mod:`wandlib.evaluation.speakers`; the whole measurement of a
-system is :func:`wandlib.evaluation.measurement.evaluate`.
+Recognizers are in :mod:`wandlib.evaluation.recognizers`, speaker encoders in :mod:`wandlib.evaluation.speakers`; the
+whole measurement of a system is :func:`wandlib.evaluation.evaluate`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wandlib.evaluation.recognizers import PocketSphinx, Recogniser
+from wandlib.evaluation.recognizers import PocketSphinx, Recognizer
 from wandlib.evaluation.speakers import Resemblyzer, SpeakerEncoder, similarity
 
 __all__ = [
@@ -21,13 +21,13 @@ __all__ = [
     "ErrorRates",
     "Interval",
     "PocketSphinx",
-    "Recogniser",
+    "Recognizer",
     "Resemblyzer",
     "SpeakerEncoder",
     "bootstrap",
     "count_errors",
     "error_rates",
-    "normalise",
+    "normalize",
     "similarity",
 ]
 
@@ -66,21 +66,21 @@ class Interval:
         return f"{self.value:.3f}{bounds}"
 
 
-def normalise(text: str) -> str:
-    """Lower-case letters and apostrophes, single spaces."""
+def normalize(text: str) -> str:
+    """Return lower-case letters and apostrophes, single spaces."""
     return " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
 
 
-def count_errors(reference: str, hypothesis: str, normalise: Callable[[str], str] = normalise) -> ErrorCounts:
-    """Errors of one hypothesis, words and characters, both sides normalised.
+def count_errors(reference: str, hypothesis: str, normalize: Callable[[str], str] = normalize) -> ErrorCounts:
+    """Errors of one hypothesis, words and characters, both sides normalized.
 
     Parameters
     ----------
     reference, hypothesis
-        What should have been said, and what was heard.
-    normalise
-        What is the same: the default knows English letters; a recogniser that writes digits, or another language,
-        needs one of its own, such as :meth:`wandlib.evaluation.recognizers.Whisper.normalise`.
+        The text, and its transcript by a recognizer.
+    normalize
+        What is the same: the default knows English letters; a recognizer that writes digits, or another language,
+        needs one of its own, such as :meth:`wandlib.evaluation.recognizers.Whisper.normalize`.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def count_errors(reference: str, hypothesis: str, normalise: Callable[[str], str
     """
     import jiwer
 
-    truth, heard = normalise(reference), normalise(hypothesis)
+    truth, heard = normalize(reference), normalize(hypothesis)
     if not truth:
         raise ValueError(f"reference {reference!r} has no words")
     words, characters = jiwer.process_words(truth, heard), jiwer.process_characters(truth, heard)
@@ -102,7 +102,7 @@ def count_errors(reference: str, hypothesis: str, normalise: Callable[[str], str
 
 
 def error_rates(
-    references: Sequence[str], hypotheses: Sequence[str], normalise: Callable[[str], str] = normalise
+    references: Sequence[str], hypotheses: Sequence[str], normalize: Callable[[str], str] = normalize
 ) -> ErrorRates:
     """Word and character error rates of all sentences together, see :func:`count_errors`.
 
@@ -115,7 +115,7 @@ def error_rates(
         raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
     if not references:
         raise ValueError("no sentences: there is no error rate of nothing")
-    counts = [count_errors(truth, heard, normalise) for truth, heard in zip(references, hypotheses, strict=True)]
+    counts = [count_errors(truth, heard, normalize) for truth, heard in zip(references, hypotheses, strict=True)]
     return ErrorRates(
         wer=sum(count.word_errors for count in counts) / sum(count.words for count in counts),
         cer=sum(count.character_errors for count in counts) / sum(count.characters for count in counts),
@@ -142,7 +142,7 @@ def bootstrap(
         One of each per utterance; weights None: all 1.
     groups
         What is drawn with replacement, utterances of one group together; None: single utterances. Pass the sentence
-        where a sentence is spoken by several speakers or seeds: if it is hard for a recogniser it is hard every time,
+        where a sentence is spoken by several speakers or seeds: if it is hard for a recognizer it is hard every time,
         and as many utterances of few sentences say less about other sentences than they seem to.
     level
         Share of the draws inside the interval.

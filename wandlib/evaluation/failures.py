@@ -7,7 +7,7 @@ speech C codes at r codes a second, and let the pace be b to a seconds a symbol,
     runaway      it ended, but C > r (a S + s) in some part
     early stop   C < r b S in some part
     repetition   the codes loop (the same 1 to r x 4 codes at least three times in a row, for 1.5 s or longer), or the
-                 recogniser hears the same 1 to 8 words at least three times in a row, and twice more than the text has
+                 recognizer hears the same 1 to 8 words at least three times in a row, and twice more than the text has
 
 "No end" and "runaway" exclude each other; any other two may hold of one utterance.
 """
@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from wandlib.evaluation.error_rates import normalise as letters
+from wandlib.evaluation import error_rates
 from wandlib.systems.base import Speech
 
 Failure = Literal["no end", "runaway", "early stop", "repetition"]
@@ -61,9 +61,9 @@ def failures(
     heard: str | None = None,
     *,
     pace: Pace | None = None,
-    normalise: Callable[[str], str] = letters,
+    normalize: Callable[[str], str] = error_rates.normalize,
 ) -> list[Failure]:
-    """What went wrong with an utterance, of the kinds that the head of this module defines.
+    """Return what went wrong with an utterance, of the kinds that the head of this module defines.
 
     Parameters
     ----------
@@ -74,11 +74,11 @@ def failures(
     symbols
         Symbols in each part of the text, as many as ``speech.trace.parts``; None: the characters of the whole text.
     heard
-        What a recogniser heard; None: only the codes can show a repetition.
+        Its transcript by a recognizer; None: only the codes can show a repetition.
     pace
         None: :data:`PHONES` where ``symbols`` are given, :data:`CHARACTERS` where they are not.
-    normalise
-        For words of text and recogniser.
+    normalize
+        For words of text and recognizer.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def failures(
         found.append("runaway")
     if any(codes < codes_per_second * pace.least * size for size, codes in parts):
         found.append("early stop")
-    said = heard is not None and words_loop(normalise(heard), normalise(speech.text))
+    said = heard is not None and words_loop(normalize(heard), normalize(speech.text))
     if said or codes_loop(speech.codes.tolist(), codes_per_second):
         found.append("repetition")
     return found

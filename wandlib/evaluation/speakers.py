@@ -1,4 +1,4 @@
-"""Whose voice it is: speaker encoders, one callable each, from a waveform to a unit vector, and the angle between two.
+"""Speaker encoders: callables from a waveform to a unit vector, and the similarity of two vectors.
 
 :class:`Resemblyzer` works offline; :class:`WavLMXVector` is the paper's.
 """
@@ -23,10 +23,10 @@ LEVEL = 0.03
 
 @runtime_checkable
 class SpeakerEncoder(Protocol):
-    """Speech to a vector that says who speaks."""
+    """Speech to a vector that identifies the speaker."""
 
     def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-        """A unit vector, shape [dims], of a mono waveform, shape [samples]."""
+        """Return a unit vector, shape [dims], of a mono waveform, shape [samples]."""
 
 
 class Resemblyzer:
@@ -101,5 +101,5 @@ class WavLMXVector:
 
 
 def similarity(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
-    """Cosine of the angle between two speaker vectors."""
+    """Return the cosine of the angle between two speaker vectors."""
     return float(np.dot(one, two) / max(float(np.linalg.norm(one) * np.linalg.norm(two)), 1e-9))

@@ -1,11 +1,11 @@
-"""Charts of any quantity in the house style: curves, bars, small multiples.
+"""Charts of any quantity in one style: curves, bars, small multiples.
 
-Full attention is orange and dashed, the window blue and solid, the prompt green: Okabe and Ito's colours, told apart by
-the colour-blind and, by the dashes, on a grey print. Every curve carries its own label, every axis its unit.
-:mod:`wandlib.plots.costs` draws costs with them, :mod:`wandlib.plots.tokens` tokens, masks and slots.
+Full attention is orange and dashed, the window blue and solid, the prompt green: Okabe and Ito's colors, which
+color-blind readers can distinguish; the dashes serve prints in gray. Every curve has its own label, every axis its
+unit. The other modules of this package draw with what is defined here.
 
-Figures are built through matplotlib's objects, never through ``pyplot``: no global state, so threads may draw at once.
-Show one in a notebook by returning it from a cell; write one with ``figure.savefig("figure.svg")``.
+Figures are built from matplotlib's objects, never through ``pyplot``: there is no global state, so threads may draw
+concurrently. Show a figure in a notebook by returning it from a cell; write it with ``figure.savefig("figure.svg")``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-FULL_COLOUR = "#D55E00"
-WINDOW_COLOUR = "#0072B2"
-PROMPT_COLOUR = "#009E73"
-HIDDEN_COLOUR = "#dddddd"
-"""What no query sees any more."""
-FURTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9")
-"""For what is neither full attention, nor window, nor prompt."""
+FULL_COLOR = "#D55E00"
+WINDOW_COLOR = "#0072B2"
+PROMPT_COLOR = "#009E73"
+HIDDEN_COLOR = "#dddddd"
+"""Color of what no query sees any more."""
+FURTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9")
+"""Colors of what is neither full attention, nor window, nor prompt."""
 INK = "#333333"
 
 Values = Sequence[float] | NDArray[Any]
@@ -36,28 +36,27 @@ Values = Sequence[float] | NDArray[Any]
 
 @dataclass(frozen=True)
 class Curve:
-    """One labelled line: its values, and how it is drawn."""
+    """One labeled line."""
 
     label: str
-    values: NDArray[np.float64]
-    colour: str
+    values: Any
+    """Any sequence of numbers; kept as an array of float64."""
+    color: str = INK
     dashed: bool = False
 
-
-def curve(label: str, values: Values, colour: str = INK, dashed: bool = False) -> Curve:
-    """A line of one's own, for :func:`lines`."""
-    return Curve(label, np.asarray(values, dtype=np.float64), colour, dashed)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
 
 
 def full_curve(values: Values) -> Curve:
-    """The line of full attention, in its colour and dashes."""
-    return curve("full attention", values, FULL_COLOUR, dashed=True)
+    """Return the curve of full attention, in its color and dashes."""
+    return Curve("full attention", values, FULL_COLOR, dashed=True)
 
 
 def window_curve(values: Values, window: int | None = None) -> Curve:
-    """The line of the window, in its colour; ``window`` in keys goes into the label."""
+    """Return the curve of the window, in its color; ``window``, in keys, goes into the label."""
     label = "window" if window is None else f"window, W = {window}"
-    return curve(label, values, WINDOW_COLOUR)
+    return Curve(label, values, WINDOW_COLOR)
 
 
 class Picture(Figure):
@@ -70,12 +69,12 @@ class Picture(Figure):
 
 
 def panels(columns: int = 1, rows: int = 1, width: float = 5.2, height: float = 3.0) -> tuple[Picture, list[Axes]]:
-    """An empty picture in the house style, and its axes, row by row.
+    """Return an empty picture in this style, and its axes, row by row.
 
     Parameters
     ----------
     width, height
-        Of each panel, in inches; a notebook shows 100 pixels for each.
+        Size of each panel, in inches; a notebook shows 100 pixels for each.
     """
     figure = Picture(figsize=(width * columns, height * rows), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -92,14 +91,14 @@ def panels(columns: int = 1, rows: int = 1, width: float = 5.2, height: float = 
 
 
 def lines(curves: Sequence[Curve], *, x: Values | None = None, x_label: str, y_label: str) -> Picture:
-    """Curves of one's own in the house style, each labelled at its right end.
+    """Draw curves, each labeled at its right end.
 
     Parameters
     ----------
     x
-        Shared by all curves; None: 1, 2, 3 ...
+        Horizontal positions, shared by all curves; None: 1, 2, 3 ...
     x_label, y_label
-        With the unit.
+        Labels of the axes, with the unit.
     """
     figure, (axes,) = panels()
     draw(axes, list(curves), x=None if x is None else np.asarray(x, dtype=np.float64))
@@ -109,22 +108,22 @@ def lines(curves: Sequence[Curve], *, x: Values | None = None, x_label: str, y_l
 
 
 def multiples(settings: Mapping[str, Sequence[Curve]], *, x: Values, x_label: str, y_label: str) -> Picture:
-    """The same curves under several settings, a panel for each; all panels have the same scale.
+    """Draw curves under several settings, a panel for each; all panels have the same scale.
 
     Parameters
     ----------
     settings
         Curves by the title of their panel.
     x
-        Shared by all.
+        Horizontal positions, shared by all curves.
     x_label, y_label
-        With the unit.
+        Labels of the axes, with the unit.
     """
     figure, every = panels(columns=len(settings), width=min(6.4, max(3.2, 10.4 / len(settings))), height=3.0)
     for axes, (title, curves) in zip(every, settings.items(), strict=True):
         for curve in curves:
             style = (0, (4, 1.5)) if curve.dashed else "solid"
-            axes.plot(x, curve.values, color=curve.colour, linewidth=2, linestyle=style, label=curve.label)
+            axes.plot(x, curve.values, color=curve.color, linewidth=2, linestyle=style, label=curve.label)
         axes.set_title(title, loc="left", fontsize=10, color=INK)
         axes.set_xlabel(x_label)
         axes.set_xlim(left=0)
@@ -138,29 +137,29 @@ def multiples(settings: Mapping[str, Sequence[Curve]], *, x: Values, x_label: st
 
 @dataclass(frozen=True)
 class Bars:
-    """One bar for every name, and what belongs beside it."""
+    """One bar for every name, and what is drawn with it."""
 
     label: str
     values: Values
-    colour: str | Sequence[str]
-    """One for all bars, or one for each."""
+    color: str | Sequence[str]
+    """One color for all bars, or one for each."""
     published: Values | None = None
-    """The same from another source: a diamond on every bar."""
+    """Values from another source: a diamond on every bar."""
     spread: Sequence[tuple[float, float]] | None = None
     """Lowest and highest plausible value of every bar: a whisker."""
 
 
 def bars(names: Sequence[str], groups: Sequence[Bars], *, y_label: str, number: str = "{:.1f}") -> Picture:
-    """Bars from zero, side by side for every name, each with its value above it.
+    """Draw bars from zero, side by side for every name, each with its value above it.
 
     Parameters
     ----------
     names
-        What the bars stand for, along the bottom.
+        Names of the bars, along the bottom.
     groups
         One or more bars for every name.
     y_label
-        With the unit.
+        Label of the axis, with the unit.
     number
         Format of the values.
     """
@@ -169,7 +168,7 @@ def bars(names: Sequence[str], groups: Sequence[Bars], *, y_label: str, number: 
     for index, group in enumerate(groups):
         centres = np.arange(len(names)) + wide * (index - (len(groups) - 1) / 2)
         tops, lift = np.asarray(group.values, dtype=np.float64), 3
-        axes.bar(centres, tops, 0.92 * wide, color=group.colour, label=group.label)
+        axes.bar(centres, tops, 0.92 * wide, color=group.color, label=group.label)
         if group.published is not None:
             label = "published" if index == 0 else None
             axes.plot(centres, group.published, "D", color="black", markerfacecolor="white", markersize=6, label=label)
@@ -198,12 +197,12 @@ def bars(names: Sequence[str], groups: Sequence[Bars], *, y_label: str, number: 
 
 
 def draw(axes: Axes, curves: list[Curve], x: NDArray[np.float64] | None = None, values: str | None = None) -> None:
-    """Plot the curves from zero and write each one's label, and its last value if asked, at its right end."""
+    """Draw the curves from zero; at the end of each, write its label, and its last value in the format ``values``."""
     curves = [curve for curve in curves if curve.values.size]
     across = [np.arange(1, len(curve.values) + 1, dtype=np.float64) if x is None else x for curve in curves]
     for curve, places in zip(curves, across, strict=True):
         line_style = (0, (4, 1.5)) if curve.dashed else "solid"
-        axes.plot(places, curve.values, color=curve.colour, linewidth=2, linestyle=line_style)
+        axes.plot(places, curve.values, color=curve.color, linewidth=2, linestyle=line_style, label=curve.label)
     axes.set_xlim(0, max((float(places.max()) for places in across), default=0) or 1)  # no axis runs through a label
     axes.set_ylim(bottom=0, top=1.12 * max((curve.values.max() for curve in curves), default=1.0))
     for curve, places, nudge in zip(curves, across, _nudges(curves), strict=True):
@@ -213,7 +212,7 @@ def draw(axes: Axes, curves: list[Curve], x: NDArray[np.float64] | None = None, 
             (float(places[-1]), float(curve.values[-1])),
             xytext=(6, nudge),
             textcoords="offset points",
-            color=curve.colour,
+            color=curve.color,
             fontsize=9,
             va="center",
             annotation_clip=False,
@@ -221,7 +220,7 @@ def draw(axes: Axes, curves: list[Curve], x: NDArray[np.float64] | None = None, 
 
 
 def _nudges(curves: list[Curve]) -> list[float]:
-    """How far, in points, to move each label up or down so that labels of curves that end close together stay apart."""
+    """Return how far, in points, to move each label up or down so that no two of them overlap."""
     scale = max((curve.values.max() for curve in curves), default=1.0) or 1.0
     ends = [150 * float(curve.values[-1]) / scale for curve in curves]  # about 150 points high, a panel of 3 inches
     places = list(ends)
@@ -232,5 +231,5 @@ def _nudges(curves: list[Curve]) -> list[float]:
             if overlap > 0:
                 places[lower] -= overlap / 2
                 places[upper] += overlap / 2
-        places = [max(place, 0.0) for place in places]  # below are the numbers of the axis
+        places = [max(place, 0.0) for place in places]  # the numbers of the axis are below
     return [place - end for place, end in zip(places, ends, strict=True)]

@@ -1,14 +1,10 @@
-"""The figures that notebooks, README and app share: what a step costs, and what a window covers.
-
-The style is that of :mod:`wandlib.plots.charts`, whose charts can be had from here as well. 1 kB is 1000 bytes.
-"""
+"""Figures of costs: cache and time of each step, and the attention that a window covers. 1 kB is 1000 bytes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,62 +12,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wandlib.plots.charts import (
-    FULL_COLOUR,
-    FURTHER_COLOURS,
-    HIDDEN_COLOUR,
+    FULL_COLOR,
     INK,
-    PROMPT_COLOUR,
-    WINDOW_COLOUR,
-    Bars,
+    WINDOW_COLOR,
     Curve,
     Picture,
     Values,
-    bars,
-    curve,
     draw,
     full_curve,
-    lines,
-    multiples,
     panels,
     window_curve,
 )
 from wandlib.profiling.attention_mass import AttentionMass, suggest_window
-
-if TYPE_CHECKING:
-    from wandlib.evaluation.error_rates import Interval
-
-__all__ = [
-    "FULL_COLOUR",
-    "FURTHER_COLOURS",
-    "HIDDEN_COLOUR",
-    "INK",
-    "PROMPT_COLOUR",
-    "WINDOW_COLOUR",
-    "Bars",
-    "Costs",
-    "Curve",
-    "Picture",
-    "bars",
-    "byte_unit",
-    "cache_per_step",
-    "compare",
-    "coverage",
-    "curve",
-    "full_curve",
-    "intervals",
-    "lines",
-    "milliseconds_per_step",
-    "multiples",
-    "panels",
-    "running_median",
-    "two_caches",
-    "window_curve",
-]
+from wandlib.profiling.measure import Profile
 
 
 @runtime_checkable
 class Costs(Protocol):
-    """What every step cost; :class:`wandlib.systems.base.Trace` is one."""
+    """Cost of every step: a :class:`wandlib.systems.base.Trace`, or a :class:`wandlib.profiling.measure.Profile`."""
 
     @property
     def milliseconds(self) -> Sequence[float]:
@@ -83,7 +41,7 @@ class Costs(Protocol):
 
 
 def running_median(values: Values, width: int = 9) -> NDArray[np.float64]:
-    """Median of each value and the ``width - 1`` before it (fewer at the start): a step time without its outliers."""
+    """Return the median of each value and the ``width - 1`` before it (fewer at the start), which drops outliers."""
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         return array
@@ -92,7 +50,7 @@ def running_median(values: Values, width: int = 9) -> NDArray[np.float64]:
 
 
 def byte_unit(largest: float) -> tuple[float, str]:
-    """Divisor and name of the decimal unit in which ``largest`` bytes read well."""
+    """Return divisor and name of the decimal unit in which ``largest`` bytes are easy to read."""
     for divisor, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if largest >= divisor:
             return divisor, name
@@ -100,14 +58,14 @@ def byte_unit(largest: float) -> tuple[float, str]:
 
 
 def cache_per_step(full: Values, window: Values, *, window_size: int | None = None) -> Figure:
-    """Cache bytes after every step: the line that grows and the line that does not.
+    """Draw the cache bytes after every step: a line that grows and a line that does not.
 
     Parameters
     ----------
     full, window
-        Bytes held by the cache after each step.
+        Bytes of the cache after each step.
     window_size
-        W in keys, for the label.
+        Window W in keys, for the label.
     """
     figure, (axes,) = panels(columns=1)
     _draw_cache(axes, full_curve(full), window_curve(window, window_size))
@@ -115,14 +73,14 @@ def cache_per_step(full: Values, window: Values, *, window_size: int | None = No
 
 
 def milliseconds_per_step(full: Values, window: Values, *, window_size: int | None = None) -> Figure:
-    """Wall time of every step (faint) and its running median (strong), in ms."""
+    """Draw the wall time of every step (faint) and its running median (strong), in milliseconds."""
     figure, (axes,) = panels(columns=1)
     _draw_milliseconds(axes, full_curve(full), window_curve(window, window_size))
     return figure
 
 
 def compare(full: Costs, window: Costs, *, window_size: int | None = None) -> Figure:
-    """Cache bytes and ms of every step side by side, for two utterances, e.g. two ``speech.trace``."""
+    """Draw cache bytes and milliseconds of every step of two utterances (two ``speech.trace``) or two profiles."""
     figure, (left, right) = panels(columns=2)
     _draw_cache(left, full_curve(full.cache_bytes), window_curve(window.cache_bytes, window_size))
     _draw_milliseconds(right, full_curve(full.milliseconds), window_curve(window.milliseconds, window_size))
@@ -137,18 +95,23 @@ def two_caches(
     window_size: int,
     title: str = "",
 ) -> Figure:
-    """Cache bytes over seconds of speech, with the values at the end written out.
+    """Draw cache bytes over seconds of speech, with the final values written out.
 
     Parameters
     ----------
     full, window
-        Bytes held by the cache after each step; equally long.
+        Bytes of the cache after each step; equally long.
     steps_per_second
         Acoustic tokens for a second of speech: turns steps into seconds.
     window_size
-        W in keys, for the label.
+        Window W in keys, for the label.
     title
-        What system this is; empty for none.
+        Name of the system; empty for none.
+
+    Raises
+    ------
+    ValueError
+        If one cache has more steps than the other.
     """
     kept, ringed = full_curve(full), window_curve(window, window_size)
     if len(kept.values) != len(ringed.values):
@@ -164,12 +127,12 @@ def two_caches(
 
 
 def coverage(mass: AttentionMass, aim: float = 0.9) -> Picture:
-    """Attention that a window of W keeps, in %, over W: each layer (faint), and their mean (strong).
+    """Draw the attention that a window of W keeps, in %, over W: each layer (faint), and their mean (strong).
 
     Parameters
     ----------
     mass
-        From :func:`wandlib.profiling.attention_mass.attention_mass`.
+        Result of :func:`wandlib.profiling.attention_mass.attention_mass`.
     aim
         A share of the attention; the smallest window that keeps it is marked.
     """
@@ -177,10 +140,10 @@ def coverage(mass: AttentionMass, aim: float = 0.9) -> Picture:
     windows = np.arange(percent.shape[1]) + 1
     figure, (axes,) = panels(width=6.4, height=3.4)
     for layer in percent:
-        axes.plot(windows, layer, color=WINDOW_COLOUR, alpha=0.25, linewidth=0.8)
-    axes.plot(windows, percent.mean(0), color=WINDOW_COLOUR, linewidth=2)
-    enough = suggest_window(mass, aim).window
-    axes.plot([enough, enough, 0], [0, 100 * aim, 100 * aim], color=FULL_COLOUR, linewidth=1, linestyle="dotted")
+        axes.plot(windows, layer, color=WINDOW_COLOR, alpha=0.25, linewidth=0.8)
+    axes.plot(windows, percent.mean(0), color=WINDOW_COLOR, linewidth=2)
+    enough = suggest_window(mass, aim)
+    axes.plot([enough, enough, 0], [0, 100 * aim, 100 * aim], color=FULL_COLOR, linewidth=1, linestyle="dotted")
     axes.annotate(f"{aim:.0%} from W = {enough}", (enough, 3), xytext=(6, 0), textcoords="offset points", fontsize=9)
     axes.set_xlim(0, windows[-1])
     axes.set_ylim(0, 104)
@@ -189,41 +152,24 @@ def coverage(mass: AttentionMass, aim: float = 0.9) -> Picture:
     return figure
 
 
-def intervals(
-    groups: Mapping[str, Mapping[str, Interval]], *, colours: Mapping[str, str], number: str = "{:.2f}"
-) -> Picture:
-    """Values with their intervals, a row for each name, a panel for each quantity; a line stands at 0.
-
-    Parameters
-    ----------
-    groups
-        By the label of the panel's axis, with the unit: intervals by name. Without bounds only the value is drawn.
-    colours
-        By name.
-    number
-        Format of the values.
-    """
-    rows = max(len(group) for group in groups.values())
-    figure, every = panels(columns=len(groups), width=4.8, height=1.0 + 0.42 * rows)
-    for axes, (label, group) in zip(every, groups.items(), strict=True):
-        for row, (name, interval) in enumerate(group.items()):
-            if not math.isnan(interval.low):
-                axes.plot([interval.low, interval.high], [row, row], color=colours[name], linewidth=2)
-            axes.plot([interval.value], [row], "o", color=colours[name], markersize=7)
-            axes.annotate(
-                number.format(interval.value),
-                (interval.value, row),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="center",
-                color=INK,
-                fontsize=9,
-            )
-        axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(range(len(group)), labels=list(group))
-        axes.set_ylim(len(group) - 0.5, -0.7)
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel(label)
+def profile(measured: Profile) -> Picture:
+    """Draw milliseconds, cache and memory (MB) over the steps of one decode."""
+    figure, every = panels(rows=3, width=7, height=2)
+    rows = (
+        ("step, ms", measured.milliseconds),
+        ("cache, MB", [held / 1e6 for held in measured.cache_bytes]),
+        (f"{measured.memory}, MB", [held / 1e6 for held in measured.memory_bytes]),
+    )
+    color = FULL_COLOR if measured.window is None else WINDOW_COLOR
+    for axes, (label, values) in zip(every, rows, strict=True):
+        axes.plot(range(1, len(values) + 1), values, color=color, linewidth=1)
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+    every[-1].set_xlabel("step (codes generated)")
+    kind = "full attention" if measured.window is None else f"window {measured.window}"
+    title = f"{kind}, {measured.conditioning} conditioning tokens, batch {measured.batch}, {measured.device}"
+    every[0].set_title(title, loc="left", fontsize=10, color=INK)
     return figure
 
 
@@ -236,7 +182,7 @@ def _draw_cache(axes: Axes, full: Curve, window: Curve) -> None:
 
 def _draw_milliseconds(axes: Axes, full: Curve, window: Curve) -> None:
     for line in (full, window):
-        axes.plot(np.arange(len(line.values)) + 1, line.values, color=line.colour, alpha=0.25, linewidth=0.8)
+        axes.plot(np.arange(len(line.values)) + 1, line.values, color=line.color, alpha=0.25, linewidth=0.8)
     draw(axes, [replace(line, values=running_median(line.values)) for line in (full, window)])
     both = np.concatenate([full.values, window.values])
     if both.size:

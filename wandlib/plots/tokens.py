@@ -1,12 +1,11 @@
-"""The drawings that notebooks and app share: which tokens there are, who sees whom, and what lies in which slot.
+"""Drawings of tokens: the parts of a sequence, which key each query sees, and which token is in which slot.
 
-Conditioning is green, a generated token in the window blue, what no query sees any more grey: the colours of
+Conditioning is green, a generated token in the window blue, a token that no query sees any more gray, as in
 :mod:`wandlib.plots.charts`. A token is a square, time runs to the right, queries run down.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
@@ -16,30 +15,29 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from wandlib.plots.charts import FULL_COLOUR, HIDDEN_COLOUR, INK, PROMPT_COLOUR, WINDOW_COLOUR, Picture, Values, panels
+from wandlib.plots.charts import FULL_COLOR, HIDDEN_COLOR, INK, PROMPT_COLOR, WINDOW_COLOR, Picture, Values, panels
 
-PART_COLOURS = (PROMPT_COLOUR, "#E69F00", WINDOW_COLOUR)
-"""For the parts of a sequence, in turn."""
+PART_COLORS = (PROMPT_COLOR, "#E69F00", WINDOW_COLOR)
+"""Colors for the parts of a sequence, in turn."""
 
 
 def layout(parts: Mapping[str, int]) -> Picture:
-    """The parts of one sequence as a bar to scale, each with its name and number of tokens.
+    """Draw the parts of one sequence as a bar to scale, each with its name and number of tokens.
 
     Parameters
     ----------
     parts
-        Tokens of each part, in order. A part of one token is grey, and drawn wider than to scale.
+        Number of tokens in each part, in order. A part of one token is gray and drawn wider than to scale.
     """
     figure, (axes,) = panels(width=9, height=1.5)
     total, left = sum(parts.values()), 0.0
-    colours = cycle(PART_COLOURS)
+    colors = cycle(PART_COLORS)
     for name, count in parts.items():
         width = max(count, total / 60)
-        colour = next(colours) if count > 1 else "#999999"
-        axes.add_patch(Rectangle((left, 0), width, 1, facecolor=colour, edgecolor="white"))
+        color = next(colors) if count > 1 else "#999999"
+        axes.add_patch(Rectangle((left, 0), width, 1, facecolor=color, edgecolor="white"))
         if count > 1:
             axes.annotate(f"{name}\n{count} tokens", (left + width / 2, 0.5), ha="center", va="center", color="white")
         else:
@@ -52,11 +50,11 @@ def layout(parts: Mapping[str, int]) -> Picture:
 
 
 def probabilities(names: Sequence[str], values: Sequence[float], *, x_label: str) -> Picture:
-    """Bars, the largest on top: how probable each named choice is, in %."""
+    """Draw the probability of each named choice, in %, as bars; the most probable one is orange."""
     figure, (axes,) = panels(width=6.4, height=0.6 + 0.24 * len(names))
     percent = 100 * np.asarray(values, dtype=np.float64)
-    colours = [FULL_COLOUR if value == percent.max() else WINDOW_COLOUR for value in percent]
-    axes.barh(names, percent, color=colours)
+    colors = [FULL_COLOR if value == percent.max() else WINDOW_COLOR for value in percent]
+    axes.barh(names, percent, color=colors)
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.set_xlabel(x_label)
@@ -64,16 +62,16 @@ def probabilities(names: Sequence[str], values: Sequence[float], *, x_label: str
 
 
 def sound(waveform: Values, sample_rate: int, mel: Float[Tensor, "frames bands"], codes: Sequence[int]) -> Picture:
-    """The same speech three times over the same seconds: waveform, mel spectrum, codes.
+    """Draw speech in three forms over the same seconds: waveform, mel spectrum, codes.
 
     Parameters
     ----------
     waveform, sample_rate
-        Mono, full scale 1, and its rate in Hz.
+        Mono waveform with full scale 1, and its rate in Hz.
     mel
-        Log-mel spectrum; the brighter, the louder.
+        Log-mel spectrum; brighter is louder.
     codes
-        One number for each piece of sound, equally long pieces.
+        One number for each of equally long pieces of sound.
     """
     figure, (top, middle, bottom) = panels(rows=3, width=9, height=1.5)
     samples = np.asarray(waveform)
@@ -84,7 +82,7 @@ def sound(waveform: Values, sample_rate: int, mel: Float[Tensor, "frames bands"]
     middle.imshow(np.asarray(mel.T), aspect="auto", origin="lower", cmap="cividis", extent=extent)
     middle.grid(visible=False)
     middle.set_ylabel("mel band")
-    bottom.stairs(codes, np.linspace(0, seconds, len(codes) + 1), color=WINDOW_COLOUR, baseline=None)
+    bottom.stairs(codes, np.linspace(0, seconds, len(codes) + 1), color=WINDOW_COLOR, baseline=None)
     bottom.set_ylabel("code")
     bottom.set_xlabel("time (s)")
     for axes in (top, middle, bottom):
@@ -100,29 +98,29 @@ def mask(
     title: str = "",
     axes: Axes | None = None,
 ) -> Picture | None:
-    """Which key (column) each query (row) sees: green conditioning, blue generated, grey hidden by the window.
+    """Draw which key (column) each query (row) sees: green conditioning, blue generated, gray hidden by the window.
 
     Parameters
     ----------
     seen
-        True or 1 where the key is seen, False or 0 where it is not; between them a paler colour. Queries are the last
+        True or 1 where the key is seen, False or 0 where it is not; a paler color in between. Queries are the last
         tokens of the sequence.
     conditioning
-        Which keys are conditioning.
+        True where a key is conditioning.
     title
-        One line above.
+        Title, one line.
     axes
-        Where to draw; None: a picture of its own, which is returned.
+        Axes to draw in; None: a new picture, which is returned.
     """
     figure = None
     queries, keys = seen.shape
     if axes is None:
         figure, (axes,) = panels(width=min(6.4, 1.4 + 0.22 * keys), height=min(6.0, 1.1 + 0.22 * queries))
     weight = np.asarray(seen.float())[..., None]
-    colour = np.where(np.asarray(conditioning)[:, None], to_rgb(PROMPT_COLOUR), to_rgb(WINDOW_COLOUR))
+    color = np.where(np.asarray(conditioning)[:, None], to_rgb(PROMPT_COLOR), to_rgb(WINDOW_COLOR))
     past = np.arange(keys)[None, :] <= np.arange(keys - queries, keys)[:, None]
-    rest = np.where(past[..., None], to_rgb(HIDDEN_COLOUR), (1.0, 1.0, 1.0))
-    axes.imshow(weight * colour + (1 - weight) * rest, aspect="auto", interpolation="nearest")
+    rest = np.where(past[..., None], to_rgb(HIDDEN_COLOR), (1.0, 1.0, 1.0))
+    axes.imshow(weight * color + (1 - weight) * rest, aspect="auto", interpolation="nearest")
     if keys <= 48:
         axes.set_xticks(np.arange(keys + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(queries + 1) - 0.5, minor=True)
@@ -140,22 +138,22 @@ def mask(
 def attention_maps(
     maps: Mapping[str, Float[Tensor, "queries keys"]], prompt: int, marks: Mapping[str, int] | None = None
 ) -> Picture:
-    """Where the generated queries look, a map for each name: the darker, the more.
+    """Draw attention maps of the generated queries, one for each name; darker is more.
 
     Parameters
     ----------
     maps
         Attention weights of the generated queries (rows) over all keys (columns).
     prompt
-        Tokens of conditioning: an orange line ends it.
+        Number of conditioning tokens; an orange line marks their end.
     marks
         Names of positions on the axis of keys; None: numbers.
     """
     figure, every = panels(columns=len(maps), width=9.6 / len(maps), height=3.6)
     for axes, (name, weights) in zip(every, maps.items(), strict=True):
-        # The square root, so that small weights show beside the few large ones.
+        # The square root, so that small weights are visible next to the few large ones.
         axes.imshow(np.sqrt(np.asarray(weights.float())), cmap="Greys", vmin=0, vmax=0.7, aspect="auto")
-        axes.axvline(prompt - 0.5, color=FULL_COLOUR, linewidth=1)
+        axes.axvline(prompt - 0.5, color=FULL_COLOR, linewidth=1)
         axes.grid(visible=False)
         axes.set_title(name, loc="left", fontsize=10, color=INK)
         axes.set_xlabel("key (position)")
@@ -166,33 +164,33 @@ def attention_maps(
 
 
 def ring(slots: Sequence[int], *, prompt: int, step: int) -> Picture:
-    """The sequence above, the slots of the cache below, after generated token ``step`` (from 0) was stored.
+    """Draw the sequence above the slots of the cache, after generated token ``step`` (from 0) was stored.
 
     Parameters
     ----------
     slots
-        The generated token in each slot of the ring; -1 for an empty one.
+        Generated token in each slot of the ring; -1 for an empty one.
     prompt
-        Tokens of conditioning.
+        Number of conditioning tokens.
     step
-        The newest token: outlined.
+        Newest token, which is outlined.
     """
     figure, (axes,) = panels(width=9, height=2.6)
     held = {token: slot for slot, token in enumerate(slots) if token >= 0}
     for position in range(prompt):
-        _square(axes, position, 2, f"c{position}", PROMPT_COLOUR)
-        _square(axes, position, 0, f"c{position}", PROMPT_COLOUR)
+        square(axes, position, 2, f"c{position}", PROMPT_COLOR)
+        square(axes, position, 0, f"c{position}", PROMPT_COLOR)
     for token in range(step + 1):
         inside = token in held
-        _square(axes, prompt + token, 2, f"y{token}", WINDOW_COLOUR if inside else HIDDEN_COLOUR, token == step)
+        square(axes, prompt + token, 2, f"y{token}", WINDOW_COLOR if inside else HIDDEN_COLOR, token == step)
     for slot, token in enumerate(slots):
-        text, colour = ("", "white") if token < 0 else (f"y{token}", WINDOW_COLOUR)
-        _square(axes, prompt + slot, 0, text, colour, token == step)
+        text, color = ("", "white") if token < 0 else (f"y{token}", WINDOW_COLOR)
+        square(axes, prompt + slot, 0, text, color, token == step)
     axes.annotate(
         "",
         (prompt + held[step] + 0.5, 1.02),
         (prompt + step + 0.5, 1.98),
-        arrowprops={"arrowstyle": "->", "color": FULL_COLOUR, "linewidth": 1.6},
+        arrowprops={"arrowstyle": "->", "color": FULL_COLOR, "linewidth": 1.6},
     )
     axes.annotate("sequence", (-0.3, 2.5), ha="right", va="center", color=INK, fontsize=10)
     axes.annotate("slots", (-0.3, 0.5), ha="right", va="center", color=INK, fontsize=10)
@@ -205,21 +203,21 @@ def ring(slots: Sequence[int], *, prompt: int, step: int) -> Picture:
 
 
 def slots_over_time(held: NDArray[np.int64], *, prompt: int) -> Picture:
-    """Which token lies in each slot (row) after each step (column); the colour is how old it is, white is empty.
+    """Draw which token is in each slot (row) after each step (column): paler is older, white is empty.
 
     Parameters
     ----------
     held
-        Age in steps of the token in each slot, [slots, steps]; -1 for an empty slot. Conditioning: -2.
+        Age in steps of the token in each slot, [slots, steps]; -1 for an empty slot, -2 for conditioning.
     prompt
-        Slots of conditioning, for the line between the two parts.
+        Number of conditioning slots; a line marks their end.
     """
     figure, (axes,) = panels(width=8, height=3.4)
     window = len(held) - prompt
     fade = np.clip(held, 0, window)[..., None] / max(1, window)
-    picture = (1 - 0.8 * fade) * np.array(to_rgb(WINDOW_COLOUR)) + 0.8 * fade
+    picture = (1 - 0.8 * fade) * np.array(to_rgb(WINDOW_COLOR)) + 0.8 * fade
     picture[held == -1] = 1.0
-    picture[held == -2] = to_rgb(PROMPT_COLOUR)
+    picture[held == -2] = to_rgb(PROMPT_COLOR)
     extent = (0.5, held.shape[1] + 0.5, len(held) - 0.5, -0.5)
     axes.imshow(picture, aspect="auto", interpolation="nearest", extent=extent)
     axes.axhline(prompt - 0.5, color=INK, linewidth=0.8)
@@ -229,77 +227,13 @@ def slots_over_time(held: NDArray[np.int64], *, prompt: int) -> Picture:
     return figure
 
 
-def alignment(
-    distances: NDArray[np.int64], path: Sequence[tuple[int, int]], reference: Sequence[str], heard: Sequence[str]
-) -> Picture:
-    """The table of an edit distance between two lists of words, and the cheapest way through it.
-
-    Parameters
-    ----------
-    distances
-        Errors between the first r words of the reference and the first h that were heard, [r + 1, h + 1].
-    path
-        The cells of the way, (row, column); those in which an error is counted are orange, the others blue.
-    reference, heard
-        The words: down the side and along the top.
-    """
-    figure, (axes,) = panels(width=1.6 + 0.62 * len(heard), height=1.0 + 0.3 * len(reference))
-    for row, column in np.ndindex(distances.shape):
-        _square(axes, column, row, str(distances[row, column]), "white")
-    before = 0
-    for row, column in path:
-        errors = int(distances[row, column])
-        _square(axes, column, row, str(errors), FULL_COLOUR if errors > before else WINDOW_COLOUR)
-        before = errors
-    axes.set_xlim(0, len(heard) + 1)
-    axes.set_ylim(len(reference) + 1, 0)
-    axes.set_xticks(np.arange(len(heard) + 1) + 0.5, labels=["", *heard])
-    axes.set_yticks(np.arange(len(reference) + 1) + 0.5, labels=["", *reference])
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.set_xlabel("heard (words)")
-    axes.set_ylabel("reference (words)")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.grid(visible=False)
-    return figure
-
-
-class Film:
-    """Pictures of equal size shown one after the other, as an animated PNG: it moves wherever PNGs are shown.
-
-    Parameters
-    ----------
-    frames
-        The pictures.
-    seconds
-        How long each one stays.
-    """
-
-    def __init__(self, frames: Sequence[Picture], seconds: float = 0.8) -> None:
-        if not frames:
-            raise ValueError("a film needs at least one frame, got none")
-        self.frames, self.seconds = list(frames), seconds
-
-    def __repr__(self) -> str:
-        return f"<Film of {len(self.frames)} frames>"
-
-    def _repr_png_(self) -> bytes:
-        images = [Image.open(io.BytesIO(frame._repr_png_())).convert("RGB") for frame in self.frames]
-        buffer = io.BytesIO()
-        images[0].save(
-            buffer, "PNG", save_all=True, append_images=images[1:], duration=round(1000 * self.seconds), loop=0
-        )
-        return buffer.getvalue()
-
-
-def _square(axes: Axes, x: float, y: float, text: str, colour: str, outlined: bool = False) -> None:
-    """One token."""
-    edge, width = (FULL_COLOUR, 2.0) if outlined else ("#999999", 0.8)
+def square(axes: Axes, x: float, y: float, text: str, color: str, outlined: bool = False) -> None:
+    """Draw one token."""
+    edge, width = (FULL_COLOR, 2.0) if outlined else ("#999999", 0.8)
     axes.add_patch(
-        Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, facecolor=colour, edgecolor=edge, linewidth=width, zorder=2)
+        Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, facecolor=color, edgecolor=edge, linewidth=width, zorder=2)
     )
-    dark = colour in ("white", HIDDEN_COLOUR)
+    dark = color in ("white", HIDDEN_COLOR)
     axes.annotate(
         text, (x + 0.5, y + 0.5), ha="center", va="center", fontsize=8, color=INK if dark else "white", zorder=3
     )

@@ -1,7 +1,7 @@
-"""What a notebook shows beside figures: players for sound, and figures with sliders.
+"""Notebook outputs other than figures: players for sound, figures with sliders, animations.
 
 Sound is stored as short compressed clips inside the page. A figure with sliders is one output in two forms: the live
-widget for a page with a kernel behind it, and a still picture for any other (a repository's viewer, a print).
+widget for a page with a running kernel, and a still picture for any other (a repository's viewer, a print).
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from wandlib.plots.charts import Picture
 from wandlib.systems.base import Speech
 
 Sound = Speech | tuple[NDArray[np.float32], int]
-"""A speech, or a mono waveform [samples] and its rate in Hz."""
+"""A speech, or a mono waveform [samples] with its rate in Hz."""
 Range = tuple[int, int, int] | Sequence[Any]
-"""A slider: (lowest, highest, start); or, as a list, the choices of a menu."""
+"""A slider over whole numbers, (lowest, highest, start), or a menu, a list of choices that starts with the first."""
 
 
 class Players:
-    """Sounds to listen to, one labelled player each; a notebook shows it.
+    """Labeled audio players, one for each sound.
 
     Parameters
     ----------
     sounds
-        By label.
+        Sounds by label.
     """
 
     def __init__(self, sounds: Mapping[str, Sound]) -> None:
@@ -50,28 +51,8 @@ class Players:
         return f"<table>{''.join(rows)}</table>"
 
 
-def players(sounds: Mapping[str, Sound]) -> Players:
-    """Players for several sounds, by label."""
-    return Players(sounds)
-
-
-def player(sound: Speech | NDArray[np.float32], sample_rate: int | None = None, label: str = "") -> Players:
-    """A player for one sound: a speech, or a waveform with its rate in Hz.
-
-    Raises
-    ------
-    ValueError
-        For a waveform without ``sample_rate``.
-    """
-    if isinstance(sound, Speech):
-        return Players({label: sound})
-    if sample_rate is None:
-        raise ValueError(f"a waveform of {len(sound)} samples needs its sample_rate in Hz")
-    return Players({label: (sound, sample_rate)})
-
-
 def compressed(sound: Sound) -> bytes:
-    """The sound as Ogg Opus: a few kilobytes a second."""
+    """Encode a sound as Ogg Opus: a few kilobytes a second."""
     import soundfile
 
     waveform, rate = (sound.waveform, sound.sample_rate) if isinstance(sound, Speech) else sound
@@ -81,24 +62,31 @@ def compressed(sound: Sound) -> bytes:
 
 
 class Explorer:
-    """A figure with sliders; what :func:`explore` returns.
+    """A figure with a slider or a menu for each value.
+
+    Parameters
+    ----------
+    draw
+        Function that makes the picture from the values.
+    still
+        Picture for pages without a kernel, which shows the same without sliders: several settings side by side.
+    sliders
+        Ranges by the name of the value.
 
     Attributes
     ----------
-    picture
-        The still picture: what the notebook stores.
     controls
         The ipywidgets controls by name. Setting ``controls["W"].value`` redraws.
     """
 
-    def __init__(self, draw: Callable[..., Picture], picture: Picture, sliders: Mapping[str, Range]) -> None:
+    def __init__(self, draw: Callable[..., Picture], still: Picture, **sliders: Range) -> None:
         import ipywidgets  # type: ignore[import-untyped]
 
         if "google.colab" in sys.modules:
             import_module("google.colab.output").enable_custom_widget_manager()
-        self.picture, self._draw = picture, draw
+        self.picture, self._draw = still, draw
         self.controls = {name: _control(name, values) for name, values in sliders.items()}
-        # As large as it was drawn: a box stretches what is in it, and blurs it.
+        # At the size it was drawn: a box would stretch and blur it.
         self._image = ipywidgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
         for control in self.controls.values():
             control.observe(self.redraw, names="value")
@@ -106,13 +94,13 @@ class Explorer:
         self.redraw()
 
     def redraw(self, _: Any = None) -> None:
-        """Draw with the values that the controls have now."""
+        """Draw with the current values of the controls."""
         values = {name: control.value for name, control in self.controls.items()}
         self._image.value = self._draw(**values)._repr_png_()
 
     @property
     def png(self) -> bytes:
-        """The live picture as it is now."""
+        """Current live picture."""
         return bytes(self._image.value)
 
     def __repr__(self) -> str:
@@ -123,19 +111,32 @@ class Explorer:
         return self._box._repr_mimebundle_(**kwargs) | still
 
 
-def explore(draw: Callable[..., Picture], still: Picture, **sliders: Range) -> Explorer:
-    """Show ``draw(**values)`` with a slider or a menu for each value, and ``still`` where no kernel runs.
+class Film:
+    """Pictures of equal size shown one after the other, as an animated PNG: it moves wherever PNGs are shown.
 
     Parameters
     ----------
-    draw
-        Makes the picture from the values.
-    still
-        A picture that teaches the same without sliders: several settings side by side.
-    sliders
-        By name of the value: (lowest, highest, start), whole numbers; or a list of choices, the first one to start.
+    frames
+        Pictures, at least one.
+    seconds
+        Time that each one is shown.
     """
-    return Explorer(draw, still, sliders)
+
+    def __init__(self, frames: Sequence[Picture], seconds: float = 0.8) -> None:
+        if not frames:
+            raise ValueError("a film needs at least one frame, got none")
+        self.frames, self.seconds = list(frames), seconds
+
+    def __repr__(self) -> str:
+        return f"<Film of {len(self.frames)} frames>"
+
+    def _repr_png_(self) -> bytes:
+        images = [Image.open(io.BytesIO(frame._repr_png_())).convert("RGB") for frame in self.frames]
+        buffer = io.BytesIO()
+        images[0].save(
+            buffer, "PNG", save_all=True, append_images=images[1:], duration=round(1000 * self.seconds), loop=0
+        )
+        return buffer.getvalue()
 
 
 def _control(name: str, values: Range) -> Any:

@@ -1,1 +1,1 @@
-"""What decoding costs, on paper and measured."""
+"""Costs of decoding, computed and measured."""

@@ -1,12 +1,12 @@
-"""Where the unmodified model looks while it decodes, and which window covers it.
+"""Attention mass: where the unmodified model looks while it decodes, and which window covers it.
 
-For every layer and head, the attention of the generated queries is added up by what they look at: conditioning, or a
-generated key so many generated tokens ago. From that follow, for any W, the columns of the paper's table (arXiv
+For every layer and head, the attention of the generated queries is summed by what they look at: conditioning, or a
+generated key at some distance in generated tokens. These sums give, for any W, the columns of the paper's table (arXiv
 2604.08558):
 
     covered(W) = prefix + generated x share(W),    share(W) = mass on the last W generated keys / mass on generated keys
 
-One T x T map lives at a time: each layer's is reduced as soon as the layer has run.
+Only one T x T map exists at a time: each layer's is reduced as soon as the layer has run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,14 +27,14 @@ from wandlib.attention.window import check_conditioning, check_window, tokens
 
 @dataclass(frozen=True)
 class AttentionMass:
-    """Mean attention of the generated queries; per layer and head, every row sums to 1 over prefix and distance."""
+    """Mean attention of the generated queries; for each layer and head it sums to 1 over prefix and distance."""
 
     prefix: Float[Tensor, "layers heads"]
     """Mass on conditioning."""
     by_distance: Float[Tensor, "layers heads distance"]
-    """Mass on the generated key that many generated tokens ago; 0 is the query's own."""
+    """Mass on the generated key at each distance in generated tokens; 0 is the query's own."""
     windows: tuple[int, ...]
-    """The windows of :meth:`table`."""
+    """Windows of :meth:`table`."""
 
     @property
     def generated(self) -> Float[Tensor, "layers heads"]:
@@ -42,17 +42,17 @@ class AttentionMass:
         return self.by_distance.sum(-1)
 
     def share(self, window: int) -> Float[Tensor, "layers heads"]:
-        """Part of the mass on generated keys that lies on the last ``window`` of them; 1 where there is none."""
+        """Return the share of the mass on generated keys that is on the last ``window``; 1 where there is none."""
         check_window(window)
         inside, generated = self.by_distance[..., :window].sum(-1), self.generated
         return torch.where(generated > 0, inside / generated, 1.0)
 
     def covered(self, window: int) -> Float[Tensor, "layers heads"]:
-        """Part of all attention that a window keeps."""
+        """Return the share of all attention that a window keeps."""
         return self.prefix + self.generated * self.share(window)
 
     def table(self) -> list[dict[str, float]]:
-        """The paper's table, a row for each window, averaged over layers and heads (shares over the averages)."""
+        """Return the paper's table, a row for each window; masses are averaged over layers and heads, then divided."""
         prefix, generated = float(self.prefix.mean()), float(self.generated.mean())
         rows = []
         for window in self.windows:
@@ -64,17 +64,8 @@ class AttentionMass:
         return rows
 
 
-class WindowChoice(NamedTuple):
-    """Windows that reach a coverage."""
-
-    window: int
-    """For the whole model."""
-    per_layer: list[int]
-    """For each layer on its own."""
-
-
-def suggest_window(mass: AttentionMass, coverage: float = 0.9) -> WindowChoice:
-    """Choose the smallest windows that keep ``coverage`` of the attention, on average over heads (and layers).
+def suggest_window(mass: AttentionMass, coverage: float = 0.9) -> int:
+    """Return the smallest window that keeps ``coverage`` of the attention, on average over layers and heads.
 
     Raises
     ------
@@ -82,14 +73,10 @@ def suggest_window(mass: AttentionMass, coverage: float = 0.9) -> WindowChoice:
         If ``coverage`` is not between 0 and 1.
     """
     if not 0 < coverage <= 1:
-        raise ValueError(f"coverage is a part of the attention, above 0 and at most 1; got {coverage}")
-    covered = (mass.prefix[..., None] + mass.by_distance.cumsum(-1)).mean(1)  # [layers, window - 1]
-
-    def smallest(curve: Tensor) -> int:
-        reached = curve >= min(coverage, float(curve[-1]))  # rounding may leave the whole a hair short of 1
-        return int(reached.int().argmax()) + 1
-
-    return WindowChoice(smallest(covered.mean(0)), [smallest(layer) for layer in covered])
+        raise ValueError(f"coverage is a share of the attention, above 0 and at most 1; got {coverage}")
+    covered = (mass.prefix[..., None] + mass.by_distance.cumsum(-1)).mean((0, 1))  # [window - 1]
+    reached = covered >= min(coverage, float(covered[-1]))  # rounding may leave the whole slightly below 1
+    return int(reached.int().argmax()) + 1
 
 
 @torch.no_grad()
@@ -103,10 +90,10 @@ def attention_mass(
     model
         A transformers causal decoder with an eager attention.
     batch
-        Whole utterances: ``input_ids`` or ``inputs_embeds``, ``conditioning`` (bool [batch, time]), and, where there is
-        padding, ``attention_mask``; ``position_ids`` if the model wants them. Anything else is left aside.
+        Complete utterances: ``input_ids`` or ``inputs_embeds``, ``conditioning`` (bool [batch, time]), and, where there
+        is padding, ``attention_mask``; ``position_ids`` if the model needs them. Anything else is ignored.
     windows
-        The windows of the table.
+        Windows of the table.
 
     Raises
     ------
@@ -161,7 +148,7 @@ def attention_modules(decoder: nn.Module) -> list[nn.Module]:
     Raises
     ------
     ValueError
-        If some layer has none that can be told by its name.
+        If the attention of a layer cannot be found by its name.
     """
     layers = next(child for child in decoder.children() if isinstance(child, nn.ModuleList))
     found = [getattr(layer, "self_attn", None) or getattr(layer, "attn", None) for layer in layers]

@@ -1,27 +1,31 @@
-"""What attention costs, on paper: cache bytes and attention FLOPs of any config, full and windowed.
+"""Computed costs of attention: cache bytes and FLOPs of any config, with full attention and with a window.
 
 With P conditioning and T generated tokens, full attention caches P + T entries a layer, the window P + min(T, W), so
 that
 
     reduction = 1 - (P + W) / (P + T) = (T - W) / (P + T)
 
+Where text blocks expire, P is what is pinned and the largest sum of neighboring blocks that were visible at once.
+
 FLOPs count the two products of attention, Q K^T and A V, over the decoding steps: 4 x heads x head_dim for every pair
-of a query and a key it sees, the query's own included; projections, softmax and the prefill are left out. This is the
-definition that reproduces the paper's numbers for IndexTTS 1.5 (arXiv 2604.08558, table 1) within 3 %: 6.28 and 3.35
+of a query and a key that it sees, the query's own included; projections, softmax and the prefill do not count. This
+definition reproduces the paper's numbers for IndexTTS 1.5 (arXiv 2604.08558, table 1) within 3 %: 6.28 and 3.35
 GFLOPs at P = 79, T = 250 against the published 6.18 and 3.28.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import PreTrainedConfig
 
 from wandlib.attention.models import sliding_windows
-from wandlib.attention.window import UNBOUNDED, check_window
+from wandlib.attention.window import UNBOUNDED, check_blocks, check_window
 
 
 def head_shape(config: PreTrainedConfig) -> tuple[int, int, int]:
-    """Heads, key-value heads and the dimension of a head."""
+    """Return the numbers of heads and of key-value heads, and the dimension of a head."""
     text = config.get_text_config(decoder=True)
     heads = text.num_attention_heads
     key_value_heads = getattr(text, "num_key_value_heads", None) or heads
@@ -32,6 +36,27 @@ def check_tokens(conditioning: int, generated: int) -> None:
     """Raise ValueError unless both are numbers of tokens."""
     if conditioning < 0 or generated < 0:
         raise ValueError(f"numbers of tokens cannot be negative: conditioning={conditioning}, generated={generated}")
+
+
+def largest_blocks(text_blocks: Sequence[int] | None, blocks: int | None) -> int:
+    """Return the largest sum of ``blocks`` neighboring text blocks: the room that a cache makes for text, in tokens.
+
+    Raises
+    ------
+    ValueError
+        If only one of the two is given, ``blocks`` < 1, or a block is empty.
+    """
+    if blocks is None and text_blocks is None:
+        return 0
+    if blocks is None or text_blocks is None:
+        raise ValueError(
+            f"text_blocks (the length of each) and blocks (how many stay visible) go together; got text_blocks="
+            f"{text_blocks!r} and blocks={blocks!r}: give both, or count all conditioning in conditioning"
+        )
+    visible, _ = check_blocks(blocks, None)
+    if min(text_blocks, default=1) < 1:
+        raise ValueError(f"a text block has at least 1 token; got text_blocks={list(text_blocks)}")
+    return max((sum(text_blocks[start : start + visible]) for start in range(len(text_blocks))), default=0)
 
 
 def cache_bytes(
@@ -45,33 +70,41 @@ def cache_bytes(
     beams: int = 1,
     shared: bool = False,
     int8: bool = False,
+    text_blocks: Sequence[int] | None = None,
+    blocks: int | None = None,
 ) -> int:
-    """Bytes of keys and values after ``generated`` tokens.
+    """Compute the bytes of keys and values after ``generated`` tokens.
 
     Parameters
     ----------
     conditioning, generated
-        Numbers of tokens, P and T.
+        Numbers of tokens, P and T; with ``blocks``, P is what is pinned.
     window
-        Generated keys that stay, W; None: full attention.
+        Generated keys that are kept, W; None: full attention.
     dtype
-        Of keys and values.
+        Type of keys and values.
     batch, beams
-        Utterances, and sequences decoded for each of them.
+        Number of utterances, and of sequences decoded for each.
     shared
         Whether the beams of an utterance share its conditioning entries: P + beams x W in place of beams x (P + W).
     int8
-        Whether the conditioning entries are int8, with a scale in ``dtype`` for each head and channel.
+        Whether the conditioning entries (with ``blocks``, the pinned ones) are int8, with a scale in ``dtype`` for each
+        head and channel.
+    text_blocks
+        Tokens of each text block so far, in order, where blocks expire.
+    blocks
+        How many of them stay visible, the one under way included; room for the largest of these sums is kept.
 
     Raises
     ------
     ValueError
-        If a number of tokens is negative or ``window`` < 1, or for int8 under full attention.
+        If a number of tokens is negative, ``window`` < 1 or ``blocks`` < 1, if only one of ``text_blocks`` and
+        ``blocks`` is given, or for int8 or blocks under full attention, or blocks with ``shared``.
 
     Notes
     -----
-    A :class:`~wandlib.attention.cache.cache.WandCache` allocates its ring at once, so that its ``nbytes`` is this number from T = W on.
-    Under full attention a layer with a sliding window of its own holds one entry less than that window, as in
+    A :class:`~wandlib.attention.cache.cache.WandCache` allocates its ring at once: its ``nbytes`` is this number once
+    T = W. Under full attention a layer with a sliding window of its own holds one entry less than that window, as in
     transformers.
     """
     check_tokens(conditioning, generated)
@@ -79,10 +112,16 @@ def cache_bytes(
         check_window(window)
     elif int8:
         raise ValueError("int8 conditioning is an option of the windowed cache: give window")
+    text = largest_blocks(text_blocks, blocks)
+    if blocks is not None and (window is None or shared):
+        raise ValueError(
+            f"text blocks expire in the windowed cache, which shares no prompt then; got window={window!r} and "
+            f"shared={shared!r}: give window, and leave out shared"
+        )
     _, heads, dimension = head_shape(config)
     total = 0
     for limit in sliding_windows(config):
-        held = conditioning + (generated if window is None else min(generated, window))
+        held = conditioning + text + (generated if window is None else min(generated, window))
         if window is None and limit is not None:
             held = min(held, limit - 1)
         fixed = min(held, conditioning)
@@ -94,7 +133,7 @@ def cache_bytes(
 def attention_flops(
     config: PreTrainedConfig, *, conditioning: int, generated: int, window: int | None = None, batch: int = 1
 ) -> int:
-    """Floating-point operations of attention over all ``generated`` decoding steps; a multiply and an add are two.
+    """Count the floating-point operations of attention over ``generated`` steps; a multiply and an add are two.
 
     Parameters
     ----------
@@ -103,7 +142,7 @@ def attention_flops(
     window
         Generated keys that a query sees, W; None: full attention.
     batch
-        Sequences.
+        Number of sequences.
 
     Raises
     ------

@@ -238,11 +238,9 @@ class SpeechSystem(ABC):
                 yield Job(index, text, utterances, self.new_trace(checked))
 
         window = self.new_trace(checked).window
-        found: Iterator[tuple[Job, InputError | None]]
+        found = decode_many(jobs(), window, size)
         if size == 1:
             found = (decode_alone(job, self._pieces(job.utterances, job.trace, None)) for job in jobs())
-        else:
-            found = decode_many(jobs(), window, size)
         for job, error in found:
             yield job.index, job.speech(self.sample_rate) if error is None else error
 

@@ -1,7 +1,7 @@
 """Sequences of a batch put together and taken apart: one may end, and another take its place, in one decode.
 
-Keys are cached after the rotary embedding, so that entries can move from one cache to another as they are. A sequence is
-taken out of its cache as :class:`Entries`; a new cache is filled with those of all sequences, without the model.
+Keys are cached after the rotary embedding, so that entries can move from one cache to another as they are. A sequence
+is taken out of its cache as :class:`Entries`; a new cache is filled with those of all sequences, without the model.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def take(cache: WandCache | DynamicCache, row: int, conditioning: int, tokens: i
         Tokens of its prompt and generated ones.
     """
     if isinstance(cache, DynamicCache):
-        pairs: list[Any] = [(layer.keys[row], layer.values[row]) for layer in list[Any](cache.layers)]
+        layers: list[Any] = cache.layers
+        pairs = [(layer.keys[row], layer.values[row]) for layer in layers]
         return Entries([(keys[:, -tokens:], values[:, -tokens:]) for keys, values in pairs], conditioning)
     counts, window, used = cache.generated, cache.window, cache[0][0].shape[2]
     ragged = isinstance(counts, Tensor)

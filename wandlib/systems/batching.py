@@ -224,7 +224,7 @@ def decode_many(jobs: Iterable[Job], window: int | None, batch_size: int) -> Ite
     unfinished: list[Job] = []
     """Jobs whose utterance has ended, and whose next one has not begun."""
     while True:
-        begun: list[Any] = []
+        begun: list[Sequence] = []
         while len(running) + len(begun) < batch_size:
             job = unfinished.pop() if unfinished else next(waiting, None)
             if job is None:

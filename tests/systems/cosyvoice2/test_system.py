@@ -156,7 +156,7 @@ def test_a_generation_without_an_end_stops_at_the_limit(tts: CosyVoice2System, r
     ("arguments", "message"),
     [
         ({"window": 0, "attention": "window"}, "at least 1 key"),
-        ({"seed": -1}, "the seed is a whole number"),
+        ({"seed": -1}, "the seed is"),
         ({"transcipt": "a"}, "no setting named 'transcipt'"),
         ({"temperature": 0.5}, "takes no temperature"),
         ({"transcript": "a", "instruct": "b"}, "one of the two"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wandlib.systems.mini.codec import CODES, LEVELS, Acoustics, Codec, FiniteScalarQuantiser
+from wandlib.systems.mini.codec import CODES, LEVELS, Acoustics, Codec, FiniteScalarQuantizer
 from wandlib.systems.mini.features import (
     BANDS,
     FFT,
@@ -41,27 +41,27 @@ def test_log_mel_of_one_frame_by_hand() -> None:
 
 
 def test_every_code_survives_the_round_trip() -> None:
-    quantiser = FiniteScalarQuantiser()
+    quantizer = FiniteScalarQuantizer()
     codes = torch.arange(CODES)
-    values = quantiser.values(codes)
-    assert torch.equal(quantiser.indices(values), codes)
+    values = quantizer.values(codes)
+    assert torch.equal(quantizer.indices(values), codes)
     assert values.min() == -1
     assert values.max() == 1
     assert len(torch.unique(values, dim=0)) == CODES == math.prod(LEVELS)
 
 
-def test_quantised_values_are_levels_and_gradients_pass() -> None:
-    quantiser = FiniteScalarQuantiser()
+def test_quantized_values_are_levels_and_gradients_pass() -> None:
+    quantizer = FiniteScalarQuantizer()
     values = torch.randn(100, 5, requires_grad=True)
-    quantised = quantiser(values)
-    assert torch.allclose(quantiser.values(quantiser.indices(quantised)), quantised)
-    quantised.sum().backward()
+    quantized = quantizer(values)
+    assert torch.allclose(quantizer.values(quantizer.indices(quantized)), quantized)
+    quantized.sum().backward()
     assert torch.allclose(values.grad, 1 - values.detach().tanh() ** 2)
 
 
 def test_even_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="odd"):
-        FiniteScalarQuantiser((4, 5))
+        FiniteScalarQuantizer((4, 5))
 
 
 def test_codec_shapes_and_bad_codes() -> None:

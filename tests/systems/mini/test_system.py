@@ -112,14 +112,14 @@ def test_stream_is_synthesize_in_parts(tts: MiniSystem) -> None:
     assert np.array_equal(np.concatenate(parts), tts.synthesize(text, seed=1).waveform)
 
 
-def test_every_speaker_is_understood_and_recognised(tts: MiniSystem) -> None:
+def test_every_speaker_is_understood_and_recognized(tts: MiniSystem) -> None:
     """Loose bounds that a broken voice cannot meet; the model card has the numbers."""
-    recognise, encode = PocketSphinx(), Resemblyzer()
+    recognize, encode = PocketSphinx(), Resemblyzer()
     texts = [SENTENCE, "Rice is often served in round bowls.", "The boy was there when the sun rose."]
     heard, vectors = [], {}
     for name in tts.speakers:
         spoken = [tts.synthesize(text, reference=name) for text in texts]
-        heard += [recognise(speech.waveform, speech.sample_rate) for speech in spoken]
+        heard += [recognize(speech.waveform, speech.sample_rate) for speech in spoken]
         vectors[name] = [encode(speech.waveform, speech.sample_rate) for speech in spoken]
     assert error_rates(texts * len(tts.speakers), heard).cer < 0.4
     for name, own in vectors.items():
@@ -237,7 +237,7 @@ def test_compare(run: CliRunner) -> None:
     assert Path("both/window.wav").exists()
     rows = {line.split("  ")[0].strip(): line.split()[-2:] for line in result.stdout.splitlines() if line.strip()}
     assert rows["window, keys"] == ["all", "8"]
-    full, window = map(float, rows["cache at the end, kB"])
+    full, window = map(float, rows["largest cache, kB"])
     assert window < full
 
 

@@ -187,7 +187,7 @@ class WandCache(SequenceCache):
             and new_tokens(inputs).shape[1] == 1
             and inputs.get("conditioning") is None
             and inputs.get("block") is None
-            and (prompt is None or prompt.complete)
+            and (prompt is None or prompt.complete or self.kinds.are_told)
         )
 
     def prepare(self, inputs: dict[str, Any], decoder: Decoder, module: Any, prompt: Prompt | None) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class WandCache(SequenceCache):
         state, (batch, length), start = self.layout.state, new.shape[:2], int(self.layout.state.length)
         mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
         check_continues(start, self.layout.started() if state.padded else None, length, mask, positions)
-        padding = padding_of(mask, start, length)
+        padding = padding_of(mask, start, length, self.layout.sliding_windows)
         if padding is not None and "flash" in attention_implementation(module):
             raise ValueError(FLASH)
         if conditioning is not None:

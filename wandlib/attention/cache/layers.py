@@ -37,12 +37,15 @@ class WandLayer(CacheLayerMixin):
 
     def apply(self, update: Update, key_states: New, value_states: New) -> tuple[Read, Read]:
         """Store the new entries; return the keys and values that attention is to read."""
+        if isinstance(update, RingWrite):
+            self.store(update, key_states, value_states)
+            if update.used == self.keys.shape[2]:
+                return self.keys, self.values
+            return self.keys.narrow(2, 0, update.used), self.values.narrow(2, 0, update.used)
         if isinstance(update, Rebuild):
             return self.rebuild(update, key_states, value_states)
         self.store(update, key_states, value_states)
-        if isinstance(update, ScatterWrite) or update.used == self.keys.shape[2]:
-            return self.keys, self.values
-        return self.keys.narrow(2, 0, update.used), self.values.narrow(2, 0, update.used)
+        return self.keys, self.values
 
     def store(self, update: RingWrite | ScatterWrite, key_states: New, value_states: New) -> None:
         """Put a step's entries into the ring."""

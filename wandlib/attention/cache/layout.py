@@ -155,8 +155,9 @@ class CacheLayout:
             return update.used
         if isinstance(update, Rebuild):
             return update.read + query_length
-        if update is None and not (query_length == 1 and self.state.conditioning_ended):
-            return int(self.state.length) + query_length  # the whole sequence: its columns say what is padding
+        if update is None and not (self.static and query_length == 1 and self.state.conditioning_ended):
+            # The whole sequence: its columns say what is padding, and a model around the decoder may index them.
+            return int(self.state.length) + query_length
         return self.slots if update is not None else self.slots + query_length
 
     # ----------------------------------------------------------------------------------------------- a decoding step

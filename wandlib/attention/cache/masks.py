@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -9,26 +10,34 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-def padding_of(mask: Any, start: int, length: int) -> Bool[Tensor, "batch length"] | None:
+def padding_of(
+    mask: Any, start: int, length: int, sliding_windows: Collection[int | None] = (None,)
+) -> Bool[Tensor, "batch length"] | None:
     """Say which of the ``length`` tokens after the first ``start`` are padding; None: none of them.
 
     Parameters
     ----------
     mask
         2-D, [batch, start + length] or [batch, length], 1 for a token; or 4-D as ``generate`` prepares it for a static
-        cache, one or, in a dict, one for each kind of layer.
+        cache, and a model around the decoder for its text, one or, in a dict, one for each kind of layer.
+    sliding_windows
+        Those that layers have of their own, which a 4-D mask may show.
 
     Raises
     ------
     ValueError
-        If a 4-D mask is not the causal one: the window makes its own.
+        If a 4-D mask shows or hides more than causality, padding and a sliding window do: the window makes its own.
     """
     if isinstance(mask, dict):
         masks = list(mask.values())
-        found = [padding_of(one, start, length) for one in masks if isinstance(one, Tensor)]
+        found = [padding_of(one, start, length, sliding_windows) for one in masks]
         return next((one for one in found if one is not None), None)
-    if not isinstance(mask, Tensor):
+    if mask is None:
         return None
+    if not isinstance(mask, Tensor):
+        raise ValueError(
+            f"a {type(mask).__name__} as attention_mask is not read: pass a 2-D one (1 = token, 0 = padding) or none"
+        )
     if mask.ndim != 4:
         padding = mask[:, -length:] == 0
         return padding if bool(padding.any()) else None
@@ -41,11 +50,21 @@ def padding_of(mask: Any, start: int, length: int) -> Bool[Tensor, "batch length
         )
     real = new.diagonal(dim1=1, dim2=2)
     causal = real[:, None, :].expand_as(new).tril()
-    # A layer's own sliding window may hide more, and what padding sees is of no interest.
+    # What padding sees is of no interest.
     if bool((new & ~causal & real[:, :, None]).any()):
         raise ValueError(
             "this 4-D attention_mask lets tokens see later ones: under a window attention is causal; pass a 2-D "
             "attention_mask (1 = token, 0 = padding) or none"
+        )
+    hidden, index = causal & ~new & real[:, :, None], torch.arange(length, device=new.device)
+    ago = index[:, None] - index
+    if not any(
+        torch.equal(hidden, causal & real[:, :, None] & (ago >= (limit or length))) for limit in sliding_windows
+    ):
+        raise ValueError(
+            "this 4-D attention_mask hides more than padding and the layers' own sliding windows do, which a window "
+            "would not keep to: pass a 2-D attention_mask (1 = token, 0 = padding) or none, and packed utterances by "
+            "position_ids that start again"
         )
     return None if bool(real.all()) else ~real
 

@@ -91,6 +91,11 @@ class TokenKinds:
         self.sampled: tuple[int, Int[Tensor, " batch"]] | None = None
         """Where the token goes that ``generate`` sampled last and did not feed, and which it is in each sequence."""
 
+    @property
+    def are_told(self) -> bool:
+        """Whether what the cache was made with decides, whatever prompt the tokens are part of."""
+        return self.conditioning is not None or self.until is not None
+
     def of(
         self,
         batch: int,

@@ -1,9 +1,9 @@
 """The codec: 40 ms of speech to one of 4,375 codes and back, in the voice of a speaker vector.
 
-    mel [frames, 80] -> 4 frames a step -> encoder -> finite scalar quantisation -> code
+    mel [frames, 80] -> 4 frames a step -> encoder -> finite scalar quantization -> code
     code -> decoder (told who speaks) -> mel [frames, 80], pitch, voicing
 
-Finite scalar quantisation (Mentzer et al., arXiv 2309.15505) rounds each of five numbers to a few levels: no
+Finite scalar quantization (Mentzer et al., arXiv 2309.15505) rounds each of five numbers to a few levels: no
 codebook to learn, none to collapse. As in CosyVoice 2, who speaks comes from the reference, through a vector, so
 that codes are free to say what is spoken and how.
 """
@@ -44,7 +44,7 @@ class Acoustics(NamedTuple):
     voicing: Tensor
 
 
-class FiniteScalarQuantiser(nn.Module):
+class FiniteScalarQuantizer(nn.Module):
     """Round each dimension to ``levels`` values in [-1, 1]; gradients pass straight through."""
 
     def __init__(self, levels: tuple[int, ...] = LEVELS) -> None:
@@ -58,24 +58,24 @@ class FiniteScalarQuantiser(nn.Module):
         self.register_buffer("strides", torch.tensor(strides), persistent=False)
 
     def forward(self, values: Float[Tensor, "*batch dims"]) -> Float[Tensor, "*batch dims"]:
-        """Quantised values; the gradient is that of tanh alone."""
+        """Return quantized values; the gradient is that of tanh alone."""
         bounded = torch.tanh(values) * self.reach
         return (bounded + (bounded.round() - bounded).detach()) / self.reach
 
-    def indices(self, quantised: Float[Tensor, "*batch dims"]) -> Int[Tensor, "*batch"]:
-        """Quantised values as one number each."""
-        digits = (quantised * self.reach).round().long() + self.reach
+    def indices(self, quantized: Float[Tensor, "*batch dims"]) -> Int[Tensor, "*batch"]:
+        """Return quantized values as one number each."""
+        digits = (quantized * self.reach).round().long() + self.reach
         return (digits * self.strides).sum(-1)
 
     def values(self, indices: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dims"]:
-        """The inverse of :meth:`indices`."""
+        """Return the inverse of :meth:`indices`."""
         levels = 2 * self.reach + 1
         digits = indices.unsqueeze(-1) // self.strides % levels
         return (digits - self.reach) / self.reach
 
 
 class SpeakerEncoder(nn.Module):
-    """A mel spectrum of any length to one vector that says who speaks."""
+    """A mel spectrum of any length to one vector that identifies the speaker."""
 
     def __init__(self, width: int, dims: int) -> None:
         super().__init__()
@@ -97,11 +97,11 @@ class Codec(nn.Module):
     Parameters
     ----------
     width
-        Of encoder and decoder.
+        Width of encoder and decoder.
     encoder_layers, decoder_layers
-        At 25 Hz.
+        Layers at 25 Hz.
     fine_width, fine_layers
-        Of the decoder's last part, at 100 Hz.
+        Width and layers of the decoder's last part, at 100 Hz.
     speaker_dims
         Length of the speaker vector.
     contrast
@@ -134,7 +134,7 @@ class Codec(nn.Module):
         self.enter = nn.Linear(BANDS * FRAMES_PER_CODE, width)
         self.encoder = nn.ModuleList([ConvNeXt(width, condition=speaker_dims) for _ in range(encoder_layers)])
         self.to_code = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(LEVELS)))
-        self.quantiser = FiniteScalarQuantiser()
+        self.quantizer = FiniteScalarQuantizer()
         self.from_code = nn.Linear(len(LEVELS), width)
         self.decoder = nn.ModuleList([ConvNeXt(width, condition=speaker_dims) for _ in range(decoder_layers)])
         self.refine = nn.Linear(width, FRAMES_PER_CODE * fine_width)
@@ -142,29 +142,29 @@ class Codec(nn.Module):
         self.leave = nn.Sequential(nn.LayerNorm(fine_width), nn.Linear(fine_width, BANDS + 2))
 
     def speaker(self, mel: Float[Tensor, "batch frames 80"]) -> Float[Tensor, "batch dims"]:
-        """The speaker vector of a stretch of speech."""
+        """Return the speaker vector of a stretch of speech."""
         return self.speaker_encoder(mel)
 
-    def quantise(
+    def quantize(
         self, mel: Float[Tensor, "batch frames 80"], speaker: Float[Tensor, "batch dims"]
     ) -> Float[Tensor, "batch codes 5"]:
-        """Quantised values, with gradients."""
+        """Return quantized values, with gradients."""
         hidden = self.enter(stack(mel))
         for block in self.encoder:
             hidden = block(hidden, speaker)
-        return self.quantiser(self.to_code(hidden).float())
+        return self.quantizer(self.to_code(hidden).float())
 
     def encode(
         self, mel: Float[Tensor, "batch frames 80"], speaker: Float[Tensor, "batch dims"]
     ) -> Int[Tensor, "batch codes"]:
-        """Codes, 25 a second."""
-        return self.quantiser.indices(self.quantise(mel, speaker))
+        """Return codes, 25 a second."""
+        return self.quantizer.indices(self.quantize(mel, speaker))
 
     def reconstruct(
-        self, quantised: Float[Tensor, "batch codes 5"], speaker: Float[Tensor, "batch dims"]
+        self, quantized: Float[Tensor, "batch codes 5"], speaker: Float[Tensor, "batch dims"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(mel, pitch, voicing logit) from quantised values."""
-        hidden = self.from_code(quantised)
+        """(mel, pitch, voicing logit) from quantized values."""
+        hidden = self.from_code(quantized)
         for block in self.decoder:
             hidden = block(hidden, speaker)
         hidden = self.refine(hidden).unflatten(-1, (FRAMES_PER_CODE, -1)).flatten(1, 2)
@@ -178,7 +178,7 @@ class Codec(nn.Module):
         return out[..., :BANDS], out[..., BANDS], out[..., BANDS + 1]
 
     def decode(self, codes: Int[Tensor, "batch codes"], speaker: Float[Tensor, "batch dims"]) -> Acoustics:
-        """What the vocoder needs, from codes and the speaker vector.
+        """Return what the vocoder needs, from codes and the speaker vector.
 
         Raises
         ------
@@ -197,7 +197,7 @@ class Codec(nn.Module):
         """
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < CODES:
             raise ValueError(f"codes must be in [0, {CODES}), not in [{int(codes.min())}, {int(codes.max())}]")
-        return self.quantiser.values(codes).to(self.from_code.weight.dtype)
+        return self.quantizer.values(codes).to(self.from_code.weight.dtype)
 
     def sharpened(self, mel: Tensor, pitch: Tensor, voicing: Tensor) -> Acoustics:
         """Return what the vocoder needs, from what the decoder gives."""

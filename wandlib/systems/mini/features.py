@@ -1,6 +1,6 @@
 """Log-mel spectra: what the codec reads and writes, and what the vocoder turns into sound.
 
-100 frames a second, 80 bands; four frames make one code (25 Hz). Magnitudes, natural logarithm, then centred and
+100 frames a second, 80 bands; four frames make one code (25 Hz). Magnitudes, natural logarithm, then centered and
 scaled by two constants measured once on the training corpus.
 """
 
@@ -24,7 +24,7 @@ MEAN, SCALE = -5.8, 2.1
 
 
 class LogMel(nn.Module):
-    """Waveform to normalised log-mel spectra, 100 frames a second.
+    """Waveform to normalized log-mel spectra, 100 frames a second.
 
     The waveform is padded with silence to whole codes, so that frames = 4 x codes.
     """

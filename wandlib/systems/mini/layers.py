@@ -11,7 +11,7 @@ class ConvNeXt(nn.Module):
     """Depthwise convolution over time, then a two-layer perceptron per frame, with a residual path.
 
     Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545; in one dimension as in Vocos, arXiv 2306.00814.
-    ``condition`` is a vector per utterance that shifts and scales the normalised frames.
+    ``condition`` is a vector per utterance that shifts and scales the normalized frames.
     """
 
     def __init__(self, width: int, expansion: int = 3, kernel: int = 7, condition: int = 0) -> None:

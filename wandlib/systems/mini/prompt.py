@@ -22,7 +22,7 @@ assert FIRST_SYMBOL + len(SYMBOLS) <= FIRST_CODE
 
 
 def prompt(reference: Sequence[int], symbols: Sequence[int]) -> list[int]:
-    """The conditioning of one utterance, from reference codes and symbol numbers."""
+    """Return the conditioning of one utterance, from reference codes and symbol numbers."""
     return [
         BEGIN,
         *(FIRST_CODE + code for code in reference),

@@ -1,4 +1,4 @@
-"""The reference voice: an audio file of any rate, checked, resampled, trimmed and levelled."""
+"""The reference voice: an audio file of any rate, checked, resampled, trimmed and leveled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEVEL = 0.06
 
 
 def read_reference(path: str | Path) -> NDArray[np.float32]:
-    """A voice from a file, mono at 16 kHz, shape [samples].
+    """Read a voice from a file, mono at 16 kHz, shape [samples].
 
     Raises
     ------
@@ -80,7 +80,7 @@ def check_header(rate: int, channels: int, frames: int) -> None:
 
 
 def mono_blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float64]]:
-    """The mean of all channels at 16 kHz, a block at a time.
+    """Return the mean of all channels at 16 kHz, a block at a time.
 
     Raises
     ------
@@ -127,11 +127,11 @@ def clean_reference(samples: NDArray[np.floating], rate: int) -> NDArray[np.floa
             f"the reference holds only {len(trimmed) / SAMPLE_RATE:.2f} s of sound: "
             f"at least {MINIMUM_SECONDS:.0f} s of speech is needed"
         )
-    return levelled(trimmed)
+    return leveled(trimmed)
 
 
 def without_silence(samples: NDArray[np.float32], rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
-    """The samples with the silence at both ends, 34 dB below the loudest 10 ms, cut down to 80 ms."""
+    """Return the samples with the silence at both ends, 34 dB below the loudest 10 ms, cut to 80 ms."""
     hop = rate // 100
     loudness = np.sqrt((samples[: len(samples) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1))
     loud = np.flatnonzero(loudness > 0.02 * loudness.max(initial=0.0))
@@ -140,6 +140,6 @@ def without_silence(samples: NDArray[np.float32], rate: int = SAMPLE_RATE) -> ND
     return samples[max(0, loud[0] - 8) * hop : (loud[-1] + 1 + 8) * hop]
 
 
-def levelled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The samples at the root mean square ``LEVEL``."""
+def leveled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the samples at the root mean square ``LEVEL``."""
     return (samples * (LEVEL / np.sqrt((samples**2).mean()))).astype(np.float32)

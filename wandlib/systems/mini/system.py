@@ -20,7 +20,7 @@ from wandlib.systems.mini.parts import split
 from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt
 from wandlib.systems.mini.reference import read_reference
 from wandlib.systems.mini.streaming import MiniSoundStream
-from wandlib.systems.mini.text import SYMBOLS, Phonemiser
+from wandlib.systems.mini.text import SYMBOLS, Phonemizer
 from wandlib.systems.mini.vocoder import Vocoder
 from wandlib.systems.mini.weights import (
     ASSETS,
@@ -86,7 +86,7 @@ class MiniSystem(SpeechSystem):
         self.voices = {name: voice.to(self.device) for name, voice in voices.items()}
         self.window = window
         self._log_mel = LogMel().to(self.device)
-        self._phonemise = Phonemiser()
+        self._phonemize = Phonemizer()
         # Two modules, so that both can run at once; without a student the second shares the teacher's memory.
         windowed = student if student is not None else share(teacher)
         self.models = {"full": teacher.eval(), "window": convert(windowed.eval(), window=window)}
@@ -213,7 +213,7 @@ class MiniSystem(SpeechSystem):
             For a text without anything to pronounce, or of more than ``MAXIMUM_SYMBOLS``.
         """
         with ONE_READER:
-            symbols = self._phonemise(check_text(text))
+            symbols = self._phonemize(check_text(text))
         if len(symbols) > MAXIMUM_SYMBOLS:
             raise InputError(
                 f"the text reads as {len(symbols):,} phones, the limit is {MAXIMUM_SYMBOLS:,}: split it into parts"

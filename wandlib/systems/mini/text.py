@@ -1,7 +1,7 @@
 """Text to phones: what the embedded voice reads.
 
 espeak-ng (through the pip packages espeakng-loader and phonemizer-fork; GPL-3) reads numbers, abbreviations and English
-spelling. Anything with :meth:`Phonemiser.__call__` can stand in its place: a list of symbols from :data:`SYMBOLS`.
+spelling. Anything with :meth:`Phonemizer.__call__` can stand in its place: a list of symbols from :data:`SYMBOLS`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _UNITS = {"$": "dollar", "£": "pound", "€": "euro"}
 _REPLACEMENTS = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "…": "...", "ˌ": None, "\u200d": None})
 
 
-class Phonemiser:
+class Phonemizer:
     """English text to symbols, with espeak-ng.
 
     Raises
@@ -124,7 +124,7 @@ def check(text: str) -> None:
 
 
 def other_script(text: str) -> str:
-    """The script of most letters of ``text``, by its Unicode name, where fewer than half are Latin; else nothing.
+    """Return the script of most letters, by its Unicode name, where fewer than half are Latin; else "".
 
     A Greek letter that stands alone is a sign of mathematics, and espeak-ng knows its name.
     """

@@ -30,7 +30,7 @@ class Vocoder(nn.Module):
     Parameters
     ----------
     width, layers
-        Of the network that draws the filters.
+        Size of the network that draws the filters.
     """
 
     def __init__(self, width: int = 160, layers: int = 4) -> None:
@@ -55,7 +55,7 @@ class Vocoder(nn.Module):
     def forward(
         self, acoustics: Acoustics, noise: Float[Tensor, "batch samples"] | None = None
     ) -> Float[Tensor, "batch samples"]:
-        """Sound, HOP samples a frame.
+        """Return the sound, HOP samples a frame.
 
         Parameters
         ----------
@@ -171,15 +171,15 @@ def upsample(frames: Float[Tensor, "batch neighbors"]) -> Float[Tensor, "batch s
 
 
 def _bands_to_bins() -> Float[Tensor, "bands bins"]:
-    """Linear interpolation from the mel bands' centres to the bins of the filter's spectrum."""
+    """Linear interpolation from the mel bands' centers to the bins of the filter's spectrum."""
     from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
     top = hertz_to_mel(SAMPLE_RATE / 2, "slaney")
     step = top / (BANDS + 1)
-    centres = torch.tensor([mel_to_hertz((i + 1) * step, "slaney") for i in range(BANDS)])
+    centers = torch.tensor([mel_to_hertz((i + 1) * step, "slaney") for i in range(BANDS)])
     bins = torch.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1)
-    right = torch.searchsorted(centres, bins).clamp(1, BANDS - 1)
-    weight = ((bins - centres[right - 1]) / (centres[right] - centres[right - 1])).clamp(0, 1)
+    right = torch.searchsorted(centers, bins).clamp(1, BANDS - 1)
+    weight = ((bins - centers[right - 1]) / (centers[right] - centers[right - 1])).clamp(0, 1)
     spread = torch.zeros(BANDS, FFT // 2 + 1)
     columns = torch.arange(FFT // 2 + 1)
     spread[right - 1, columns] = (1 - weight).float()

@@ -1,0 +1,331 @@
+"""``wandlib say`` and ``compare`` as a user types them, on a system that beeps."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from fake_system import STEPS_PER_WORD, FakeSystem
+from typer.testing import CliRunner
+
+import wandlib
+from wandlib.cli import app as cli
+from wandlib.cli.sinks import PLAYERS
+from wandlib.systems.base import Trace
+
+SAMPLES_PER_WORD = STEPS_PER_WORD * 640
+
+
+class Forgetful(FakeSystem):
+    """Refuses "bad", and finds no end for "endless"."""
+
+    def codes(self, utterance: Any, trace: Trace, on_step: Any) -> Any:
+        yield from super().codes(utterance, trace, on_step)
+        if self.requests[-1]["text"] == "endless":
+            trace.finish = "limit"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
+    system = Forgetful()
+    system.loaded = []  # type: ignore[attr-defined]
+
+    def load(name: str, folder: Path | None, *, device: str) -> FakeSystem:
+        system.loaded.append((name, folder, device))  # type: ignore[attr-defined]
+        return system
+
+    monkeypatch.setattr("wandlib.cli.options.load_system", load)
+    return system
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake: FakeSystem) -> Any:
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: str, given: bytes | None = None) -> Any:
+        return CliRunner().invoke(cli.app, ["say", *arguments], input=given)
+
+    return invoke
+
+
+def said(result: Any) -> str:
+    return " ".join(result.output.split())
+
+
+def test_a_text_goes_to_a_file(run: Any) -> None:
+    result = run("one two", "-o", "out/two.flac", "--seed", "3")
+    assert result.exit_code == 0, result.output
+    samples, rate = soundfile.read("out/two.flac")
+    assert (len(samples), rate) == (2 * SAMPLES_PER_WORD, 16_000)
+    assert "out/two.flac: 0.8 s" in said(result)
+    assert "first sound after" in said(result)
+
+
+def test_no_file_is_written_over_without_force(run: Any, fake: FakeSystem) -> None:
+    Path("speech.wav").write_text("precious", encoding="utf-8")
+    refused = run("one")
+    assert refused.exit_code == 1
+    assert "'speech.wav' exists: name another file, or write over it with --force" in said(refused)
+    assert fake.requests == []
+    assert run("one", "--force").exit_code == 0
+    assert len(soundfile.read("speech.wav")[0]) == SAMPLES_PER_WORD
+
+
+def test_compare_writes_over_nothing_either(run: Any) -> None:
+    Path("window.wav").write_text("precious", encoding="utf-8")
+    refused = CliRunner().invoke(cli.app, ["compare", "one"])
+    assert refused.exit_code == 1
+    assert "'window.wav' exists" in said(refused)
+    assert not Path("full.wav").exists()
+    assert CliRunner().invoke(cli.app, ["compare", "one", "-f"]).exit_code == 0
+
+
+def test_standard_input_is_spoken_as_it_comes(run: Any, fake: FakeSystem) -> None:
+    result = run("-", "-o", "lines.wav", given="One two.\nThree caf\u00e9 four".encode())
+    assert result.exit_code == 0, result.output
+    assert [request["text"] for request in fake.requests] == ["One two.", "Three caf\u00e9 four"]
+    assert len(soundfile.read("lines.wav")[0]) == 5 * SAMPLES_PER_WORD
+
+
+def test_sound_of_lines_before_an_error_is_kept(run: Any) -> None:
+    result = run("-", "-o", "lines.wav", given=b"One two.\nno \xff text\n")
+    assert result.exit_code == 1
+    assert "line 2 of standard input is not UTF-8 text" in said(result)
+    assert len(soundfile.read("lines.wav")[0]) == 2 * SAMPLES_PER_WORD
+
+
+def test_nothing_on_standard_input(run: Any) -> None:
+    result = run("-", given=b"\n \n")
+    assert result.exit_code == 1
+    assert "nothing to say" in said(result)
+    assert list(Path().iterdir()) == []
+
+
+def test_wav_on_standard_output(run: Any, fake: FakeSystem) -> None:
+    """Nothing else is there, and a reader of streams takes all of it."""
+    result = run("one two", "-o", "-", "-a", "full")
+    assert result.exit_code == 0, result.output
+    header, data = result.stdout_bytes[:44], result.stdout_bytes[44:]
+    assert header[:4] + header[8:16] == b"RIFFWAVEfmt "
+    samples = np.frombuffer(data, "<i2") / 32767
+    np.testing.assert_allclose(samples, fake.synthesize("one two").waveform, atol=1e-4)
+    whole = header[:40] + len(data).to_bytes(4, "little") + data
+    read, rate = soundfile.read(io.BytesIO(whole))
+    assert (len(read), rate) == (len(samples), 16_000)
+    assert "standard output: 0.8 s" in said(result).replace("\ufffd", "")
+
+
+def test_play_gives_the_sound_to_a_player(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    player = folder / "aplay"
+    player.write_text(f"#!{sys.executable}\nimport sys\nopen('heard', 'wb').write(sys.stdin.buffer.read())\n")
+    player.chmod(player.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(folder))
+    result = run("one two", "--play")
+    assert result.exit_code == 0, result.output
+    assert Path("heard").stat().st_size == 44 + 2 * 2 * SAMPLES_PER_WORD
+    assert not Path("speech.wav").exists()
+    assert run("one two", "--play", "-o", "both.wav").exit_code == 0
+    assert Path("both.wav").exists()
+    player.write_text(f"#!{sys.executable}\nraise SystemExit(7)\n")
+    failed = run("one two", "--play")
+    assert failed.exit_code == 1
+    assert "aplay" in said(failed)
+    assert "status 7" in said(failed)
+
+
+def test_play_without_a_player(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = run("one", "--play")
+    assert result.exit_code == 1
+    assert f"no player is installed: install one of {', '.join(PLAYERS)}" in said(result)
+
+
+@pytest.mark.parametrize("command", [["say", "endless"], ["compare", "endless"]])
+def test_the_length_limit_is_told_and_has_a_status_of_its_own(run: Any, command: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 3
+    assert "the length limit ended a sentence" in said(result)
+    assert len(list(Path().glob("*.wav"))) == len(command[0]) // 3  # one file of say, two of compare
+
+
+def test_speakers_and_version(run: Any, fake: Any) -> None:
+    result = run("--list-speakers", "--system", "fake", "--checkpoint", "somewhere", "--device", "cuda:3")
+    assert result.stdout.split() == ["low", "high"]
+    assert fake.loaded == [("fake", Path("somewhere"), "cuda:3")]
+    version = CliRunner().invoke(cli.app, ["--version"])
+    assert (version.exit_code, version.stdout) == (0, f"wandlib {wandlib.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([""], "the text is empty"),
+        ([" \n"], "the text is empty"),
+        (["caf\udce9"], r"the text holds '\udce9' at position 3, half of a character"),
+        ([], "nothing to say: give a text"),
+        (["one", "-o", "one.mp4"], "name a .wav, .flac or .ogg file"),
+        (["one", "-o", "folder.wav"], "it is a folder; name a file"),
+        (["one", "--to", "folder.wav"], "--from and --to belong together"),
+        (["one", "--speaker", "nobody"], "no speaker named 'nobody': there are low, high"),
+        (["one", "-w", "0"], "at least 1 key"),
+    ],
+)
+def test_errors_are_one_line(run: Any, arguments: list[str], words: str) -> None:
+    Path("folder.wav").mkdir()
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert words in said(result)
+    assert "Traceback" not in result.output
+
+
+def test_a_text_is_checked_before_a_system_is_loaded(run: Any, fake: Any) -> None:
+    run("")
+    run("caf\udce9")
+    run("one", "-o", "one.mp4")
+    assert fake.loaded == []
+
+
+def texts(*lines: dict[str, Any]) -> None:
+    Path("texts.jsonl").write_text("\n\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+
+def manifest(name: str = "manifest.jsonl") -> dict[str, dict[str, Any]]:
+    return {entry["id"]: entry for entry in map(json.loads, (Path("to") / name).read_text().splitlines())}
+
+
+def many(run: Any, *arguments: str) -> Any:
+    return run("--from", "texts.jsonl", "--to", "to", *arguments)
+
+
+def test_many_texts_to_many_files(run: Any, fake: FakeSystem) -> None:
+    texts({"text": "one two", "speaker": "high"}, {"text": "three", "id": "third"}, {"text": " "}, {"text": "endless"})
+    result = many(run, "--speaker", "low", "--seed", "2")
+    assert result.exit_code == 1
+    assert "to: 3 made, 1 ended by the length limit, 1 failed; see manifest.jsonl" in said(result)
+    written = manifest()
+    assert {name: entry["error"] is None for name, entry in written.items()} == {
+        "000001": True, "third": True, "000005": False, "000007": True,
+    }  # fmt: skip
+    assert "the text is empty" in written["000005"]["error"]
+    assert (written["third"]["file"], written["third"]["seconds"], written["third"]["finish"]) == (
+        "third.wav",
+        0.4,
+        "end",
+    )
+    assert written["000007"]["finish"] == "limit"
+    assert written["third"]["settings"]["seed"] == "2"
+    assert len(soundfile.read("to/000001.wav")[0]) == 2 * SAMPLES_PER_WORD
+    assert [request["reference"] for request in fake.requests] == ["high", "low", "low", "low"]
+    assert not list(Path("to").glob(".*"))
+
+
+def test_a_run_goes_on_where_it_was(run: Any, fake: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts({"text": "one"}, {"text": "two"}, {"text": "three"})
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeSystem, "_frequency", lambda self, reference: 1 / 0 if len(self.requests) > 1 else 220.0)
+        assert isinstance(many(run).exception, ZeroDivisionError)
+    assert sorted(path.name for path in Path("to").glob("*.wav")) == ["000001.wav"]
+    fake.requests.clear()
+    result = many(run)
+    assert result.exit_code == 0, result.output
+    assert [request["text"] for request in fake.requests] == ["two", "three"]
+    assert "2 made, 1 were there" in said(result)
+    fake.loaded.clear()  # type: ignore[attr-defined]
+    assert many(run).exit_code == 0
+    assert fake.loaded == []  # type: ignore[attr-defined]
+
+
+def test_what_failed_is_tried_again_and_what_changed_is_refused(run: Any) -> None:
+    texts({"text": "one"}, {"text": " "})
+    assert many(run).exit_code == 1
+    texts({"text": "one"}, {"text": "two"})
+    assert many(run).exit_code == 0
+    for change in (["--seed", "5"], []):
+        if not change:
+            texts({"text": "another"}, {"text": "two"})
+        refused = many(run, *change)
+        assert refused.exit_code == 1
+        assert "was made from another text or with other settings" in said(refused)
+    assert many(run, "--force").exit_code == 0
+    assert manifest()["000001"]["text"] == "another"
+    Path("to/000003.wav").unlink()
+    assert many(run).exit_code == 0
+    assert Path("to/000003.wav").exists()
+
+
+def test_a_file_of_another_origin_stays(run: Any) -> None:
+    texts({"text": "one"})
+    Path("to").mkdir()
+    Path("to/000001.wav").write_text("precious", encoding="utf-8")
+    refused = many(run)
+    assert refused.exit_code == 1
+    assert "is of another origin" in said(refused)
+    assert Path("to/000001.wav").read_text(encoding="utf-8") == "precious"
+
+
+def test_several_processes_share_the_texts(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts(*({"text": f"word {n}"} for n in range(5)))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert many(run).exit_code == 0
+    assert [len(manifest(f"manifest-{rank}.jsonl")) for rank in (0, 1)] == [3, 2]
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    assert "0 made, 5 were there" in said(many(run))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "no texts in 'texts.jsonl'"),
+        ("{", "line 1 of 'texts.jsonl' is no JSON"),
+        ("[1]", "line 1 of 'texts.jsonl' has no text"),
+        ('{"text": 3}', "has no text"),
+        ('{"text": "one", "voice": "low"}', "sets voice: there are id, reference, speaker, text"),
+        ('{"text": "one", "id": "../one"}', "has the id '../one', which is to be a file's name"),
+        ('{"text": "one", "id": ".one"}', "has the id '.one'"),
+        ('{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}', "lines 1 and 2 of 'texts.jsonl' have the same id, 'x'"),
+        ('{"text": "one", "speaker": "low", "reference": "a.wav"}', "names a speaker and a reference"),
+    ],
+)
+def test_texts_that_cannot_be_read(run: Any, fake: Any, content: str, words: str) -> None:
+    Path("texts.jsonl").write_text(content, encoding="utf-8")
+    result = many(run)
+    assert result.exit_code == 1
+    assert words in said(result)
+    assert fake.loaded == []
+
+
+def test_half_of_a_character_in_a_line_is_a_failure_of_that_line(run: Any) -> None:
+    Path("texts.jsonl").write_text('{"text": "caf\\udce9"}\n{"text": "fine"}', encoding="utf-8")
+    assert many(run).exit_code == 1
+    assert "half of a character" in manifest()["000001"]["error"]
+    assert Path("to/000002.wav").exists()
+
+
+@pytest.mark.slow
+def test_bytes_that_are_no_utf8_on_the_real_command_line(tmp_path: Path) -> None:
+    """Latin-1 in an argument, and a stream through a real pipe."""
+    program = textwrap.dedent("from wandlib.cli.app import app; app()")
+    environment = os.environ | {"PYTHONPATH": str(Path(wandlib.__file__).parents[1])}
+    options: Any = {"cwd": tmp_path, "env": environment, "capture_output": True, "check": False}
+    refused = subprocess.run([sys.executable, "-c", program, "say", b"caf\xe9"], **options)
+    assert refused.returncode == 1
+    assert b"half of a character" in b" ".join(refused.stderr.split())
+    assert b"Traceback" not in refused.stderr
+    made = subprocess.run([sys.executable, "-c", program, "say", "-", "-o", "-"], input=b"Hello.\n", **options)
+    assert made.returncode == 0
+    assert len(made.stdout) > 44 + 16_000

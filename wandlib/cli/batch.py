@@ -1,0 +1,186 @@
+"""``wandlib say --from texts.jsonl --to folder``: many texts to many files, resumable, with a manifest.
+
+Each line of the manifest says what became of one text. A run that was stopped goes on where it was: what is in the
+manifest, and whose file exists, is not made again; what failed is tried again. Under ``accelerate launch`` (or
+torchrun) each process takes every n-th text and has a manifest of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from wandlib.cli.options import LIMIT_STATUS, console, say_line
+from wandlib.systems import InputError, Speech, SpeechSystem
+
+KEYS = {"text", "id", "speaker", "reference"}
+EXAMPLE = '{"text": "Good morning.", "id": "greeting", "speaker": "ruth"}'
+_NAME = re.compile(r"[\w][\w .-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One text: the name of its file, what to say, and in whose voice (None: the system's own choice)."""
+
+    name: str
+    text: str
+    reference: str | None
+
+
+def read_texts(path: Path, voice: str | Path | None) -> list[Item]:
+    """Return the texts of a .jsonl file.
+
+    Parameters
+    ----------
+    voice
+        The speaker or reference of lines that name none.
+
+    Raises
+    ------
+    InputError
+        If there are none, or a line is no text; the message names file and line.
+    """
+    items: dict[str, int] = {}
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {str(path)!r}"
+        try:
+            given = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{where} is no JSON ({error}): write a text a line, like {EXAMPLE}") from error
+        if not isinstance(given, dict) or not isinstance(given.get("text"), str):
+            raise InputError(f"{where} has no text: write a text a line, like {EXAMPLE}")
+        if unknown := sorted(given.keys() - KEYS):
+            raise InputError(f"{where} sets {', '.join(unknown)}: there are {', '.join(sorted(KEYS))}")
+        if given.get("speaker") is not None and given.get("reference") is not None:
+            raise InputError(f"{where} names a speaker and a reference: give one of them")
+        name = str(given.get("id", f"{number:06}"))
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{where} has the id {name!r}, which is to be a file's name: letters, digits, . _ - alone")
+        if name in items:
+            raise InputError(f"lines {items[name]} and {number} of {str(path)!r} have the same id, {name!r}")
+        items[name] = number
+        own = given.get("speaker") or given.get("reference") or voice
+        found.append(Item(name, given["text"], None if own is None else str(own)))
+    if not found:
+        raise InputError(f"no texts in {str(path)!r}: write one a line, like {EXAMPLE}")
+    return found
+
+
+class Plan:
+    """What is to be made, and what is made already.
+
+    Parameters
+    ----------
+    items
+        All texts.
+    folder
+        Where sound and manifests are.
+    settings
+        How they are spoken, for the manifest.
+    force
+        Whether files that another run has made may be written over.
+
+    Raises
+    ------
+    InputError
+        If the folder has files of other settings or texts, or of another origin.
+    """
+
+    def __init__(self, items: list[Item], folder: Path, settings: dict[str, Any], *, force: bool) -> None:
+        self.folder = folder
+        self.settings = {name: None if value is None else str(value) for name, value in settings.items()}
+        rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+        self.manifest = folder / ("manifest.jsonl" if world == 1 else f"manifest-{rank}.jsonl")
+        folder.mkdir(parents=True, exist_ok=True)
+        made = {entry["id"]: entry for entry in self._entries()}
+        self.items = []
+        """Texts that this process still has to speak."""
+        self.skipped = 0
+        """Texts of this process that have been spoken."""
+        for item in items[rank::world]:
+            entry, exists = made.get(item.name, {"error": "never tried"}), self.file(item).exists()
+            known = entry["error"] is None and exists
+            if known and entry == entry | self._said(item):
+                self.skipped += 1
+            elif exists and not force:
+                reason = "was made from another text or with other settings" if known else "is of another origin"
+                raise InputError(
+                    f"{str(self.file(item))!r} {reason}: name another folder, or write over it with --force"
+                )
+            else:
+                self.items.append(item)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.items
+
+    def file(self, item: Item) -> Path:
+        """Return where the sound of a text goes."""
+        return self.folder / f"{item.name}.wav"
+
+    def keep(self, item: Item, made: Speech | InputError) -> str:
+        """Write down what became of a text, and its sound; return it in a word."""
+        entry = self._said(item) | {"file": None, "seconds": None, "codes": None, "finish": None, "error": None}
+        if isinstance(made, InputError):
+            self._write(entry | {"error": str(made)})
+            return "failed"
+        target = self.file(item)
+        part = made.save(target.with_name(f".{target.stem}.part.wav"))
+        done = {"file": target.name, "seconds": made.seconds, "codes": len(made.codes), "finish": made.trace.finish}
+        self._write(entry | done)
+        part.replace(target)  # whole or not there, whatever ends the program
+        return "limited" if made.trace.finish == "limit" else "made"
+
+    def _said(self, item: Item) -> dict[str, Any]:
+        return {"id": item.name, "text": item.text, "reference": item.reference, "settings": self.settings}
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        with self.manifest.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        """Yield what earlier runs wrote down; the last word on a text comes last."""
+        for path in sorted(self.folder.glob("manifest*.jsonl")):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                try:
+                    entry = json.loads(line)
+                except ValueError as error:
+                    raise InputError(f"line {number} of {str(path)!r} is no JSON ({error}): remove the line") from error
+                yield entry
+
+
+def say_many(plan: Plan, tts: SpeechSystem | None, batch_size: int, settings: dict[str, Any]) -> int:
+    """Speak what is left, and return the exit status: 1 if a text failed, 3 if the length limit ended one.
+
+    Parameters
+    ----------
+    tts
+        The system; None where nothing is left.
+    """
+    counts: Counter[str] = Counter()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("texts", total=len(plan.items))
+        if tts is not None:
+            texts, references = [item.text for item in plan.items], [item.reference for item in plan.items]
+            for index, made in tts.synthesize_as_completed(texts, references, batch_size=batch_size, **settings):
+                counts[plan.keep(plan.items[index], made)] += 1
+                progress.advance(task)
+    said = [f"{counts['made'] + counts['limited']} made"]
+    said += [f"{plan.skipped} were there"] if plan.skipped else []
+    said += [f"{counts['limited']} ended by the length limit"] if counts["limited"] else []
+    said += [f"{counts['failed']} failed"] if counts["failed"] else []
+    say_line(f"{plan.folder}: {', '.join(said)}; see {plan.manifest.name}")
+    return 1 if counts["failed"] else LIMIT_STATUS if counts["limited"] else 0

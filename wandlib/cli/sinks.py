@@ -1,0 +1,146 @@
+"""Where sound goes while it is being made: a file, a pipe, a player."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import IO, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wandlib.systems import InputError
+
+PLAYERS = {
+    "aplay": ("-q", "-"),
+    "pw-play": ("-",),
+    "ffplay": ("-nodisp", "-autoexit", "-loglevel", "error", "-i", "-"),
+    "play": ("-q", "-t", "wav", "-"),
+    "mpv": ("--really-quiet", "-"),
+}
+"""Programs that play a WAV from their standard input, and how; the first one that is installed is taken."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """A place for sound."""
+
+    def write(self, sound: NDArray[np.float32]) -> None:
+        """Take the next piece, shape [samples]."""
+
+    def close(self) -> None:
+        """Take note that all has come."""
+
+
+class FileSink:
+    """A sound file that grows; whatever ends the program, it holds what came until then.
+
+    Parameters
+    ----------
+    path
+        With an ending that :func:`wandlib.systems.speech.sound_file` knows.
+    sample_rate
+        In Hz.
+    """
+
+    def __init__(self, path: Path, sample_rate: int) -> None:
+        import soundfile
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file: Any = soundfile.SoundFile(path, "w", sample_rate, 1)
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"cannot write {str(path)!r}: {error}") from error
+
+    def write(self, sound: NDArray[np.float32]) -> None:
+        """Add to the file."""
+        self._file.write(sound)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._file.close()
+
+
+class WavSink:
+    """A WAV, 16 bits, whose length is not known when it begins, into a pipe.
+
+    Parameters
+    ----------
+    pipe
+        A binary stream.
+    sample_rate
+        In Hz.
+    """
+
+    def __init__(self, pipe: Any, sample_rate: int) -> None:
+        self._pipe = pipe
+        unknown = 2**32 - 1  # what readers of streams take for "until the end"
+        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+        self._send(b"RIFF" + struct.pack("<I", unknown) + b"WAVE" + form + b"data" + struct.pack("<I", unknown))
+
+    def write(self, sound: NDArray[np.float32]) -> None:
+        """Send the samples."""
+        self._send((np.clip(sound, -1, 1) * 32767).round().astype("<i2").tobytes())
+
+    def close(self) -> None:
+        """Nothing to do: the pipe is its owner's."""
+
+    def _send(self, data: bytes) -> None:
+        self._pipe.write(data)
+        self._pipe.flush()
+
+
+class PlayerSink:
+    """A program that plays sound as it comes.
+
+    Parameters
+    ----------
+    sample_rate
+        In Hz.
+
+    Raises
+    ------
+    InputError
+        If no program of :data:`PLAYERS` is installed.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        name = find_player()
+        self._process = subprocess.Popen([name, *PLAYERS[Path(name).name]], stdin=subprocess.PIPE)
+        assert self._process.stdin is not None
+        self._pipe: IO[bytes] = self._process.stdin
+        self._name, self._wav = Path(name).name, WavSink(self._pipe, sample_rate)
+
+    def write(self, sound: NDArray[np.float32]) -> None:
+        """Play the sound after what came before."""
+        try:
+            self._wav.write(sound)
+        except BrokenPipeError as error:
+            raise InputError(
+                f"{self._name} has ended with status {self._process.wait()}: no sound is played"
+            ) from error
+
+    def close(self) -> None:
+        """Wait until all has been played."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended; its status says why
+            self._pipe.close()
+        if status := self._process.wait():
+            raise InputError(f"{self._name} ended with status {status}: the sound may not have been played")
+
+
+def find_player() -> str:
+    """Return the path of an installed player.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    for name in PLAYERS:
+        if path := shutil.which(name):
+            return path
+    raise InputError(f"no player is installed: install one of {', '.join(PLAYERS)} (aplay is in alsa-utils)")

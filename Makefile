@@ -41,7 +41,7 @@ test-upstream: $(VENV)/.installed-all ## compare with the published code of the 
 	$(BIN)/python -m pytest -m upstream tests/systems
 
 test-notebooks: $(VENV)/.installed-all ## run the notebooks and compare what they say with what is stored
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 300 notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 notebooks
 
 lint: $(VENV)/.installed-all ## ruff over code and notebooks, and the direction of imports
 	$(BIN)/ruff check

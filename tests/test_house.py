@@ -27,10 +27,7 @@ MEGABYTES = 25
 LINES = {"attention/cache/layout.py": 350}
 """Files of the library that may have more than 300 lines."""
 TO_BE_SPLIT = {
-    "attention/cache/cache.py",
-    "attention/models.py",
     "plots/tokens.py",
-    "systems/indextts/language_model.py",
 }
 # In parts, or this file would be one that names them.
 REGISTRY_HOSTS = ["py" + "pi.org", "python" + "hosted.org", "anaconda" + ".org", "download.py" + "torch.org"]

@@ -26,9 +26,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 MEGABYTES = 25
 LINES = {"attention/cache/layout.py": 350}
 """Files of the library that may have more than 300 lines."""
-TO_BE_SPLIT = {
-    "plots/tokens.py",
-}
 # In parts, or this file would be one that names them.
 REGISTRY_HOSTS = ["py" + "pi.org", "python" + "hosted.org", "anaconda" + ".org", "download.py" + "torch.org"]
 
@@ -171,9 +168,7 @@ def test_no_large_file() -> None:
 
 
 @pytest.mark.parametrize("name", [str(p.relative_to(LIBRARY)) for p in sorted(LIBRARY.rglob("*.py"))])
-def test_files_of_the_library_are_short(name: str, request: pytest.FixtureRequest) -> None:
-    if name in TO_BE_SPLIT:
-        request.applymarker(pytest.mark.xfail(reason="to be split"))
+def test_files_of_the_library_are_short(name: str) -> None:
     assert (LIBRARY / name).read_text(encoding="utf-8").count("\n") <= LINES.get(name, 300)
 
 

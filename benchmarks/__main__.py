@@ -13,13 +13,14 @@ import typer
 
 from benchmarks.cuda import cuda
 from benchmarks.distillation import distillation
+from benchmarks.endless import endless
 from benchmarks.figure import save, step_times
 from benchmarks.report import README, RESULTS, Result, file_name, machine, report, stored_reports
 from benchmarks.suite import BENCHMARKS, Settings
 from wandlib.evaluation.report import put_measured
 
 CPU = BENCHMARKS | {"distillation": distillation}
-ALL = CPU | {"cuda": cuda}
+ALL = CPU | {"cuda": cuda, "endless": endless}
 
 
 def main(

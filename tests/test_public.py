@@ -10,6 +10,7 @@ def test_public_names() -> None:
         "Speech",
         "SpeechSystem",
         "Step",
+        "StreamCollator",
         "Trace",
         "WandCache",
         "WandCollator",
@@ -28,6 +29,7 @@ def test_public_names() -> None:
         "restore",
         "set_window",
         "skew_kl",
+        "streams_of",
         "suggest_window",
     ]
     assert [name for name in wandlib.__all__ if not callable(getattr(wandlib, name))] == []

@@ -22,17 +22,20 @@ if TYPE_CHECKING:
     from wandlib.distillation.curriculum import WindowCurriculum
     from wandlib.distillation.divergences import skew_kl
     from wandlib.distillation.losses import DistillationLoss
+    from wandlib.distillation.streams import StreamCollator, streams_of
     from wandlib.distillation.trainer import WandTrainer, WandTrainingArguments
 
 __version__ = "0.1.0"
 
 TRAINING = {
     "DistillationLoss": "distillation.losses",
+    "StreamCollator": "distillation.streams",
     "WandCollator": "distillation.collator",
     "WandTrainer": "distillation.trainer",
     "WandTrainingArguments": "distillation.arguments",
     "WindowCurriculum": "distillation.curriculum",
     "skew_kl": "distillation.divergences",
+    "streams_of": "distillation.streams",
 }
 """Imported when first used: speaking needs neither transformers' Trainer nor what it brings along."""
 
@@ -42,6 +45,7 @@ __all__ = [
     "Speech",
     "SpeechSystem",
     "Step",
+    "StreamCollator",
     "Trace",
     "WandCache",
     "WandCollator",
@@ -60,6 +64,7 @@ __all__ = [
     "restore",
     "set_window",
     "skew_kl",
+    "streams_of",
     "suggest_window",
 ]
 

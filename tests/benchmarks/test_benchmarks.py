@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
-from benchmarks import caches, cuda, distillation, report, shapes, suite
+from benchmarks import caches, cuda, distillation, endless, report, shapes, suite
 from benchmarks.caches import BASELINES, SHARED, SINKS, STATIC, STOCK, WINDOW, fill, sink_cache
 from benchmarks.figure import save, step_times
 from benchmarks.floor import Floor
@@ -259,6 +259,37 @@ def test_every_benchmark_runs(name: str, untraced: None) -> None:
         assert all(len(pieces) == 1 and pieces[0] > 0 for pieces in sweep.whole.values())
         assert all(ms > 0 for places in sweep.milliseconds.values() for rounds in places for ms in rounds)
         assert len(sweep.floor) == 1
+
+
+def test_endless_runs() -> None:
+    """Bytes stand still from the second minute to the end of the hour; full attention stops where memory ends."""
+    part = endless.endless(QUICK, most=1e6)
+    assert [row.target for row in part.rows] == ["<= 1.03", "<= 1.0", "", "", "", ""] * 2
+    assert all(math.isfinite(row.value) and row.value > 0 for row in part.rows)
+    assert part.rows[1].value == part.rows[7].value == 1.0
+    shape = shapes.mini(quick=True)
+    on_paper = {"text_blocks": endless.TEXTS * 2, "blocks": 2, "window": 32}
+    expected = cache_bytes(shape.config, conditioning=endless.PINNED, generated=999, **on_paper)
+    assert part.rows[2].value == expected / 1e6
+    assert part.rows[4].value < 1.5, "one visit more than fits"
+
+
+def test_a_filled_stream_is_where_a_decoded_one_is() -> None:
+    shape = shapes.mini(quick=True)
+    model = shape.build(**CPU)[1]
+    streams = []
+    for _ in range(2):
+        cache = WandCache(shape.config, shape.window, pinned=endless.PINNED, blocks=2)
+        streams.append(endless.Stream(model, cache, shape, codes=5))
+    streams[0].fill(4)
+    assert len(streams[1](4)) == 4
+    filled, decoded = (stream.cache.layout.state for stream in streams)
+    for name in ("length", "generated", "prefix_tokens", "rebuilt_length"):
+        assert getattr(filled, name) == getattr(decoded, name)
+    assert int(filled.block) == int(decoded.block) == 4
+    assert streams[0].cache.nbytes == streams[1].cache.nbytes
+    assert endless.most_blocks(shape, 1200, 75, 1e12) == 1200
+    assert endless.most_blocks(shape, 1200, 75, 1.0) == len(endless.TEXTS)
 
 
 def test_distillation_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ SIZES: list[tuple[Any, str]] = [
         16,
         "moe_intermediate_size shared_expert_intermediate_size shared_experts_intermediate_size kv_lora_rank "
         "expert_ffn_hidden_size moe_shared_expert_intermediate_size q_lora_rank o_lora_rank "
-        "hidden_size_per_layer_input laurel_rank mamba_d_state ssm_state_size state_size adapter_rank loop_gate_rank rel_extent gated_norm_rank",
+        "hidden_size_per_layer_input laurel_rank mamba_d_state ssm_state_size state_size "
+        "adapter_rank loop_gate_rank rel_extent gated_norm_rank",
     ),
     (
         LAYERS,

@@ -174,7 +174,7 @@ def judge(family: Family) -> Verdict:
     try:
         model = family.build()
     except Exception as error:
-        return Verdict("not built", " ".join(str(error).split())[:160])
+        return Verdict("not built", " ".join(f"{type(error).__name__}: {error}".split())[:160])
     if model.generation_config is not None:
         model.generation_config.eos_token_id = None
     reference = Reference(copy.deepcopy(model), LIMITS.get(family.type))

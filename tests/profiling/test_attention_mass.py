@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tiny_models import LANGUAGE_MODELS, SPEECH_DECODERS, VOCABULARY, Tiny
 from torch import Tensor, nn
 
 from wandlib.attention.conversion import base_decoder, convert
-from wandlib.profiling.attention_mass import AttentionMass, attention_mass, suggest_window
+from wandlib.profiling.attention_mass import AttentionMass, attention_mass, suggest_blocks, suggest_window
 
 QWEN2 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "qwen2")
 
@@ -53,6 +54,55 @@ def test_mass_is_what_a_loop_over_the_maps_finds(tiny: Tiny) -> None:
         assert torch.allclose(mass.prefix[layer], prefix / queries, atol=1e-5)
         assert torch.allclose(mass.covered(2)[layer], (prefix + near) / queries, atol=1e-5)
     assert torch.allclose(mass.prefix + mass.generated, torch.ones_like(mass.prefix), atol=1e-4)
+
+
+@torch.no_grad()
+def test_mass_by_block_is_what_a_loop_over_the_maps_finds() -> None:
+    """Blocks counted from the kinds, or told; each row's begin elsewhere, one row is padded."""
+    rows = ["cccccgggccggggcgggcccggg", "pppcccccccggggcggggggccg"]
+    symbols = torch.tensor([[ord(kind) for kind in row] for row in rows])
+    conditioning, padding = symbols == ord("c"), symbols == ord("p")
+    block = [[0] * 3 + [1] * 5 + [2] * 6 + [3] * 4 + [4] * 6, [0] * 6 + [1] * 8 + [2] * 7 + [3] * 3]
+    ids = torch.randint(1, VOCABULARY, symbols.shape)
+    batch = {"input_ids": ids, "conditioning": conditioning, "attention_mask": (~padding).long()}
+    batch["position_ids"] = positions(padding)
+    model = QWEN2.build()
+    mass = attention_mass(model, batch, pinned=3)
+    model.set_attn_implementation("eager")
+    given = {name: tensor for name, tensor in batch.items() if name != "conditioning"}
+    maps = model(**given, use_cache=False, output_attentions=True).attentions
+    expected, on_pinned, queries = torch.zeros(3, 4, 4), torch.zeros(3, 4), 0
+    for sample, query in [(s, q) for s in range(2) for q in range(24) if rows[s][q] == "g"]:
+        queries += 1
+        for key in [key for key in range(query) if rows[sample][key] == "c"]:
+            for layer in range(3):
+                weight = maps[layer][sample, :, query, key]
+                if block[sample][key] == 0:
+                    on_pinned[layer] += weight
+                else:
+                    expected[layer, :, block[sample][query] - block[sample][key]] += weight
+    assert mass.by_block is not None
+    assert torch.allclose(mass.by_block, expected / queries, atol=1e-5)
+    assert torch.allclose(mass.pinned, on_pinned / queries, atol=1e-5)
+    told = attention_mass(model, batch | {"block": torch.tensor(block)}).by_block
+    assert told is not None
+    assert torch.equal(told, mass.by_block)
+    assert attention_mass(model, batch).by_block is None
+    with pytest.raises(ValueError, match="at least 0"):
+        attention_mass(model, batch, pinned=-1)
+
+
+@pytest.mark.parametrize(("coverage", "blocks"), [(0.6, 1), (0.8, 2), (0.95, 4), (1.0, 4), (0.1, 1)])
+def test_suggested_blocks_are_the_fewest(coverage: float, blocks: int) -> None:
+    """Of the conditioning's .6 and .4, some is pinned and some on text of age 0 to 3."""
+    by_block = torch.tensor([[[0.1, 0.2, 0.0, 0.2]], [[0.1, 0.1, 0.0, 0.1]]])
+    mass = replace(known(), by_block=by_block)
+    assert torch.allclose(mass.pinned, torch.tensor([[0.1], [0.1]]))
+    kept = [1 - float(by_block[..., count:].sum(-1).mean()) for count in range(1, 5)]
+    assert kept == pytest.approx([0.7, 0.85, 0.85, 1.0])
+    assert suggest_blocks(mass, coverage) == blocks
+    with pytest.raises(ValueError, match="does not tell text blocks apart"):
+        suggest_blocks(known(), coverage)
 
 
 def test_one_map_lives_at_a_time() -> None:

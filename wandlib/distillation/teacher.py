@@ -30,7 +30,7 @@ def teacher_states(
     teacher
         A causal decoder with a head, converted or not.
     batch
-        Inputs of its forward; ``conditioning`` is left out.
+        Inputs of its forward; ``conditioning`` and ``block`` are left out.
     ends_in_head
         Whether its logits are the output of its head, so that the head may be applied later.
 
@@ -40,7 +40,8 @@ def teacher_states(
         If packed rows are padded on the left.
     """
     inputs = unmask_packed(batch) | {"use_cache": False}
-    inputs.pop("conditioning", None)
+    for told in ("conditioning", "block"):
+        inputs.pop(told, None)
     with eval_mode(teacher), unlimited(teacher):
         if not ends_in_head:
             return teacher(**inputs).logits, None

@@ -6,6 +6,9 @@ generated key at some distance in generated tokens. These sums give, for any W, 
 
     covered(W) = prefix + generated x share(W),    share(W) = mass on the last W generated keys / mass on generated keys
 
+Where conditioning comes in text blocks, its mass is also told apart by block: what is pinned, and the text that began so
+many blocks ago; from that follows how many blocks to keep.
+
 Only one T x T map exists at a time: each layer's is reduced as soon as the layer has run.
 """
 
@@ -22,7 +25,7 @@ from torch import Tensor, nn
 
 from wandlib.attention.conversion import base_decoder, full_attention
 from wandlib.attention.hook import WindowHook
-from wandlib.attention.window import check_conditioning, check_window, tokens
+from wandlib.attention.window import check_blocks, check_conditioning, check_window, text_blocks, tokens
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ class AttentionMass:
     """Mass on the generated key at each distance in generated tokens; 0 is the query's own."""
     windows: tuple[int, ...]
     """Windows of :meth:`table`."""
+    by_block: Float[Tensor, "layers heads ages"] | None = None
+    """Part of ``prefix`` on the text block that began so many blocks ago; 0 is the current one. None: not told apart."""
+
+    @property
+    def pinned(self) -> Float[Tensor, "layers heads"]:
+        """Mass on conditioning that belongs to no text block; all of it where blocks were not told apart."""
+        return self.prefix if self.by_block is None else self.prefix - self.by_block.sum(-1)
 
     @property
     def generated(self) -> Float[Tensor, "layers heads"]:
@@ -65,23 +75,48 @@ class AttentionMass:
 
 
 def suggest_window(mass: AttentionMass, coverage: float = 0.9) -> int:
-    """Return the smallest window that keeps ``coverage`` of the attention, on average over layers and heads.
+    """Choose the smallest window that keeps ``coverage`` of the attention, on average over layers and heads.
 
     Raises
     ------
     ValueError
         If ``coverage`` is not between 0 and 1.
     """
+    covered = mass.prefix[..., None] + mass.by_distance.cumsum(-1)
+    return _smallest(covered.mean((0, 1)), coverage)
+
+
+def suggest_blocks(mass: AttentionMass, coverage: float = 0.9) -> int:
+    """Choose the smallest number of text blocks, the current one included, that keeps ``coverage`` of the attention.
+
+    Chosen with the window unlimited, as the window is with the blocks: together they keep at least ``2 coverage - 1``.
+
+    Raises
+    ------
+    ValueError
+        If ``coverage`` is not between 0 and 1, or ``mass`` does not tell text blocks apart.
+    """
+    if mass.by_block is None or not mass.by_block.shape[-1]:
+        raise ValueError("this attention mass does not tell text blocks apart: measure it with pinned=<tokens>")
+    kept = (mass.pinned + mass.generated)[..., None] + mass.by_block.cumsum(-1)
+    return _smallest(kept.mean((0, 1)), coverage)
+
+
+def _smallest(curve: Float[Tensor, " limits"], coverage: float) -> int:
+    """Return the first limit, from 1, at which the curve reaches ``coverage``."""
     if not 0 < coverage <= 1:
-        raise ValueError(f"coverage is a share of the attention, above 0 and at most 1; got {coverage}")
-    covered = (mass.prefix[..., None] + mass.by_distance.cumsum(-1)).mean((0, 1))  # [window - 1]
-    reached = covered >= min(coverage, float(covered[-1]))  # rounding may leave the whole slightly below 1
+        raise ValueError(f"coverage is a part of the attention, above 0 and at most 1; got {coverage}")
+    reached = curve >= min(coverage, float(curve[-1]))  # rounding may leave the whole a hair short of 1
     return int(reached.int().argmax()) + 1
 
 
 @torch.no_grad()
 def attention_mass(
-    model: nn.Module, batch: Mapping[str, Tensor], windows: Sequence[int] = (8, 16, 32, 64)
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    windows: Sequence[int] = (8, 16, 32, 64),
+    *,
+    pinned: int | None = None,
 ) -> AttentionMass:
     """Measure where a model looks under full attention; a converted model is measured as its own teacher.
 
@@ -90,15 +125,19 @@ def attention_mass(
     model
         A transformers causal decoder with an eager attention.
     batch
-        Complete utterances: ``input_ids`` or ``inputs_embeds``, ``conditioning`` (bool [batch, time]), and, where there
-        is padding, ``attention_mask``; ``position_ids`` if the model needs them. Anything else is ignored.
+        Whole utterances: ``input_ids`` or ``inputs_embeds``, ``conditioning`` (bool [batch, time]), and, where there is
+        padding, ``attention_mask``; ``position_ids`` if the model wants them; ``block`` as
+        :class:`~wandlib.distillation.streams.StreamCollator` numbers text blocks. Anything else is left aside.
     windows
-        Windows of the table.
+        The windows of the table.
+    pinned
+        Without ``block``: how many conditioning tokens at the start belong to no text block; the others' blocks are
+        counted as :class:`~wandlib.WandCache` counts them. None: blocks are not told apart.
 
     Raises
     ------
     ValueError
-        If ``conditioning`` is missing, does not fit, or leaves no generated token.
+        If ``conditioning`` is missing, does not fit, or leaves no generated token, or ``pinned`` is negative.
     """
     for window in windows:
         check_window(window)
@@ -108,25 +147,35 @@ def attention_mass(
         raise ValueError("attention_mass needs batch['conditioning'], a bool for each token: True is conditioning")
     conditioning = check_conditioning(batch["conditioning"], *new.shape[:2])
     real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(conditioning)
-    sequence = tokens(conditioning, ~real)
+    block = batch.get("block")
+    if block is None and pinned is not None:
+        block = text_blocks(conditioning, ~real, check_blocks(1, pinned)[1])
+    sequence = tokens(conditioning, ~real, block=block)
+    text = sequence.conditioning & (sequence.block > 0)
     queries = real & ~sequence.conditioning
     if not queries.any():
         raise ValueError("every token is conditioning: there is no generated query to measure")
     prefix: list[Tensor] = []
     by_distance: list[Tensor] = []
+    by_block: list[Tensor] = []
 
     def reduce(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:
         weights = output[1].float()  # [batch, heads, query, key]
         heads, longest = weights.shape[1], int(queries.sum(1).max())
         on_prefix, on_generated = weights.new_zeros(heads), weights.new_zeros(heads, longest)
+        on_text = weights.new_zeros(heads, int(sequence.block.max()))
         for sample, mine in enumerate(queries):
             looked = weights[sample][:, mine]
             on_prefix += looked[..., sequence.conditioning[sample]].sum((1, 2))
             count = sequence.generated[sample, mine]
             ago = (count[:, None] - count[None, :]).clamp(min=0)  # keys yet to come have no weight
             on_generated.index_add_(1, ago.flatten(), looked[..., mine].flatten(1))
+            key = text[sample]
+            age = (sequence.block[sample, mine][:, None] - sequence.block[sample, key][None, :]).clamp(min=0)
+            on_text.index_add_(1, age.flatten(), looked[..., key].flatten(1))
         prefix.append(on_prefix / queries.sum())
         by_distance.append(on_generated / queries.sum())
+        by_block.append(on_text / queries.sum())
         return output[0], None
 
     decoder = base_decoder(model)
@@ -139,7 +188,8 @@ def attention_mass(
         stack.callback(decoder.set_attn_implementation, before)
         decoder.set_attn_implementation("eager")
         decoder(**inputs, attention_mask=real.long(), use_cache=False)
-    return AttentionMass(torch.stack(prefix).cpu(), torch.stack(by_distance).cpu(), tuple(windows))
+    ages = None if block is None else torch.stack(by_block).cpu()
+    return AttentionMass(torch.stack(prefix).cpu(), torch.stack(by_distance).cpu(), tuple(windows), ages)
 
 
 def attention_modules(decoder: nn.Module) -> list[nn.Module]:

@@ -300,6 +300,7 @@ def test_training_and_scoring_under_blocks() -> None:
         ({"pinned": 3}, "give blocks too"),
         ({"blocks": 2, "pinned": -1}, "at least 0"),
         ({"blocks": 2, "shared": 3}, "leave out shared"),
+        ({"blocks": 2, "int8": True}, "never expires"),
         ({"blocks": 2, "static": True, "block_capacity": 0}, "longest text block"),
         ({"static": True, "block_capacity": 5}, "needs blocks"),
         ({"blocks": 2, "block_capacity": 5}, "static=True"),
@@ -309,7 +310,7 @@ def test_training_and_scoring_under_blocks() -> None:
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WandCache(QWEN2.config(), 6, **options)
-    if "shared" not in options and "static" not in options and "block_capacity" not in options:
+    if not {"shared", "int8"} & set(options) and "static" not in options and "block_capacity" not in options:
         with pytest.raises(ValueError, match=message):
             check_blocks(options.get("blocks"), options.get("pinned"))
 

@@ -438,7 +438,7 @@ def test_static_capacity_is_a_limit(model: PreTrainedModel) -> None:
         ({"window": 0}, "at least 1"),
         ({"conditioning": 3, "conditioning_until": 9}, "not both"),
         ({"capacity": 9}, "static=True"),
-        ({"int8": True, "static": True}, "not for a static cache"),
+        ({"int8": True, "static": True}, "not static"),
     ],
 )
 def test_contradictory_options_are_refused(model: PreTrainedModel, options: dict[str, Any], message: str) -> None:

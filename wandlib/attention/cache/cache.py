@@ -115,8 +115,8 @@ class WandCache(SequenceCache):
             raise ValueError(
                 f"block_capacity={block_capacity!r} is the longest text block: it needs blocks, and no capacity"
             )
-        if int8 and static:
-            raise ValueError("int8 conditioning is not for a static cache: leave out one of the two")
+        if int8 and (static or (blocks is not None and not first)):
+            raise ValueError("int8 is for conditioning that never expires in a cache that is not static: leave it out")
         if sequences > 1 and (conditioning_until is not None or blocks is not None):
             raise ValueError(
                 "conditioning that the model generates, or that expires, differs from sequence to sequence: leave out "

@@ -81,12 +81,12 @@ test-newest: $(UV) ## the library's tests on the newest releases there are, uppe
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-newest
 	printf '%s\n' $(LIFTED) > .venv-newest/lifted.txt
 	$(UV) pip install --python .venv-newest --upgrade --override .venv-newest/lifted.txt --editable '.[$(LIBRARY_EXTRAS)]'
-	.venv-newest/bin/python -m pytest $(LIBRARY_TESTS)
+	.venv-newest/bin/python -m pytest -m 'not families' $(LIBRARY_TESTS)
 
 test-oldest: $(UV) ## the library's tests on the oldest releases that pyproject.toml allows, in .venv-oldest
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-oldest
 	$(UV) pip install --python .venv-oldest --resolution lowest-direct --editable '.[$(LIBRARY_EXTRAS)]'
-	.venv-oldest/bin/python -m pytest $(LIBRARY_TESTS)
+	.venv-oldest/bin/python -m pytest -m 'not families' $(LIBRARY_TESTS)
 
 test-oldest-transformers: $(VENV)/.oldest-transformers-$(OLDEST_TRANSFORMERS) ## the attention's tests on the oldest transformers, all else as in .venv
 	PYTHONPATH=$< $(BIN)/python -m pytest -m 'not slow' tests/attention

@@ -39,7 +39,7 @@ class JointOptimizer(Optimizer):
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The states, one for each."""
+        """Return the states, one for each."""
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """An hour in one decode: text blocks come and expire, and a step late costs what a step early costs.
 
 The decode is a pinned reference, then blocks of text, each followed by its codes. Two decodes stand beside one another,
-one after a minute, one a minute before the hour's end, and go on in turn, a block at a time: text and codes, real passes
+one after a minute, one a minute before the hour's end, and go on in turn, block by block: text and codes, real passes
 of the model. Up to there their caches are filled, by the passes' own plans, with random keys in place of the model's.
 Full attention is filled in the same way, as far as memory goes.
 """
@@ -107,7 +107,7 @@ class Stream:
 
 
 def blocks_until(shape: Shape, seconds: float, codes: int) -> int:
-    """Count the blocks of at least so many seconds of speech, in whole turns of ``TEXTS``: all start at the same text."""
+    """Count the blocks of at least so many seconds, in whole turns of ``TEXTS``: all start at the same text."""
     return math.ceil(shape.steps(seconds) / codes / len(TEXTS)) * len(TEXTS)
 
 
@@ -119,7 +119,7 @@ def most_blocks(shape: Shape, blocks: int, codes: int, most: float) -> int:
 
 
 def endless(settings: Settings, most: float = MOST) -> Result:
-    """The embedded voice's shape, and CosyVoice 2's with three layers, in fp32 at batch 1."""
+    """Return the embedded voice's shape, and CosyVoice 2's with three layers, in fp32 at batch 1."""
     part = Result()
     large = cosyvoice2(settings.quick)
     config = copy.deepcopy(large.config)

@@ -1,8 +1,8 @@
 """What ``generate`` knows and the decoder does not: how long the prompt is, and which token was sampled last.
 
 A converted model's ``generate`` is transformers' own, called by an object that notes these two beforehand and
-afterwards. So a prompt is conditioning however it is cut (``prefill_chunk_size``, a cached prefix, ``use_cache=False``),
-and what was sampled counts as generated in the next turn, too.
+afterwards. So a prompt is conditioning however it is cut (``prefill_chunk_size``, a cached prefix,
+``use_cache=False``), and what was sampled counts as generated in the next turn, too.
 """
 
 from __future__ import annotations

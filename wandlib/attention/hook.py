@@ -4,8 +4,8 @@ A forward pre-hook on the base decoder (the module that owns the layers) does th
 that it was heeded; the model's own code, Trainer and PEFT run unmodified. Each pass of the decoder
 
 - decodes with a :class:`~wandlib.WandCache`, which plans the pass and in the end checks that every layer read it;
-- or, without a cache (training, scoring), gets the 4-D mask of :mod:`wandlib.attention.window`, hard or soft, and in the
-  end it is checked that every layer read that;
+- or, without a cache (training, scoring), gets the 4-D mask of :mod:`wandlib.attention.window`, hard or soft, and in
+  the end it is checked that every layer read that;
 - or is refused, with the reason and the cure.
 """
 
@@ -42,8 +42,8 @@ from wandlib.attention.window import (
 )
 
 UNTOLD = (
-    "a converted model that trains or scores must be told which tokens are conditioning: pass conditioning=<bool tensor "
-    "[batch, time]> to its forward, or run it under wandlib.full_attention(model)"
+    "a converted model that trains or scores must be told which tokens are conditioning: pass conditioning=<bool "
+    "tensor [batch, time]> to its forward, or run it under wandlib.full_attention(model)"
 )
 CONTINUOUS = (
     "continuous batching brings a paged cache of its own, which knows no window: call generate or generate_batch, or "
@@ -205,7 +205,7 @@ class WindowHook:
         return past
 
     def _refuse_others(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> None:
-        """Raise ValueError for a pass whose keys are not all in the sequence and in one cache of a kind that is known."""
+        """Raise ValueError for a pass whose keys are not all in the sequence and in one cache of a known kind."""
         other = other_cache(kwargs, self.decoder.cache)
         if other is not None or "paged" in attention_implementation(module):
             raise ValueError(f"this pass brings a cache of its own ({other or 'paged attention'}): {CONTINUOUS}")
@@ -253,11 +253,11 @@ class WindowHook:
         return kwargs
 
     def _utterances(self, kwargs: dict[str, Any], new: Tensor, padding: Tensor | None) -> Tensor | None:
-        """Number the utterances packed into each row; None: one a row."""
+        """Count off the utterances packed into each row; None: one a row."""
         if any(kwargs.get(name) is not None for name in ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")):
             raise ValueError(
-                "utterances packed by cu_seq_lens are not told apart under a window: pass position_ids that start again "
-                "with each of them, [batch, time], and no cu_seq_lens"
+                "utterances packed by cu_seq_lens are not told apart under a window: pass position_ids that start "
+                "again with each of them, [batch, time], and no cu_seq_lens"
             )
         position_ids = kwargs.get("position_ids")
         if position_ids is None or position_ids.ndim != 2:

@@ -153,8 +153,8 @@ def base_decoder(model: nn.Module) -> Any:
         if isinstance(decoder, PreTrainedModel) and layers_of(decoder) is not None:
             return decoder
     raise ValueError(
-        f"{type(found).__name__} has no layers in one list, its own or inside an encoder of it, so there is nothing known "
-        "to apply a window to; if the causal decoder is a part of it, pass that"
+        f"{type(found).__name__} has no layers in one list, its own or inside an encoder of it, so there is "
+        "nothing known to apply a window to; if the causal decoder is a part of it, pass that"
     )
 
 
@@ -225,7 +225,7 @@ def new_tokens(kwargs: Mapping[str, Any]) -> Tensor:
     raise ValueError(f"the decoder was given no new tokens: pass one of {', '.join(TOKEN_ARGUMENTS)}")
 
 
-# ------------------------------------------------------------------------------------------------ what reaches a decoder
+# ------------------------------------------------------------------------------------------- what reaches a decoder
 
 
 class _ReachedError(Exception):

@@ -57,7 +57,7 @@ def _called(part: Any) -> bool:
     return isinstance(part, nn.Module) and not isinstance(part, nn.ModuleList)
 
 
-# ------------------------------------------------------------------------------------------------- what layers attend to
+# -------------------------------------------------------------------------------------------- what layers attend to
 
 
 def sliding_windows(config: PreTrainedConfig) -> list[int | None]:
@@ -136,8 +136,8 @@ def refusal(decoder: Any) -> str | None:
     kinds = {*(getattr(config, "attention_layers", None) or ()), *(getattr(config, "attn_layers", None) or ())}
     if limited := sorted(kinds & {"local", "lsh"}):
         return (
-            f"its {' and '.join(limited)} layers keep a limit of their own that is counted from the slots of the cache; "
-            "only global layers can have a window"
+            f"its {' and '.join(limited)} layers keep a limit of their own that is counted from the slots of the "
+            "cache; only global layers can have a window"
         )
     if getattr(config, "add_cross_attention", False) or getattr(config, "cross_attention_layers", None):
         return "it has cross-attention layers, whose keys are not part of the sequence; set add_cross_attention=False"

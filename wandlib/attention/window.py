@@ -142,7 +142,7 @@ def _last_before(marked: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"
 def packed_utterances(
     position_ids: Int[Tensor, "batch time"], padding: Bool[Tensor, "batch time"] | None = None
 ) -> Int[Tensor, "batch time"] | None:
-    """Number the utterances packed into each row: one begins where positions do not rise; None: one a row.
+    """Count off the utterances packed into each row: one begins where positions do not rise; None: one a row.
 
     Parameters
     ----------

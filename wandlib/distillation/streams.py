@@ -28,7 +28,7 @@ from wandlib.distillation.losses import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class StreamCollator:
-    """Pad streams into a batch: ``input_ids``, ``labels``, ``conditioning``, ``block``, ``attention_mask``, ``position_ids``.
+    """Pad streams into a batch: input_ids, labels, conditioning, block, attention_mask, position_ids.
 
     A sample is a mapping with ``pinned``, token ids (possibly none), and ``blocks``, pairs of the token ids of a text,
     its marks included, and of its codes, without END. ``block`` is 0 for what is pinned, then the number of the latest

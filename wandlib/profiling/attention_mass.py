@@ -6,8 +6,8 @@ generated key at some distance in generated tokens. These sums give, for any W, 
 
     covered(W) = prefix + generated x share(W),    share(W) = mass on the last W generated keys / mass on generated keys
 
-Where conditioning comes in text blocks, its mass is also told apart by block: what is pinned, and the text that began so
-many blocks ago; from that follows how many blocks to keep.
+Where conditioning comes in text blocks, its mass is also told apart by block: what is pinned, and the text that began
+so many blocks ago; from that follows how many blocks to keep.
 
 Only one T x T map exists at a time: each layer's is reduced as soon as the layer has run.
 """
@@ -39,7 +39,7 @@ class AttentionMass:
     windows: tuple[int, ...]
     """Windows of :meth:`table`."""
     by_block: Float[Tensor, "layers heads ages"] | None = None
-    """Part of ``prefix`` on the text block that began so many blocks ago; 0 is the current one. None: not told apart."""
+    """Part of ``prefix`` on the text block that began so many blocks ago, 0: the current one. None: not told apart."""
 
     @property
     def pinned(self) -> Float[Tensor, "layers heads"]:

@@ -78,7 +78,7 @@ class Layout:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Settings in a YAML file.
+    """Return settings in a YAML file.
 
     Raises
     ------

@@ -17,7 +17,7 @@ QUIETEST_PEAK = 1e-3
 
 
 def read_sound(path: str | Path, maximum_seconds: float) -> tuple[Float64[ndarray, "samples channels"], int]:
-    """Samples of an audio file in [-1, 1], and its rate in Hz.
+    """Return samples of an audio file in [-1, 1], and its rate in Hz.
 
     Raises
     ------

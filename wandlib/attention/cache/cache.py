@@ -4,9 +4,9 @@ Keys are cached after the rotary embedding, so the order of the slots does not m
 decoding step overwrites the one slot whose token has just left the window, and attends over the P + W slots. Memory and
 time per step do not depend on how much has been generated (WAND, arXiv 2604.08558, section 2).
 
-One pass, followed through the files: the hook calls :meth:`WandCache.prepare`, which has it planned by the layout (which
-token lies in which slot); the decoder's layers call :meth:`WandCache.update`, which stores and reads; the hook calls
-:meth:`WandCache.finish`, which checks that every layer did, and lets the layout follow.
+One pass, followed through the files: the hook calls :meth:`WandCache.prepare`, which has it planned by the layout
+(which token lies in which slot); the decoder's layers call :meth:`WandCache.update`, which stores and reads; the hook
+calls :meth:`WandCache.finish`, which checks that every layer did, and lets the layout follow.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class WandCache(SequenceCache):
         return self.layout.state.length
 
     def __getitem__(self, layer: int) -> tuple[Read, Read]:
-        """Keys and values of a layer, each [batch (prompts where they are shared), kv_heads, slots in use, head_dim]."""
+        """Keys and values of a layer, each [batch (prompts where shared), kv_heads, slots in use, head_dim]."""
         return self.layers[layer].held(self.layout.used(self.layout.state.generated))
 
     # ------------------------------------------------------------------------------------------------- a forward pass

@@ -143,7 +143,7 @@ class Int8Layer(WandLayer):
     def __init__(self, layout: CacheLayout) -> None:
         super().__init__(layout)
         self.quantized: list[Tensor] = []
-        """Keys [batch, kv_heads, pinned, head_dim] as int8, scales [batch, kv_heads, 1, head_dim]; the same of values."""
+        """Keys [batch, kv_heads, pinned, head_dim] as int8, scales [batch, kv_heads, 1, head_dim]; and of values."""
 
     def apply(self, update: Update, key_states: New, value_states: New) -> tuple[Read, Read]:
         """Store the new entries; return the keys and values that attention is to read."""

@@ -38,8 +38,8 @@ class SequenceCache(Cache):
             return
         if self.layout.shared > 1:
             raise ValueError(
-                f"a cache with shared={self.layout.shared} cannot be expanded or cut, only reordered by a beam search: leave "
-                "out shared"
+                f"a cache with shared={self.layout.shared} cannot be expanded or cut, only reordered by a beam search: "
+                "leave out shared"
             )
 
         def pick(state: Tensor) -> Tensor:

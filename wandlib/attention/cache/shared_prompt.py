@@ -13,7 +13,8 @@ reordering moves no keys and no values, and of two beams with a common past neit
 same N times over, is run once.
 
 The price: a query is scored against the ring slots of all N sequences. It reads less and computes more, and where heads
-share keys, transformers' sdpa copies the keys of each when there is a mask; :mod:`wandlib.attention.grouped_attention` does not.
+share keys, transformers' sdpa copies the keys of each when there is a mask;
+:mod:`wandlib.attention.grouped_attention` does not.
 Processor time of two layers against the same cache unshared (fp32, one core of an x86_64, 3 beams, 1 and 4 prompts,
 medians of 70 alternating steps): at the shape of IndexTTS 1.5 a step with its reorder takes 0.99 and 0.94 of the time,
 at that of CosyVoice 2 (14 heads on 2) 1.05 and 1.09, with "grouped_sdpa" 0.95 and 1.00; the prefill takes a third.
@@ -86,7 +87,7 @@ def fold_step(inputs: dict[str, Any], rows: int, sequences: int, position: Any) 
 
 
 def row_axis(name: str, value: Any, rows: int) -> int | None:
-    """The axis of an input that counts sequences; None where it has none."""
+    """Return the axis of an input that counts sequences; None where it has none."""
     if not isinstance(value, Tensor) or value.ndim < 2:
         return None
     axis = value.ndim - 2 if name == "position_ids" else 0  # [3, rows, time] where positions have three parts

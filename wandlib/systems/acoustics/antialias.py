@@ -31,7 +31,7 @@ def kaiser_beta(taps: int, half_width: float) -> float:
 
 
 def low_pass(cutoff: float = 0.5 / RATIO) -> Float[Tensor, "1 1 taps"]:
-    """The filter; ``cutoff`` in cycles a sample."""
+    """Return the filter; ``cutoff`` in cycles a sample."""
     window = torch.kaiser_window(TAPS, periodic=False, beta=kaiser_beta(TAPS, HALF_WIDTH))
     time = torch.arange(-(TAPS // 2), TAPS // 2) + 0.5
     taps = 2 * cutoff * window * torch.sinc(2 * cutoff * time)

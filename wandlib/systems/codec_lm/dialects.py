@@ -55,7 +55,7 @@ class Dialect(ABC):
         """Tokens of the prompt."""
 
     def spoken(self, codes: Sequence[int]) -> str:
-        """The start of the answer."""
+        """Return the start of the answer."""
         return START + "".join(self.code.format(code) for code in codes)
 
 
@@ -96,7 +96,7 @@ class Llasa(Dialect):
 
 
 def espeak() -> Callable[[list[str]], list[str]]:
-    """The phonemizer that NeuTTS was trained with."""
+    """Return the phonemizer that NeuTTS was trained with."""
     import espeakng_loader
     from phonemizer.backend import EspeakBackend
     from phonemizer.backend.espeak.wrapper import EspeakWrapper

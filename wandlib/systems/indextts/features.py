@@ -31,6 +31,6 @@ class LogMel(nn.Module):
 
 
 def read_reference(path: str | Path) -> Float[Tensor, "1 samples"]:
-    """A recording at 24 kHz; InputError as :func:`wandlib.systems.sound_file.read_sound`."""
+    """Return a recording at 24 kHz; InputError as :func:`wandlib.systems.sound_file.read_sound`."""
     samples, rate = read_sound(path, MAXIMUM_SECONDS)
     return resample(torch.from_numpy(samples.mean(axis=1)).float()[None], rate, SAMPLE_RATE)

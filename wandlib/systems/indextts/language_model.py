@@ -106,7 +106,7 @@ class IndexLM(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def get_decoder(self) -> GPT2Model:
-        """The module that owns the layers."""
+        """Return the module that owns the layers."""
         return self.gpt
 
     def get_input_embeddings(self) -> nn.Module:
@@ -252,7 +252,7 @@ class IndexLM(PreTrainedModel, GenerationMixin):
         prefix_length: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Inputs of one pass of ``generate``, with the positions of the codes after a prompt of ``prefix_length``."""
+        """Return inputs of a pass of ``generate``, with the positions of codes after a prompt of ``prefix_length``."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
         if inputs.get("inputs_embeds") is None and prefix_length is not None:
             new = inputs["input_ids"].shape[1]

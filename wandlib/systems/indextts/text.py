@@ -63,7 +63,7 @@ def reads_as_chinese(text: str) -> bool:
 
 
 def load_wetext() -> tuple[Normalize, Normalize] | None:
-    """Normalizers of Chinese and of English text; None where wetext is not installed."""
+    """Return normalizers of Chinese and of English text; None where wetext is not installed."""
     try:
         from wetext import Normalizer
     except ModuleNotFoundError:
@@ -85,7 +85,7 @@ class TextNormalizer:
         self.normalizers = normalizers
 
     def __call__(self, text: str) -> str:
-        """Normalized text.
+        """Return normalized text.
 
         Raises
         ------
@@ -126,7 +126,7 @@ def _limited(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], 
 
 
 def spelled(pinyin: str) -> str:
-    """A syllable as the vocabulary spells it: after j, q and x the u is a v; a corrected one is in upper case."""
+    """Return a syllable as the vocabulary spells it: after j, q and x, u is v; a corrected one is in upper case."""
     if pinyin[0] not in "jqxJQX":
         return pinyin
     return JQX.sub(r"\1v", pinyin).upper()

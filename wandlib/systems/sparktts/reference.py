@@ -67,7 +67,7 @@ def leveled(sound: Sound) -> Sound:
 
 
 def load_wav2vec(folder: Path, device: str | torch.device) -> tuple[Wav2Vec2FeatureExtractor, Wav2Vec2Model]:
-    """The feature extractor and the layers of wav2vec 2.0 that are read, in fp32."""
+    """Return the feature extractor and the layers of wav2vec 2.0 that are read, in fp32."""
     model: Any = Wav2Vec2Model.from_pretrained(folder, dtype=torch.float32)
     model.encoder.layers = model.encoder.layers[:NEEDED_LAYERS]
     return Wav2Vec2FeatureExtractor.from_pretrained(folder), model.eval().to(device)
@@ -104,7 +104,7 @@ class ReferenceReader:
         self.clip_samples = int(self.sample_rate * settings["ref_segment_duration"]) // hop * hop
 
     def read(self, path: str | Path) -> Sound:
-        """A recording at the codec's rate, leveled.
+        """Return a recording at the codec's rate, leveled.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class ReferenceReader:
 
     @torch.inference_mode()
     def features(self, sound: Sound) -> Float[Tensor, "1 time features"]:
-        """What the codec's encoder takes, 50 frames a second."""
+        """Return what the codec's encoder takes, 50 frames a second."""
         inputs = self.extractor(sound, sampling_rate=self.sample_rate, return_tensors="pt", padding=True).input_values
         hidden = self.wav2vec(inputs.to(self.wav2vec.device), output_hidden_states=True).hidden_states
         total: Tensor = sum(hidden[layer] for layer in LAYERS)
@@ -127,7 +127,7 @@ class ReferenceReader:
 
     @torch.inference_mode()
     def __call__(self, path: str | Path) -> Voice:
-        """The voice in a recording; InputError as :meth:`read`."""
+        """Return the voice in a recording; InputError as :meth:`read`."""
         sound = self.read(path)
         clip = torch.from_numpy(np.resize(sound, self.clip_samples)).float()[None]
         device = next(self.codec.parameters()).device

@@ -176,7 +176,7 @@ class SparkSystem(SpeechSystem):
         return model
 
     def voice(self, reference: str | Path) -> Voice:
-        """The voice in a recording; that of the file read last is remembered.
+        """Return the voice in a recording; that of the file read last is remembered.
 
         Raises
         ------
@@ -190,7 +190,7 @@ class SparkSystem(SpeechSystem):
         return self._voices[key]
 
     def prompt(self, text: str, voice: Voice | None, transcript: str | None, control: Control | None) -> str:
-        """The prompt of one call: a voice or a control, and for a voice what it says."""
+        """Return the prompt of one call: a voice or a control, and for a voice what it says."""
         speakable(text)
         if control is not None:
             if voice is not None or transcript is not None:
@@ -234,7 +234,7 @@ class _Made:
         self._voice, self._tokens = voice, list[int]()
 
     def code(self, token: int) -> int | None:
-        """The code that a token stands for; None for any other token."""
+        """Return the code that a token stands for; None for any other token."""
         self._tokens += self._vocabulary.globals_in([token]).tolist()
         found: list[int] = self._vocabulary.codes_in([token]).tolist()
         return found[0] if found else None
@@ -258,7 +258,7 @@ class _Made:
 
 
 def _language_model(folder: Path, dtype: torch.dtype | None) -> Any:
-    """A language model, without the window that a student was saved with."""
+    """Return a language model, without the window that a student was saved with."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
     vars(model.config).pop("wand", None)
     return model

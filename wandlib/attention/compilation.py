@@ -60,7 +60,7 @@ def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "
     decoder, inner = base_decoder(model), inner_model(model)
     if decoder.config._attn_implementation == "sdpa":
         inner.set_attn_implementation(GROUPED)
-    options: dict[str, Any] = {"guard_filter_fn": worth_a_look}
+    options: dict[str, Any] = {"guard_filter_fn": keep_guard}
     if backend == "inductor":
         device = next(decoder.parameters()).device.type
         # The C++ wrapper launches a CPU's kernels without Python.
@@ -70,11 +70,10 @@ def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "
     def step(**kwargs: Any) -> Any:
         return model(**kwargs)
 
-    # A function, not the model: so the call of the model and its hooks are compiled as well. Graphs are kept by code
-    # object, and nothing that is looked at would tell those of this model from another's, nor, if the graph were in
-    # parts, those of one layer from the next one's.
-    step.__code__ = step.__code__.replace()
-    compiled: Callable[..., Any] = torch.compile(step, fullgraph=True, dynamic=False, backend=backend, options=options)
+    # A function, not the model: so the call of the model and its hooks are compiled as well.
+    compiled: Callable[..., Any] = torch.compile(
+        own_code(step), fullgraph=True, dynamic=False, backend=backend, options=options
+    )
     hook = getattr(decoder, "wand", None)
 
     @wraps(model.forward)
@@ -85,6 +84,16 @@ def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "
         return compiled(**kwargs)
 
     return checked
+
+
+def own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function a code object that no other function has, and return it.
+
+    `torch.compile` keeps graphs by code object. Without the guards that :func:`keep_guard` drops, nothing would tell the
+    graph of one model from another's, nor, if a graph were in parts, that of one layer from the next one's.
+    """
+    function.__code__ = function.__code__.replace()
+    return function
 
 
 def check_step(inputs: dict[str, Any]) -> None:
@@ -106,12 +115,12 @@ def check_step(inputs: dict[str, Any]) -> None:
         )
 
 
-def worth_a_look(guards: Any) -> list[bool]:
+def keep_guard(guards: Any) -> list[bool]:
     """Keep the guards of tensors and of what a step is called with."""
     tensors = torch.compiler.keep_tensor_guards_unsafe(guards)
-    return [tensor or of_the_inputs(guard.name) for tensor, guard in zip(tensors, guards, strict=True)]
+    return [tensor or guards_input(guard.name) for tensor, guard in zip(tensors, guards, strict=True)]
 
 
-def of_the_inputs(name: str) -> bool:
+def guards_input(name: str) -> bool:
     """Whether a guard is of an argument of ``step``; of a cache's layers, the tensors say it all."""
     return name.startswith("kwargs") and ".layers[" not in name

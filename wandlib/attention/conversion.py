@@ -105,6 +105,7 @@ def convert(
         setattr(inner, name, value)
     inner.config.wand = hook.settings
     hook.legacy = legacy_rope(inner.config)
+    hook.replaced = {name: vars(inner.config)[name] for name in hook.legacy if name in vars(inner.config)}
     vars(inner.config).update(hook.legacy)
     return model
 
@@ -126,6 +127,7 @@ def restore(model: Model) -> Model:
         delattr(inner, name)
     for name in ("wand", *hook.legacy):
         vars(inner.config).pop(name, None)  # gone already where two models share one config
+    vars(inner.config).update(hook.replaced)
     return model
 
 

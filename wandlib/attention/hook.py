@@ -92,6 +92,8 @@ class WindowHook:
         self.handles: list[Any] = []
         self.legacy: dict[str, Any] = {}
         """What was added to the config for older releases of transformers."""
+        self.replaced: dict[str, Any] = {}
+        """What stood there before."""
 
     @property
     def settings(self) -> dict[str, Any]:

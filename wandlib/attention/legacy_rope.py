@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 
 
 def legacy_rope(config: PreTrainedConfig) -> dict[str, Any]:
-    """Return the entries that older releases need to know the rotary embedding, as far as ``config`` lacks them.
+    """Return the entries that older releases need to know the rotary embedding, as far as ``config`` has not got them.
 
     ``vars(config).update(legacy_rope(config))`` adds them; remove the same names to restore the config.
 
@@ -36,4 +36,5 @@ def legacy_rope(config: PreTrainedConfig) -> dict[str, Any]:
         entries["partial_rotary_factor"] = rope["partial_rotary_factor"]
     if rope.get("rope_type", "default") != "default":
         entries["rope_scaling"] = {name: value for name, value in rope.items() if name not in entries}
-    return {name: value for name, value in entries.items() if name not in vars(config)}
+    # In transformers 5.17 a class may keep a default of its own here, which the entry of rope_parameters overrules.
+    return {name: value for name, value in entries.items() if vars(config).get(name, object()) != value}

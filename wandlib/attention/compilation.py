@@ -89,8 +89,8 @@ def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "
 def own_code(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a function a code object that no other function has, and return it.
 
-    `torch.compile` keeps graphs by code object. Without the guards that :func:`keep_guard` drops, nothing would tell the
-    graph of one model from another's, nor, if a graph were in parts, that of one layer from the next one's.
+    `torch.compile` keeps graphs by code object. Without the guards that :func:`keep_guard` drops, nothing would tell
+    the graph of one model from another's, nor, if a graph were in parts, that of one layer from the next one's.
     """
     function.__code__ = function.__code__.replace()
     return function

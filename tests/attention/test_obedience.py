@@ -272,6 +272,15 @@ def test_a_pass_that_does_not_say_what_is_conditioning_is_refused(model: Any) ->
             model(ids(), **inputs)
     with full_attention(model):
         model(ids(), use_cache=False)
+    with pytest.raises(ValueError, match=r"conditioning=<bool tensor \[batch, time\]>"):
+        model.train()(ids(), use_cache=True)
+
+
+@torch.no_grad()
+def test_guidance_is_refused(model: Any) -> None:
+    """It decodes a second prompt in a cache of its own."""
+    with pytest.raises(ValueError, match="guidance_scale decodes a second prompt"):
+        model.generate(ids(), guidance_scale=1.7, max_new_tokens=4)
 
 
 @torch.no_grad()

@@ -43,6 +43,11 @@ class WindowedGenerate:
         if hook.disabled:
             return generate(self.model, *args, **kwargs)
         kwargs = rename_cache(kwargs, hook.decoder.cache)
+        if self._setting("guidance_scale", kwargs) not in (None, 1):
+            raise ValueError(
+                "guidance_scale decodes a second prompt in a cache of its own, whose end is not known under a window: "
+                "leave it out, or generate under wandlib.full_attention(model)"
+            )
         ids = args[0] if args else next((kwargs[n] for n in ("inputs", "input_ids") if kwargs.get(n) is not None), None)
         embeds, mask = kwargs.get("inputs_embeds"), kwargs.get("attention_mask")
         lengths = [given.shape[1] for given in (embeds if embeds is not None else ids,) if isinstance(given, Tensor)]

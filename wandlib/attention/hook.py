@@ -188,6 +188,8 @@ class WindowHook:
             self._refuse_others(module, kwargs)
             options: Any = {"blocks": self.blocks, "pinned": self.pinned, "conditioning_until": self.conditioning_until}
             if past is None:
+                if module.training and kwargs.get("conditioning") is None and prompt is None:
+                    raise ValueError(UNTOLD)
                 if kwargs.get("use_cache") is None:  # a pass that says what is conditioning is to train or to score
                     default = getattr(module.config, "use_cache", False)
                     kwargs["use_cache"] = default and not module.training and kwargs.get("conditioning") is None

@@ -133,7 +133,9 @@ def load_adapter(folder: str | Path, *, is_trainable: bool = False, **kwargs: An
     if architecture is None:
         raise ValueError(f"{folder}/config.json names no architecture of transformers: {architectures[0]!r}")
     source = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
-    if source == BASE:
+    if source == BASE and Path(folder).is_dir():
+        source = str(Path(folder) / BASE)  # with subfolder=, transformers 5.17 looks for the adapter first
+    elif source == BASE:
         source, kwargs = str(folder), kwargs | {"subfolder": BASE}
     base = architecture.from_pretrained(source, **kwargs)
     student = PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable).train(is_trainable)

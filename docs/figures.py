@@ -11,40 +11,36 @@ import matplotlib
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from transformers import Qwen2Config
 
 from wandlib.plots.charts import INK, panels
 from wandlib.plots.costs import two_caches
 from wandlib.profiling.estimate import cache_bytes
+from wandlib.profiling.paper_systems import SHAPES
 
 HERE = Path(__file__).parent
 CONTRACTS: list[dict[str, Any]] = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
     "importlinter"
 ]["contracts"]
 
-# CosyVoice 2-0.5B's decoder, and the mean prompt that the paper's cache sizes imply.
-COSYVOICE2 = Qwen2Config(
-    num_hidden_layers=24, hidden_size=896, num_attention_heads=14, num_key_value_heads=2, intermediate_size=4864
-)
-PROMPT, WINDOW, STEPS_PER_SECOND, SECONDS = 187, 32, 25, 30
+SECONDS = 30
 
 
 def caches() -> Figure:
     """Draw the cache of one utterance with full attention and with a window."""
-    steps = range(1, SECONDS * STEPS_PER_SECOND + 1)
+    shape = SHAPES["cosyvoice2"]
     full, window = (
         [
-            cache_bytes(COSYVOICE2, conditioning=PROMPT, generated=step, window=size, dtype=torch.float32)
-            for step in steps
+            cache_bytes(shape.config, conditioning=shape.conditioning, generated=step, window=size, dtype=torch.float32)
+            for step in range(1, shape.steps(SECONDS) + 1)
         ]
-        for size in (None, WINDOW)
+        for size in (None, shape.window)
     )
     return two_caches(
         full,
         window,
-        steps_per_second=STEPS_PER_SECOND,
-        window_size=WINDOW,
-        title=f"CosyVoice 2-0.5B, one utterance, prompt of {PROMPT} tokens, 32 bit (computed)",
+        steps_per_second=shape.codes_per_second,
+        window_size=shape.window,
+        title=f"{shape.name}-0.5B, one utterance, prompt of {shape.conditioning} tokens, 32 bit (computed)",
     )
 
 

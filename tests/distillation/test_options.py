@@ -261,6 +261,7 @@ def test_options_that_change_no_number(tmp_path: Path, options: dict[str, Any]) 
     assert losses(changed) == pytest.approx(losses(plain), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_torch_compile_changes_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window changes with every step, and the hook on the head comes and goes."""
@@ -268,7 +269,7 @@ def test_torch_compile_changes_no_number(tmp_path: Path, monkeypatch: pytest.Mon
     found = []
     for options in ({}, {"torch_compile": True, "torch_compile_backend": "eager"}):
         torch._dynamo.reset()
-        trainer = build_trainer(tmp_path, max_steps=4, **options)
+        trainer = build_trainer(tmp_path, max_steps=3, **options)
         trainer.train()
         found.append([*losses(trainer), trainer.evaluate(utterances(8))["eval_loss"]])
     assert found[1] == pytest.approx(found[0], rel=1e-5)

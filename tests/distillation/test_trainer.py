@@ -27,7 +27,6 @@ from tiny_training import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.mini.joint_optimizer import JointOptimizer
 from wandlib.attention.conversion import convert, full_attention, hook_of, load, set_window
 from wandlib.attention.window import UNBOUNDED
 from wandlib.distillation import arguments as training_arguments
@@ -215,27 +214,6 @@ def test_tensorboard_gets_the_losses_and_the_window(tmp_path: Path, monkeypatch:
     events.Reload()
     assert {"train/ce", "train/kl", "train/agreement", "train/window", "train/tau"} <= set(events.Tags()["scalars"])
     assert [event.value for event in events.Scalars("train/window")] == [16, 4]
-
-
-def test_muon_and_adamw_as_one_optimizer(tmp_path: Path) -> None:
-    """The schedule reaches both, and each takes its own parameters."""
-    teacher = build_teacher()
-    student = build_student(teacher)
-    matrices = [value for name, value in student.named_parameters() if value.ndim == 2 and "embed" not in name]
-    others = [value for value in student.parameters() if all(value is not matrix for matrix in matrices)]
-    muon, adamw = torch.optim.Muon(matrices, lr=1e-2), torch.optim.AdamW(others, lr=2e-3)
-    joint = JointOptimizer(muon, adamw)
-    args = arguments(tmp_path, max_steps=4, save_strategy="steps", save_steps=2)
-    trainer = WandTrainer(
-        model=student, teacher=teacher, args=args, train_dataset=utterances(32), optimizers=(joint, None)
-    )
-    trainer.train()
-    assert [group["lr"] for group in (*muon.param_groups, *adamw.param_groups)] == [0, 0]  # the end of the cosine
-    assert all(not torch.equal(a, b) for a, b in zip(student.parameters(), teacher.parameters(), strict=True))
-    again = JointOptimizer(torch.optim.Muon(matrices, lr=1.0), torch.optim.AdamW(others, lr=1.0))
-    again.load_state_dict(torch.load(tmp_path / "checkpoint-2" / "optimizer.pt", weights_only=True))
-    assert 0 < again.param_groups[0]["lr"] < 1e-2
-    assert again.param_groups[1] is again.optimizers[1].param_groups[0]
 
 
 # ------------------------------------------------------------------------------------------ its own teacher, on-policy

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from recipes.mini.downloads import KOKORO_VOICES, sha256
 from recipes.mini.kokoro_graph import rewritten
-from wandlib.systems.mini.text import clauses, load_espeak
+from wandlib.systems.espeak import load_espeak
+from wandlib.systems.mini.text import clauses
 
 SAMPLE_RATE = 24_000
 MODEL_DIGEST = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"

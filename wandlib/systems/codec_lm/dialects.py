@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from wandlib.systems.base import InputError
+from wandlib.systems.espeak import load_espeak
 
 START, END = "<|SPEECH_GENERATION_START|>", "<|SPEECH_GENERATION_END|>"
 
@@ -97,12 +98,9 @@ class Llasa(Dialect):
 
 def espeak() -> Callable[[list[str]], list[str]]:
     """Return the phonemizer that NeuTTS was trained with."""
-    import espeakng_loader
+    load_espeak()
     from phonemizer.backend import EspeakBackend
-    from phonemizer.backend.espeak.wrapper import EspeakWrapper
 
-    EspeakWrapper.set_library(espeakng_loader.get_library_path())
-    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
     phonemize: Callable[[list[str]], list[str]] = EspeakBackend(
         "en-us", preserve_punctuation=True, with_stress=True
     ).phonemize

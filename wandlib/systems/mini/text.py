@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 
 from wandlib.systems.base import InputError
+from wandlib.systems.espeak import LOGGER, load_espeak
 
 VOWELS = "iː ɪ i ᵻ ɛ æ ə ɐ ʌ ɑː ɑ ɔː ɔ ʊ uː u ɜː ɚ eɪ aɪ aʊ ɔɪ oʊ oː a e o".split()
 CONSONANTS = "p b t d k ɡ tʃ dʒ f v θ ð s z ʃ ʒ h m n ŋ l ɹ r w j ɾ ʔ x n̩".split()
@@ -175,32 +176,12 @@ def _mark(matched: str) -> str:
     return "." if "." in matched else ","
 
 
-def load_espeak() -> None:
-    """Let phonemizer use the espeak-ng of the pip package.
-
-    Raises
-    ------
-    ImportError
-        Where phonemizer-fork or espeakng-loader is missing; the message gives the pip line.
-    """
-    try:
-        import espeakng_loader
-        from phonemizer.backend.espeak.wrapper import EspeakWrapper
-    except ImportError as error:
-        raise ImportError(
-            "the embedded voice reads text with espeak-ng: pip install phonemizer-fork espeakng-loader"
-        ) from error
-    EspeakWrapper.set_library(espeakng_loader.get_library_path())
-    EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
-    logging.getLogger("wandlib.espeak").setLevel(logging.ERROR)  # a word that is read as two is no news here
-
-
 @functools.cache
 def _espeak():  # type: ignore[no-untyped-def]  # phonemizer ships no types
     load_espeak()
     from phonemizer.backend import EspeakBackend
 
-    logger = logging.getLogger("wandlib.espeak")
+    logger = logging.getLogger(LOGGER)
     # No mark counts as punctuation here: clauses are cut before, and points inside numbers are for espeak-ng to read.
     return EspeakBackend(
         "en-us", punctuation_marks="\u2063", with_stress=True, language_switch="remove-flags", logger=logger

@@ -1,47 +1,107 @@
-"""Reference recordings as they lie on disk: every channel, at the file's own rate, checked."""
+"""Reference recordings: what a header may say, checked before anything is decoded, and samples as they lie on disk."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from jaxtyping import Float64
 from numpy import ndarray
+from numpy.typing import NDArray
 
-from wandlib.systems.base import InputError
+from wandlib.systems.settings import InputError
 
+MAXIMUM_SECONDS = 60.0
+MAXIMUM_BYTES = 50_000_000
+MINIMUM_RATE, MAXIMUM_RATE = 4_000, 192_000
+"""Hz."""
+MAXIMUM_CHANNELS = 8
+MAXIMUM_SAMPLES = 25_000_000
+"""Of all channels together: a minute of stereo at the highest rate, or of eight channels at 48 kHz, has 23 million."""
 MINIMUM_SECONDS = 0.5
 QUIETEST_PEAK = 1e-3
 """Full scale is 1; below it there is nothing but noise."""
 
 
-def read_sound(path: str | Path, maximum_seconds: float) -> tuple[Float64[ndarray, "samples channels"], int]:
-    """Return samples of an audio file in [-1, 1], and its rate in Hz.
+@contextmanager
+def open_sound(
+    path: str | Path, maximum_seconds: float = MAXIMUM_SECONDS, *, wanted: str = "an audio file of one speaker"
+) -> Iterator[soundfile.SoundFile]:
+    """Open a recording that can be decoded within bounds.
+
+    Parameters
+    ----------
+    wanted
+        What should be given in place of a file that is not there.
 
     Raises
     ------
     InputError
-        If there is no such file, if it is no audio, too short, longer than ``maximum_seconds``, silent, or holds NaN
-        or infinity.
+        If there is no such file, or it is too large, no audio, or of too many channels, samples a second or seconds.
     """
     target = Path(path)
     if not target.is_file():
-        raise InputError(f"no reference file {str(path)!r}: give an audio file of one speaker")
+        raise InputError(f"no reference file {target.name!r}: give {wanted}")
+    size = target.stat().st_size
+    if size > MAXIMUM_BYTES:
+        raise InputError(
+            f"{target.name!r} has {size / 1e6:.0f} MB, the limit is {MAXIMUM_BYTES // 1_000_000}: cut it shorter"
+        )
     try:
         with soundfile.SoundFile(target) as file:
-            rate, seconds = file.samplerate, file.frames / file.samplerate
-            if seconds > maximum_seconds:
-                raise InputError(
-                    f"the reference lasts {seconds:.0f} s, the limit is {maximum_seconds:.0f}: keep a few seconds"
-                )
-            samples = file.read(dtype="float64", always_2d=True)
+            check_header(file.samplerate, file.channels, file.frames, maximum_seconds)
+            yield file
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"{target.name!r} is not audio that can be read ({error.error_string}): use WAV, FLAC, OGG or MP3"
         ) from error
+
+
+def check_header(rate: int, channels: int, frames: int, maximum_seconds: float = MAXIMUM_SECONDS) -> None:
+    """Refuse what would take too long or too much memory to decode.
+
+    Raises
+    ------
+    InputError
+        Naming the limit that is exceeded.
+    """
+    if not MINIMUM_RATE <= rate <= MAXIMUM_RATE:
+        raise InputError(f"the reference has {rate:,} samples a second: export it at 8 to 48 kHz")
+    if channels > MAXIMUM_CHANNELS:
+        raise InputError(f"the reference has {channels} channels, the limit is {MAXIMUM_CHANNELS}: export it as mono")
+    if frames > maximum_seconds * rate:
+        raise InputError(
+            f"the reference lasts {frames / rate:.0f} s, the limit is {maximum_seconds:.0f}: "
+            "keep a few seconds of one speaker"
+        )
+    if frames * channels > MAXIMUM_SAMPLES:
+        raise InputError(
+            f"the reference has {frames * channels / 1e6:.0f} million samples in {channels} channels, the limit is "
+            f"{MAXIMUM_SAMPLES // 1_000_000} million: export it as mono at 8 to 48 kHz"
+        )
+
+
+def check_finite(samples: NDArray[Any]) -> None:
+    """Refuse NaN and infinity."""
     if not np.isfinite(samples).all():
         raise InputError("the reference holds NaN or infinite samples: export it again as 16-bit audio")
+
+
+def read_sound(path: str | Path, maximum_seconds: float) -> tuple[Float64[ndarray, "samples channels"], int]:
+    """Return samples of an audio file in [-1, 1], every channel, and its rate in Hz.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_sound`, and if it is too short, silent, or holds NaN or infinity.
+    """
+    with open_sound(path, maximum_seconds) as file:
+        rate, samples = file.samplerate, file.read(dtype="float64", always_2d=True)
+    check_finite(samples)
     if len(samples) < MINIMUM_SECONDS * rate:
         raise InputError(
             f"the reference lasts {len(samples) / rate:.2f} s: at least {MINIMUM_SECONDS} s of speech is needed, "

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import soundfile
 from tqdm import tqdm
 from transformers import Qwen2Config
 
@@ -97,13 +98,13 @@ class Encoder:
         if not recording.text:
             return "no text"
         try:
+            if soundfile.info(recording.audio).duration > MAXIMUM_SECONDS:
+                return f"longer than {MAXIMUM_SECONDS} s"
             samples, rate = read_audio(recording.audio)
-        except InputError:
+        except (InputError, OSError, soundfile.LibsndfileError):
             return "no audio that can be read"
         if not len(samples):
             return "no audio that can be read"
-        if len(samples) > MAXIMUM_SECONDS * rate:
-            return f"longer than {MAXIMUM_SECONDS} s"
         return at(samples, rate, ANALYSIS_RATE)
 
     def sample(self, recording: Recording, codes: list[int]) -> dict[str, Any]:

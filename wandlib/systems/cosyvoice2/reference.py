@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from jaxtyping import Float
@@ -16,9 +15,9 @@ from torch import Tensor
 from wandlib.systems.base import InputError
 from wandlib.systems.cosyvoice2.features import ANALYSIS_RATE, SAMPLE_RATE, flow_mel
 from wandlib.systems.cosyvoice2.onnx_models import MAXIMUM_SECONDS, SpeakerEncoder, SpeechTokenizer
+from wandlib.systems.sound_file import check_finite, open_sound
 
 MINIMUM_SECONDS = 1.0
-MAXIMUM_BYTES = 100_000_000
 FRAMES_PER_CODE = 2
 
 
@@ -51,30 +50,16 @@ def read_audio(path: str | Path) -> tuple[NDArray[np.float32], int]:
     Raises
     ------
     InputError
-        If there is no such file, or it is too large or no audio.
+        As :func:`wandlib.systems.sound_file.open_sound`.
     """
-    target = Path(path)
-    if not target.is_file():
-        raise InputError(f"no reference file {target.name!r}: give an audio file of 3 to 10 s of one speaker")
-    size = target.stat().st_size
-    if size > MAXIMUM_BYTES:
-        raise InputError(
-            f"{target.name!r} has {size / 1e6:.0f} MB, the limit is {MAXIMUM_BYTES // 1_000_000}: cut it shorter"
-        )
-    try:
-        samples, rate = soundfile.read(target, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"{target.name!r} is not audio that can be read ({error.error_string}): use WAV, FLAC, OGG or MP3"
-        ) from error
-    return samples.mean(axis=1), int(rate)
+    with open_sound(path, wanted="an audio file of 3 to 10 s of one speaker") as file:
+        return file.read(dtype="float32", always_2d=True).mean(axis=1), file.samplerate
 
 
 def check_audio(samples: NDArray[np.float32], rate: int, maximum: float = MAXIMUM_SECONDS) -> None:
     """Raise InputError unless this can be a reference: at least 16 kHz, 1 to 30 s, finite, not silent."""
     seconds = len(samples) / rate
-    if not np.isfinite(samples).all():
-        raise InputError("the reference holds NaN or infinite samples: export it again as 16-bit audio")
+    check_finite(samples)
     if rate < ANALYSIS_RATE:
         raise InputError(f"the reference has {rate:,} samples a second, at least {ANALYSIS_RATE:,} are needed")
     if seconds > maximum:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -13,14 +12,9 @@ from numpy.typing import NDArray
 
 from wandlib.systems.base import InputError
 from wandlib.systems.mini.features import SAMPLE_RATE
+from wandlib.systems.sound_file import QUIETEST_PEAK, check_finite, check_header, open_sound
 
-MINIMUM_SECONDS, MAXIMUM_SECONDS = 1.0, 60.0
-MAXIMUM_BYTES = 50_000_000
-MINIMUM_RATE, MAXIMUM_RATE = 4_000, 192_000
-"""Hz."""
-MAXIMUM_CHANNELS = 8
-MAXIMUM_SAMPLES = 25_000_000
-"""Of all channels together: a minute of stereo at the highest rate, or of eight channels at 48 kHz, has 23 million."""
+MINIMUM_SECONDS = 1.0
 BLOCK = 65_536
 """Frames that are decoded at once, so that memory grows with the sound at 16 kHz alone."""
 LEVEL = 0.06
@@ -36,47 +30,9 @@ def read_reference(path: str | Path) -> NDArray[np.float32]:
         When there is no such file, it is too large, not audio, of too many channels or samples a second, too short, too
         long, silent, or holds NaN or infinity. What the header shows is refused before anything is decoded.
     """
-    target = Path(path)
-    if not target.is_file():
-        raise InputError(f"no reference file {target.name!r}: give an audio file or the name of a built-in speaker")
-    size = target.stat().st_size
-    if size > MAXIMUM_BYTES:
-        raise InputError(
-            f"{target.name!r} has {size / 1e6:.0f} MB, the limit is {MAXIMUM_BYTES // 1_000_000}: cut it shorter"
-        )
-    try:
-        with soundfile.SoundFile(target) as file:
-            check_header(file.samplerate, file.channels, file.frames)
-            samples = np.concatenate([np.zeros(0), *mono_blocks(file)])
-    except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"{target.name!r} is not audio that can be read ({error.error_string}): use WAV, FLAC, OGG or MP3"
-        ) from error
+    with open_sound(path, wanted="an audio file or the name of a built-in speaker") as file:
+        samples = np.concatenate([np.zeros(0), *mono_blocks(file)])
     return clean_reference(samples, SAMPLE_RATE)
-
-
-def check_header(rate: int, channels: int, frames: int) -> None:
-    """Refuse what would take too long or too much memory to decode.
-
-    Raises
-    ------
-    InputError
-        Naming the limit that is exceeded.
-    """
-    if not MINIMUM_RATE <= rate <= MAXIMUM_RATE:
-        raise InputError(f"the reference has {rate:,} samples a second: export it at 8 to 48 kHz")
-    if channels > MAXIMUM_CHANNELS:
-        raise InputError(f"the reference has {channels} channels, the limit is {MAXIMUM_CHANNELS}: export it as mono")
-    if frames > MAXIMUM_SECONDS * rate:
-        raise InputError(
-            f"the reference lasts {frames / rate:.0f} s, the limit is {MAXIMUM_SECONDS:.0f}: "
-            "keep a few seconds of one speaker"
-        )
-    if frames * channels > MAXIMUM_SAMPLES:
-        raise InputError(
-            f"the reference has {frames * channels / 1e6:.0f} million samples in {channels} channels, the limit is "
-            f"{MAXIMUM_SAMPLES // 1_000_000} million: export it as mono at 8 to 48 kHz"
-        )
 
 
 def mono_blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float64]]:
@@ -95,12 +51,6 @@ def mono_blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float64]]:
     yield resampler.resample_chunk(np.zeros(0), last=True)
 
 
-def check_finite(samples: NDArray[Any]) -> None:
-    """Refuse NaN and infinity."""
-    if not np.isfinite(samples).all():
-        raise InputError("the reference holds NaN or infinite samples: export it again as 16-bit audio")
-
-
 def clean_reference(samples: NDArray[np.floating], rate: int) -> NDArray[np.float32]:
     """Check, resample to 16 kHz, cut the silence at both ends, set the level; shape [samples].
 
@@ -117,7 +67,7 @@ def clean_reference(samples: NDArray[np.floating], rate: int) -> NDArray[np.floa
         )
     check_header(rate, 1, len(samples))
     peak = float(np.abs(samples).max())
-    if peak < 1e-3:
+    if peak < QUIETEST_PEAK:
         raise InputError("the reference is silent: record or choose a few seconds of speech")
     scaled = (samples / peak).astype(np.float32)
     mono = soxr.resample(scaled, rate, SAMPLE_RATE) if rate != SAMPLE_RATE else scaled

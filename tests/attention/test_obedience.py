@@ -272,6 +272,9 @@ def test_a_pass_that_does_not_say_what_is_conditioning_is_refused(model: Any) ->
             model(ids(), **inputs)
     with full_attention(model):
         model(ids(), use_cache=False)
+    by_position = list(inspect.signature(model.forward).parameters).index("labels")
+    with pytest.raises(ValueError, match=r"conditioning=<bool tensor \[batch, time\]>"):
+        model(ids(), *[None] * (by_position - 1), ids())
     with pytest.raises(ValueError, match=r"conditioning=<bool tensor \[batch, time\]>"):
         model.train()(ids(), use_cache=True)
 

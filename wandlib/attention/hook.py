@@ -12,7 +12,6 @@ that it was heeded; the model's own code, Trainer and PEFT run unmodified. Each 
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -24,9 +23,9 @@ from wandlib.attention.cache.masks import counted_positions, padding_of
 from wandlib.attention.cache.token_kinds import Prompt
 from wandlib.attention.models import (
     Decoder,
+    MaskReaders,
+    argument,
     attention_implementation,
-    attention_modules,
-    mask_readers,
     new_tokens,
     other_cache,
     rename_cache,
@@ -87,8 +86,8 @@ class WindowHook:
         """The prompt of the ``generate`` under way in each thread."""
         self.told: dict[int, dict[str, Any]] = {}
         """``conditioning`` and ``block`` of the pass under way in each thread, where the model's forward drops them."""
-        self.readers: dict[int, tuple[ExitStack, set[int]]] = {}
-        """The layers that have read the mask of the pass under way in each thread."""
+        self.readers: dict[int, MaskReaders] = {}
+        """Who reads the mask of the pass under way in each thread."""
         self.handles: list[Any] = []
         self.legacy: dict[str, Any] = {}
         """What was added to the config for older releases of transformers."""
@@ -118,7 +117,7 @@ class WindowHook:
         kwargs = rename_cache(kwargs, self.decoder.cache)
         if self.disabled:
             return args, kwargs if self.passes_on else _without(kwargs, "conditioning", "block")
-        if kwargs.get("labels") is not None and kwargs.get("conditioning") is None:
+        if kwargs.get("conditioning") is None and argument(model, "labels", args, kwargs) is not None:
             raise ValueError(UNTOLD)
         if not self.passes_on:
             thread = threading.get_ident()
@@ -156,7 +155,7 @@ class WindowHook:
                     "keywords on"
                 )
             kwargs = kwargs | told
-        if self.readers:
+        if self.readers:  # of a pass that was interrupted
             self._read_by(threading.get_ident())
         cache = self._cache(module, kwargs)
         if cache is not None:
@@ -171,10 +170,10 @@ class WindowHook:
         if isinstance(cache, WandCache):
             return cache.finish(output, self.decoder)
         if self.readers and not self.disabled:
-            readers, layers = self._read_by(threading.get_ident()), len(self.decoder.sliding_windows)
-            if readers is not None and len(readers) < layers:
+            read_by, layers = self._read_by(threading.get_ident()), len(self.decoder.sliding_windows)
+            if read_by is not None and len(read_by) < layers:
                 raise RuntimeError(
-                    f"{self.decoder.name} gave the window's mask to {len(readers)} of its {layers} attention layers, "
+                    f"{self.decoder.name} gave the window's mask to {len(read_by)} of its {layers} attention layers, "
                     "so what it returned did not obey the window; run it under wandlib.full_attention(model), or "
                     "report its class and your transformers release"
                 )
@@ -251,13 +250,12 @@ class WindowHook:
         if self.decoder.positions_from_mask and kwargs.get("position_ids") is None:
             kwargs["position_ids"] = counted_positions(mask, 0, new)
         kwargs["attention_mask"] = self.decoder.layer_masks(masks)
-        if not torch.compiler.is_compiling() and attention_modules(module):
-            stack = ExitStack()
-            self.readers[threading.get_ident()] = stack, stack.enter_context(mask_readers(module, masks))
+        if not torch.compiler.is_compiling():
+            self.readers[threading.get_ident()] = MaskReaders(module, masks)
         return kwargs
 
     def _utterances(self, kwargs: dict[str, Any], new: Tensor, padding: Tensor | None) -> Tensor | None:
-        """Count off the utterances packed into each row; None: one a row."""
+        """Tell the utterances packed into each row apart by a number; None: one a row."""
         if any(kwargs.get(name) is not None for name in ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")):
             raise ValueError(
                 "utterances packed by cu_seq_lens are not told apart under a window: pass position_ids that start "
@@ -270,10 +268,8 @@ class WindowHook:
 
     def _read_by(self, thread: int) -> set[int] | None:
         """Stop watching who reads the mask; return the layers that did."""
-        stack, readers = self.readers.pop(thread, (None, None))
-        if stack is not None:
-            stack.close()
-        return readers
+        readers = self.readers.pop(thread, None)
+        return None if readers is None else readers.stop()
 
 
 def _without(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from wandlib.attention.support import (
+    MaskReaders,
     attention_modules,
     counts_positions,
     layers_of,
-    mask_readers,
     refusal,
     sliding_windows,
     takes_masks_by_kind,
@@ -30,6 +30,7 @@ from wandlib.attention.support import (
 __all__ = [
     "CACHE_ARGUMENTS",
     "Decoder",
+    "MaskReaders",
     "attention_implementation",
     "attention_modules",
     "base_decoder",
@@ -37,7 +38,6 @@ __all__ = [
     "cache_inputs",
     "finished_request",
     "inner_model",
-    "mask_readers",
     "new_tokens",
     "other_cache",
     "passes_on",
@@ -188,6 +188,13 @@ def cache_argument(model: Any) -> str:
 def cache_inputs(model: Any, cache: Any) -> dict[str, Any]:
     """Return ``cache`` by the name that the model has for it: ``model(ids, **cache_inputs(model, cache))``."""
     return {cache_argument(model): cache}
+
+
+def argument(module: nn.Module, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return what a call passes as ``name``, by keyword or by position; None: nothing."""
+    if not args or name in kwargs:
+        return kwargs.get(name)
+    return dict(zip(inspect.signature(module.forward).parameters, args, strict=False)).get(name)
 
 
 def rename_cache(kwargs: dict[str, Any], name: str) -> dict[str, Any]:

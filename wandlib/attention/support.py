@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -198,25 +197,28 @@ def _has_alibi(decoder: Any) -> bool:
 # ------------------------------------------------------------------------------------------------- who reads the mask
 
 
-@contextmanager
-def mask_readers(decoder: Any, masks: Any) -> Iterator[set[int]]:
-    """Collect the layers whose attention is given one of ``masks``, while the block runs."""
-    wanted = list(masks.values()) if isinstance(masks, Mapping) else [masks]
-    readers: set[int] = set()
-    handles = []
-    for index, module in enumerate(attention_modules(decoder)):
+class MaskReaders:
+    """Watches which layers' attention is given one of ``masks``, from now until :meth:`stop`."""
 
-        def look(module: nn.Module, args: Any, kwargs: dict[str, Any], index: int = index) -> None:
-            given = [*args, *kwargs.values()]
-            if any(_same_mask(value, mask) for value in given for mask in wanted):
-                readers.add(index)
+    def __init__(self, decoder: nn.Module, masks: Mapping[Any, Any]) -> None:
+        self.masks, self.layers = list(masks.values()), set[int]()
+        modules = enumerate(attention_modules(decoder))
+        self.handles = [module.register_forward_pre_hook(self._look(n), with_kwargs=True) for n, module in modules]
 
-        handles.append(module.register_forward_pre_hook(look, with_kwargs=True))
-    try:
-        yield readers
-    finally:
-        for handle in handles:
+    def _look(self, layer: int) -> Callable[..., None]:
+        """Return the hook on the attention of a layer."""
+
+        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if any(_same_mask(value, mask) for value in (*args, *kwargs.values()) for mask in self.masks):
+                self.layers.add(layer)
+
+        return look
+
+    def stop(self) -> set[int]:
+        """Stop watching; return the layers that read."""
+        for handle in self.handles:
             handle.remove()
+        return self.layers
 
 
 def _same_mask(value: Any, mask: Any) -> bool:

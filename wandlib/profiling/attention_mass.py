@@ -23,8 +23,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wandlib.attention.conversion import base_decoder, full_attention
+from wandlib.attention.conversion import full_attention
 from wandlib.attention.hook import WindowHook
+from wandlib.attention.models import attention_modules, base_decoder
 from wandlib.attention.window import check_blocks, check_conditioning, check_window, text_blocks, tokens
 
 
@@ -137,7 +138,8 @@ def attention_mass(
     Raises
     ------
     ValueError
-        If ``conditioning`` is missing, does not fit, or leaves no generated token, or ``pinned`` is negative.
+        If ``conditioning`` is missing, does not fit, or leaves no generated token, if ``pinned`` is negative, or if the
+        attention of a layer cannot be found by its name.
     """
     for window in windows:
         check_window(window)
@@ -179,29 +181,16 @@ def attention_mass(
         return output[0], None
 
     decoder = base_decoder(model)
+    if not (modules := attention_modules(decoder)):
+        raise ValueError(f"found no self-attention of a known name in the layers of {type(decoder).__name__}")
     before = decoder.config._attn_implementation
     with ExitStack() as stack:
         if isinstance(getattr(decoder, "wand", None), WindowHook):
             stack.enter_context(full_attention(model))
-        for module in attention_modules(decoder):
+        for module in modules:
             stack.callback(module.register_forward_hook(reduce).remove)
         stack.callback(decoder.set_attn_implementation, before)
         decoder.set_attn_implementation("eager")
         decoder(**inputs, attention_mask=real.long(), use_cache=False)
     ages = None if block is None else torch.stack(by_block).cpu()
     return AttentionMass(torch.stack(prefix).cpu(), torch.stack(by_distance).cpu(), tuple(windows), ages)
-
-
-def attention_modules(decoder: nn.Module) -> list[nn.Module]:
-    """Return the self-attention of each layer, in order.
-
-    Raises
-    ------
-    ValueError
-        If the attention of a layer cannot be found by its name.
-    """
-    layers = next(child for child in decoder.children() if isinstance(child, nn.ModuleList))
-    found = [getattr(layer, "self_attn", None) or getattr(layer, "attn", None) for layer in layers]
-    if any(module is None for module in found):
-        raise ValueError(f"found no self_attn or attn in {type(layers[0]).__name__}")
-    return [module for module in found if module is not None]

@@ -12,9 +12,10 @@ import pytest
 import torch
 from fake_system import FakeSystem
 
+from wandlib.attention.window import whole_number
 from wandlib.systems import InputError
 from wandlib.systems.clauses import clauses
-from wandlib.systems.settings import Settings, check_device, check_text, whole
+from wandlib.systems.settings import Settings, check_device, check_text
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_whole_numbers_of_every_type(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [16.5, "16", True, np.True_, [16], math.nan, math.inf, 1j, np.array([1, 2]), b"16"])
 def test_what_is_no_whole_number(value: Any) -> None:
-    assert whole(value) is None
+    assert whole_number(value) is None
     for name in ("window", "seed", "top_k"):
         with pytest.raises(InputError, match=f"^{name} is a whole number, not {re.escape(repr(value))}"):
             Settings.make({name: value})

@@ -18,10 +18,13 @@ attention and the masks of the cache are derived from it. Full attention is a wi
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -142,7 +145,7 @@ def _last_before(marked: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"
 def packed_utterances(
     position_ids: Int[Tensor, "batch time"], padding: Bool[Tensor, "batch time"] | None = None
 ) -> Int[Tensor, "batch time"] | None:
-    """Count off the utterances packed into each row: one begins where positions do not rise; None: one a row.
+    """Tell utterances packed into a row apart by a number: one begins where positions do not rise; None: one a row.
 
     Parameters
     ----------
@@ -235,14 +238,13 @@ def conditioning_until(input_ids: Int[Tensor, "batch time"], token_id: int) -> B
 
 def whole_number(value: Any) -> int | None:
     """Return ``value`` as an int if it is a whole number of any type (also 16.0), else None; True is no number."""
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return None
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
     try:
         return operator.index(value)
     except TypeError:
-        return None
+        number = float(value) if isinstance(value, numbers.Real) else math.nan
+        return int(number) if number.is_integer() else None
 
 
 def check_window(window: Any) -> int:

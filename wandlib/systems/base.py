@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from wandlib.attention.window import whole_number
 from wandlib.systems import decoding
 from wandlib.systems.asynchronous import AsyncSpeechStream, AsyncText
 from wandlib.systems.batching import Job, decode_alone, decode_many
 from wandlib.systems.clauses import clauses
 from wandlib.systems.decoding import Utterance
-from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_text, whole
+from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_text
 from wandlib.systems.speech import Speech, Step, Trace, sound_file
 from wandlib.systems.streaming import Piece, SpeechStream
 
@@ -220,7 +221,7 @@ class SpeechSystem(ABC):
 
         A text that the system refuses comes as the error; the others are spoken.
         """
-        checked, size = self.settings_type.make({"attention": attention} | settings), whole(batch_size)
+        checked, size = self.settings_type.make({"attention": attention} | settings), whole_number(batch_size)
         if size is None or size < 1:
             raise InputError(f"batch_size is at least 1, not {batch_size!r}")
         if type(self).codes is not SpeechSystem.codes:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import numbers
-import operator
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, SupportsIndex, get_args
 
-import numpy as np
+from wandlib.attention.window import whole_number
 
 Attention = Literal["full", "window"]
 Whole = SupportsIndex | float
@@ -86,7 +84,7 @@ class Settings:
             if name not in known:
                 raise InputError(f"there is no setting named {name!r}: there are {', '.join(known)}")
             if name in cls.WHOLE:
-                given[name] = whole(value)
+                given[name] = whole_number(value)
                 if given[name] is None:
                     raise InputError(f"{name} is a whole number, not {value!r}")
             elif name in cls.REAL:
@@ -94,17 +92,6 @@ class Settings:
                     raise InputError(f"{name} is a number, not {value!r}")
                 given[name] = float(value)
         return cls(**given)
-
-
-def whole(value: Any) -> int | None:
-    """Return ``value`` as an int if it is a whole number, of whatever type; None if not. True is no number."""
-    if isinstance(value, bool | np.bool_):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        number = float(value) if isinstance(value, numbers.Real) else math.nan
-        return int(number) if number.is_integer() else None
 
 
 def check_text(text: Any) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wandlib.systems.acoustics.resample import resample
 from wandlib.systems.acoustics.weight_norm import fold_weight_norm, unfold_weight_norm
+from wandlib.systems.indextts import tiny
 from wandlib.systems.indextts.checkpoint import language_config
 from wandlib.systems.indextts.decoding import generate
 from wandlib.systems.indextts.features import LogMel
@@ -43,21 +44,7 @@ GPT: dict[str, Any] = {
         "perceiver_mult": 2,
     },
 }
-BIGVGAN: dict[str, Any] = {
-    "resblock": "1",
-    "upsample_rates": [4, 4, 4, 4, 2, 2],
-    "upsample_kernel_sizes": [8, 8, 4, 4, 4, 4],
-    "upsample_initial_channel": 128,
-    "resblock_kernel_sizes": [3, 7, 11],
-    "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
-    "feat_upsample": False,
-    "speaker_embedding_dim": 16,
-    "cond_d_vector_in_each_upsampling_layer": True,
-    "gpt_dim": 32,
-    "activation": "snakebeta",
-    "snake_logscale": True,
-    "num_mels": 100,
-}
+BIGVGAN: dict[str, Any] = tiny.SETTINGS["bigvgan"] | {"upsample_initial_channel": 128}
 SOUND = 0.5 * sinusoid("sound", (1, 9000))
 MEL = sinusoid("mel", (1, 100, 37)) - 4
 TEXT = 2 + (sinusoid("text", (1, 7)).abs() * 38).long()

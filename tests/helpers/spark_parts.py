@@ -9,18 +9,11 @@ from sinusoids import fill, sinusoid
 from torch import Tensor
 
 from wandlib.systems.acoustics.weight_norm import fold_weight_norm, unfold_weight_norm
+from wandlib.systems.sparktts import tiny
 from wandlib.systems.sparktts.bicodec import BiCodec, mel_spectrogram, without_training_only
 
 SETTINGS: dict[str, Any] = {
-    "mel_params": {
-        "sample_rate": 16000,
-        "n_fft": 1024,
-        "win_length": 640,
-        "hop_length": 320,
-        "mel_fmin": 10,
-        "mel_fmax": None,
-        "num_mels": 40,
-    },
+    "mel_params": tiny.CODEC["mel_params"] | {"num_mels": 40},
     "encoder": {
         "input_channels": 24,
         "vocos_dim": 16,

@@ -167,7 +167,7 @@ def _conditioning_slots(layout: CacheLayout, needed: int) -> int:
 def _begin_blocks(
     layout: CacheLayout, after: LayoutState, kinds: Tensor, padding: Tensor | None, block: Tensor | None
 ) -> Int[Tensor, "batch length"]:
-    """Return number the text blocks of the new tokens, and note how far the text has come."""
+    """Count the text blocks up to each new token, and note how far the text has come."""
     state, real = layout.state, torch.ones_like(kinds) if padding is None else ~padding
     conditioning, device = kinds & real, kinds.device
     zero = torch.zeros(len(kinds), 1, dtype=torch.long, device=device)

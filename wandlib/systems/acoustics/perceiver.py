@@ -45,7 +45,7 @@ class LatentAttention(nn.Module):
         frames: Float[Tensor, "batch time width"],
         valid: Bool[Tensor, "batch keys"] | None = None,
     ) -> Latents:
-        """Attend; ``valid``: which of the latents and frames, in this order, may be attended to."""
+        """Let the latents read frames and latents; ``valid``: which of the two, latents first, may be read."""
         keys, values = self.to_kv(torch.cat((latents, frames), dim=1)).chunk(2, dim=-1)
         query, key, value = (
             projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)

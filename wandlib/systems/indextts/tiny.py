@@ -109,7 +109,7 @@ def write_checkpoint(folder: str | Path, *, seed: int = 0, speaker: dict[str, in
 
 
 def _write_pieces(path: Path, size: int) -> None:
-    """Return a sentencepiece model of single letters and a few pairs; ids 0 and 1 are start and end, as published."""
+    """Write a sentencepiece model of single letters and a few pairs; ids 0 and 1 are start and end, as published."""
     import sentencepiece
 
     letters = string.ascii_uppercase + ".,!?'-…"

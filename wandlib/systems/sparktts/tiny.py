@@ -120,7 +120,7 @@ def write_checkpoint(
 
 
 def _write_language_model(folder: Path, settings: dict[str, Any]) -> None:
-    """Return a byte-level tokenizer with the codec's tokens, and two layers of Qwen2 whose output favors them."""
+    """Write a byte-level tokenizer with the codec's tokens, and two layers of Qwen2 whose output favors them."""
     folder.mkdir(parents=True, exist_ok=True)
     tokens = 1
     for level in settings["speaker_encoder"]["fsq_levels"]:

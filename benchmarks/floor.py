@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from wandlib.attention.conversion import base_decoder
+from wandlib.attention.models import base_decoder
 from wandlib.profiling.estimate import head_shape
 
 

@@ -31,7 +31,8 @@ from transformers.models.vibevoice.configuration_vibevoice import VibeVoiceConfi
 from transformers.models.vibevoice.modeling_vibevoice import VibeVoiceForConditionalGeneration
 
 from wandlib.attention.cache.cache import WandCache
-from wandlib.attention.conversion import base_decoder, convert, full_attention, load, restore, set_window
+from wandlib.attention.conversion import convert, full_attention, load, restore, set_window
+from wandlib.attention.models import base_decoder
 
 WINDOW, STEPS = 6, 24
 LANGUAGE = pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)

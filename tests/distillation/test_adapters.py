@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from wandlib.attention.adapters import holds, is_adapter, load_adapter
-from wandlib.attention.conversion import convert, hook_of, inner_model
+from wandlib.attention.conversion import convert, hook_of
+from wandlib.attention.models import inner_model
 from wandlib.distillation.checkpoints import last_checkpoint
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.trainer import WandTrainer

@@ -12,7 +12,8 @@ from naive import positions
 from tiny_models import LANGUAGE_MODELS, SPEECH_DECODERS, VOCABULARY, Tiny
 from torch import Tensor, nn
 
-from wandlib.attention.conversion import base_decoder, convert
+from wandlib.attention.conversion import convert
+from wandlib.attention.models import base_decoder
 from wandlib.profiling.attention_mass import AttentionMass, attention_mass, suggest_blocks, suggest_window
 
 QWEN2 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "qwen2")

@@ -13,8 +13,8 @@ from tiny_models import LANGUAGE_MODELS, SPEECH_DECODERS, VOCABULARY, Tiny
 from transformers import GPT2Config, PreTrainedConfig, Qwen2Config
 
 from wandlib.attention.cache.cache import WandCache
-from wandlib.attention.conversion import base_decoder, convert
-from wandlib.attention.models import cache_argument, cache_inputs
+from wandlib.attention.conversion import convert
+from wandlib.attention.models import base_decoder, cache_argument, cache_inputs
 from wandlib.profiling.estimate import attention_flops, cache_bytes
 
 QWEN_05B = Qwen2Config(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2)

@@ -10,7 +10,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from recipes.mini import ablation, long_form, train_student
 from recipes.mini.train_student import Utterances, Variant
-from wandlib.attention.conversion import base_decoder
+from wandlib.attention.models import base_decoder
 from wandlib.evaluation.error_rates import ErrorCounts
 from wandlib.evaluation.report import Report, Utterance, put_measured
 from wandlib.systems.mini.prompt import END, FIRST_CODE, SPEECH, VOCABULARY

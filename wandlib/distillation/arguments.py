@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainingArguments
 
-from wandlib.attention.conversion import inner_model
+from wandlib.attention.models import inner_model
 from wandlib.distillation.divergences import check_vocabularies
 from wandlib.distillation.hidden_states import head_of
 

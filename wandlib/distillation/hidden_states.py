@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wandlib.attention.conversion import base_decoder, full_attention, inner_model
+from wandlib.attention.conversion import full_attention
+from wandlib.attention.models import base_decoder, inner_model
 
 Result = TypeVar("Result")
 

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from wandlib.attention.conversion import base_decoder, full_attention, inner_model
+from wandlib.attention.conversion import full_attention
 from wandlib.attention.hook import WindowHook
+from wandlib.attention.models import base_decoder, inner_model
 from wandlib.distillation.hidden_states import eval_mode, head_of, with_hidden_states
 
 

@@ -31,7 +31,8 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from wandlib.attention.adapters import complete_adapter
-from wandlib.attention.conversion import hook_of, inner_model, set_window
+from wandlib.attention.conversion import hook_of, set_window
+from wandlib.attention.models import inner_model
 from wandlib.distillation.arguments import WandTrainingArguments, check_compatible, check_options
 from wandlib.distillation.checkpoints import atomic_checkpoint, check_loss, check_resumable, check_weights
 from wandlib.distillation.collator import WandCollator

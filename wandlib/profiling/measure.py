@@ -20,9 +20,8 @@ from torch import nn
 from transformers import DynamicCache
 
 from wandlib.attention.cache.cache import WandCache
-from wandlib.attention.conversion import base_decoder
 from wandlib.attention.hook import WindowHook
-from wandlib.attention.models import cache_inputs
+from wandlib.attention.models import base_decoder, cache_inputs
 
 if TYPE_CHECKING:
     from wandlib.plots import Picture

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
-from wandlib.attention.conversion import base_decoder, convert, restore
-from wandlib.attention.models import cache_inputs
+from wandlib.attention.conversion import convert, restore
+from wandlib.attention.models import base_decoder, cache_inputs
 from wandlib.profiling.estimate import cache_bytes
 
 WINDOW, STEPS, BEAMS = 6, 20, 3

@@ -104,6 +104,31 @@ def check_continues(held: int, started: Tensor | None, length: int, mask: Any, p
         )
 
 
+def check_step(padding: Int[Tensor, "batch 1"] | None, mask: Any) -> None:
+    """Check that the mask of a decoding step hides what it hid before: it is not read any further.
+
+    Parameters
+    ----------
+    padding
+        Padding tokens that the cache has seen; None: none.
+    mask
+        2-D, [batch, tokens so far] or [batch, 1]; any other is left to the model.
+
+    Raises
+    ------
+    ValueError
+        If it hides more, or less.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or torch.compiler.is_compiling():
+        return
+    hidden = (mask == 0).sum(1, keepdim=True)
+    if bool((hidden != (0 if padding is None or mask.shape[1] == 1 else padding.to(mask.device))).any()):
+        raise ValueError(
+            "the attention_mask of this step does not hide the same tokens as before, and what a cache holds is not "
+            "hidden afterwards: pass the prompt's mask with a 1 for each token since, or none"
+        )
+
+
 def counted_positions(mask: Any, start: int, new: Tensor) -> Int[Tensor, "batch length"]:
     """Count positions as models do that take them from a 2-D mask (OPT): padding has none, and gets -1.
 

@@ -96,7 +96,10 @@ def check_continues(held: int, started: Tensor | None, length: int, mask: Any, p
     restarts = length == 0 or (isinstance(mask, Tensor) and mask.ndim == 2 and 1 < length == mask.shape[1])
     if not restarts and length > 1 and positions is not None:
         first = positions[:, 0].to(started.device if started is not None else positions.device)
-        restarts = bool((first < held).any() if started is None else ((first == 0) & started).any())
+        restarted = first < held if started is None else (first == 0) & started
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            restarted = restarted & (mask[:, -length] != 0).to(first.device)  # the position of padding says nothing
+        restarts = bool(restarted.any())
     if restarts:
         raise ValueError(
             f"this cache already holds {held} tokens and the input does not go on from there: to use it for another "

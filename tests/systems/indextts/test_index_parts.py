@@ -133,7 +133,7 @@ def test_a_training_sequence_is_the_second_pass(parts: tuple[IndexLM, Tensor]) -
     config = model.config
     text = [config.vocab_size + token for token in (config.start_text, *index_parts.TEXT[0].tolist(), config.end_text)]
     codes = [config.start_code, *index_parts.CODES[0].tolist(), config.end_code]
-    ids = torch.tensor([[model.latent_token] * latents.shape[1] + text + codes])
+    ids = torch.tensor([[model.config.latent_token] * latents.shape[1] + text + codes])
     with wandlib.full_attention(model):
         expected = model.mel_head(model.states(latents, index_parts.TEXT, index_parts.CODES))
         found = model(input_ids=ids, latents=latents, use_cache=False).logits
@@ -150,7 +150,7 @@ def test_a_training_sequence_is_the_second_pass(parts: tuple[IndexLM, Tensor]) -
 
 def test_a_loss_and_gradients(parts: tuple[IndexLM, Tensor]) -> None:
     model, latents = parts
-    ids = torch.tensor([[model.latent_token] * 32 + [66, 70, 67] + [64, 5, 6, 65]])
+    ids = torch.tensor([[model.config.latent_token] * 32 + [66, 70, 67] + [64, 5, 6, 65]])
     conditioning = torch.arange(ids.shape[1])[None] < 36
     labels = ids.masked_fill(conditioning, -100)
     model.train()
@@ -193,7 +193,7 @@ def test_a_training_sample(parts: tuple[IndexLM, Tensor]) -> None:
     """What it holds is what the second pass reads, and it has a loss."""
     model, latents = parts
     text, codes = index_parts.TEXT[0].tolist(), index_parts.CODES[0].tolist()
-    sample = training_sample(model, text, codes, latents[0])
+    sample = training_sample(model.config, text, codes, latents[0])
     batch = {name: value[None] for name, value in sample.items()}
     with torch.no_grad():
         expected = model.mel_head(model.states(latents, index_parts.TEXT, index_parts.CODES, window=WINDOW))
@@ -202,4 +202,4 @@ def test_a_training_sample(parts: tuple[IndexLM, Tensor]) -> None:
     torch.testing.assert_close(found.logits[:, start : start + len(codes)], expected)
     assert found.loss.isfinite()
     with pytest.raises(InputError, match="62 codes; IndexTTS has positions for 30 and 61"):
-        training_sample(model, text, [1] * 62, latents[0])
+        training_sample(model.config, text, [1] * 62, latents[0])

@@ -12,8 +12,9 @@ from wandlib.systems.cosyvoice2 import folder as published
 from wandlib.systems.cosyvoice2.configuration import CosyVoice2Config
 from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
 from wandlib.systems.cosyvoice2.onnx_models import SpeakerEncoder, SpeechTokenizer
-from wandlib.systems.cosyvoice2.system import CosyVoice2System, explained_memory
+from wandlib.systems.cosyvoice2.system import CosyVoice2System
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
+from wandlib.systems.memory import explained_memory
 
 
 def load_system(

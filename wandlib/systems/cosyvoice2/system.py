@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from wandlib.systems.cosyvoice2.text import TextFrontend
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
 from wandlib.systems.cosyvoice2.voice import Voice, VoiceReader
 from wandlib.systems.decoding import Utterance
+from wandlib.systems.memory import explained_memory
 from wandlib.systems.settings import InputError, Settings, check_text
 from wandlib.systems.speech import Trace
 from wandlib.systems.streaming import Piece
@@ -218,15 +218,3 @@ class CosyVoice2System(SpeechSystem):
 def seeded(seed: int) -> torch.Generator:
     """Return a generator on the CPU; torch's own is left alone. Codes and the vocoder's noise have one each."""
     return torch.Generator().manual_seed(seed)
-
-
-@contextmanager
-def explained_memory(device: torch.device) -> Iterator[None]:
-    """Turn CUDA's out-of-memory error into an InputError with the cure."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(
-            f"{device} has too little memory: load with dtype=torch.bfloat16 (1 GB less), speak shorter parts, or use "
-            "device='cpu'"
-        ) from error

@@ -89,7 +89,7 @@ class CosyVoice2Encoder:
 
 def config_in(root: Path) -> CosyVoice2Config:
     """Return the configuration of a folder's language model."""
-    weights = published.read_tensors(root / "llm.pt", mapped=True)
+    weights = published.unread_tensors(root / "llm.pt")
     return config_of(weights, Qwen2Config.from_pretrained(root / published.BASE, local_files_only=True))
 
 
@@ -130,7 +130,7 @@ class CosyVoice2Training(SystemTraining):
         dtype, config = torch.float32, None
         if file is not None and file.is_file():
             assert original is not None
-            config, dtype = self.config(original), next(iter(published.read_tensors(file, mapped=True).values())).dtype
+            config, dtype = self.config(original), next(iter(published.unread_tensors(file).values())).dtype
         model: CosyVoice2LM = read_student(student, CosyVoice2LM, "CosyVoice", dtype)
         if config is not None:
             for name in ("version", "codes", "text_vocab_size", "hidden_size", "num_hidden_layers"):

@@ -144,12 +144,15 @@ def load_decoder(name: str) -> PreTrainedModel:
 
 
 def build_student(source: Source, window: int, rank: int | None) -> Any:
-    """Return a decoder with the window, and with adapters of ``rank`` around it, but around nothing that is frozen."""
+    """Return a decoder with the window, and with adapters of ``rank`` around it."""
     from wandlib.attention.conversion import convert
 
     student = convert(source.load(), window=window)
-    if rank is None:
-        return student
+    return student if rank is None else with_adapters(student, rank)
+
+
+def with_adapters(student: Any, rank: int) -> Any:
+    """Return a model with adapters of ``rank`` around its layers, but around nothing that is frozen."""
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +30,25 @@ Encoder = Callable[[list[Recording]], Iterator[dict[str, Any]]]
 tensors besides where the model takes some, or ``{"skipped": reason, "audio": file}``."""
 
 
+@dataclass(frozen=True)
+class TenSeconds:
+    """What ten seconds of speech are to the language model.
+
+    Attributes
+    ----------
+    prompt
+        Tokens of the prompt: the paper's mean where it has one, else an example.
+    tokens
+        Generated tokens.
+    sequences
+        Sequences decoded for one utterance.
+    """
+
+    prompt: int
+    tokens: int
+    sequences: int = 1
+
+
 class SystemTraining(ABC):
     """What ``prepare``, ``train`` and ``export`` need of a system."""
 
@@ -36,6 +56,8 @@ class SystemTraining(ABC):
     """Generated keys that a query sees, by default."""
     base: ClassVar[Base]
     """What a model card says of the system."""
+    ten_seconds: ClassVar[TenSeconds]
+    """What its costs are computed for."""
     files: ClassVar[str]
     """What ``export`` writes: the name of a file or folder in the published folder."""
 
@@ -92,9 +114,9 @@ class SystemTraining(ABC):
             If the student is none of this system, or its numbers cannot be those of the original where nothing changed.
         """
 
-    def random_model(self) -> PreTrainedModel | None:
-        """Return a language model of the published size with random weights; None: nothing is known of its size."""
-        return None
+    @abstractmethod
+    def random_model(self) -> PreTrainedModel:
+        """Return a language model of the published size with random weights, to know its costs."""
 
 
 def read_recording(recording: Recording, maximum_seconds: float) -> str | None:

@@ -31,6 +31,12 @@ def test_golden_values_of_the_language_model() -> None:
     golden.check(FOLDER / "golden_language.safetensors", index_parts.language_outputs(*index_parts.language_model()))
 
 
+def test_golden_codes_of_a_recording() -> None:
+    """Made by the published class, DiscreteVAE of tag v1.5.0, with the same weights (the upstream test)."""
+    codes = index_parts.code_encoder()(index_parts.contrasts(37))
+    assert codes.tolist() == [[62, 47, 45, 62, 62, 16, 44, 23, 11, 44]]
+
+
 def test_resampling_keeps_a_tone() -> None:
     """Far from the ends, a tone below both limits comes out as that tone at the new rate."""
     time = torch.arange(4410, dtype=torch.float64) / 22_050

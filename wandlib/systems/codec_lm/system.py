@@ -20,13 +20,13 @@ from transformers import (
 )
 
 from wandlib.attention.conversion import convert
-from wandlib.systems.base import InputError, SpeechSystem
+from wandlib.systems.base import InputError, OnStep, SpeechSystem, Trace
 from wandlib.systems.codec_lm.dialects import END, LLASA, NEUTTS, Dialect
 from wandlib.systems.codec_lm.reference import CodecReader, check_folder, code_tokens, load_reader
 from wandlib.systems.decoding import Choose, Sampler, Utterance
 from wandlib.systems.memory import explained_memory
 from wandlib.systems.settings import Settings
-from wandlib.systems.streaming import AtOnce
+from wandlib.systems.streaming import AtOnce, Piece
 from wandlib.systems.students import trained_window
 
 WINDOW = 64
@@ -160,6 +160,10 @@ class CodecLMSystem(SpeechSystem):
     def language_model(self) -> PreTrainedModel:
         """The teacher: a stock model with the window applied to it."""
         return self.models["full"]
+
+    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
+        with explained_memory(self.language_model.device):
+            yield from super()._pieces(utterances, trace, on_step)
 
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool

@@ -38,7 +38,7 @@ from wandlib.systems.corpora import Recording
 from wandlib.systems.model_card import Base
 from wandlib.systems.settings import InputError
 from wandlib.systems.students import read_student, stored_dtypes, write_back
-from wandlib.systems.training import NO_OTHER, SystemTraining, read_recording, skipped
+from wandlib.systems.training import NO_OTHER, SystemTraining, TenSeconds, read_recording, skipped
 
 LENGTH = f"prompt and speech have more than {CONTEXT} tokens"
 
@@ -125,6 +125,7 @@ class NeuTTSTraining(CodecLMTraining):
     """NeuTTS Air."""
 
     dialect = NEUTTS
+    ten_seconds = TenSeconds(400, 500)
     kind = Qwen2ForCausalLM
     base = Base(
         system="neutts",
@@ -153,6 +154,7 @@ class LlasaTraining(CodecLMTraining):
     """Llasa."""
 
     dialect = LLASA
+    ten_seconds = TenSeconds(400, 500)
     kind = LlamaForCausalLM
     base = Base(
         system="llasa",

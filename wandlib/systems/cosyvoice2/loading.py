@@ -12,6 +12,7 @@ from wandlib.systems.cosyvoice2 import folder as published
 from wandlib.systems.cosyvoice2.configuration import CosyVoice2Config
 from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
 from wandlib.systems.cosyvoice2.onnx_models import SpeakerEncoder, SpeechTokenizer
+from wandlib.systems.cosyvoice2.speakers import read_speakers
 from wandlib.systems.cosyvoice2.system import CosyVoice2System
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
 from wandlib.systems.memory import explained_memory
@@ -56,6 +57,7 @@ def load_system(
             sampling=settings.sampling,
             window=window or 32,
             device=target,
+            speakers=read_speakers(root),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,10 @@ class CosyVoice2System(SpeechSystem):
         How codes are drawn.
     window
         Keys of generated codes that a query sees, unless asked otherwise.
+    device
+        Where it runs.
+    speakers
+        Built-in voices, by name; the folder may have some.
     """
 
     name = "cosyvoice2"
@@ -102,11 +106,12 @@ class CosyVoice2System(SpeechSystem):
         sampling: RepetitionAware | None = None,
         window: int = 32,
         device: torch.device | str = "cpu",
+        speakers: Mapping[str, Voice] | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.flow, self.vocoder = flow.to(self.device).eval(), vocoder.to(self.device).eval().fold_norms()
         self.tokenizer, self.frontend = tokenizer, TextFrontend(lambda text: len(tokenizer(text)))
-        self.voices = VoiceReader(tokenizer, self.frontend, speech_tokenizer, speaker_encoder)
+        self.voices = VoiceReader(tokenizer, self.frontend, speech_tokenizer, speaker_encoder, speakers)
         self.window = window
         full = convert(language_model.to(self.device).eval(), window=window)  # type: ignore[arg-type]
         windowed = full if student is None else convert(student.to(self.device).eval(), window=window)  # type: ignore[arg-type]
@@ -153,7 +158,7 @@ class CosyVoice2System(SpeechSystem):
 
     @property
     def speakers(self) -> list[str]:
-        return []
+        return list(self.voices.speakers)
 
     @property
     def language_model(self) -> CosyVoice2LM:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, Qwen2Config
 
+from wandlib.profiling.paper_systems import PAPER_TOKENS, SHAPES
 from wandlib.systems.corpora import Recording
 from wandlib.systems.cosyvoice2 import folder as published
 from wandlib.systems.cosyvoice2.configuration import CosyVoice2Config
@@ -27,7 +28,7 @@ from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
 from wandlib.systems.model_card import Base
 from wandlib.systems.settings import InputError
 from wandlib.systems.students import read_student
-from wandlib.systems.training import NO_AUDIO, SystemTraining, read_recording, skipped
+from wandlib.systems.training import NO_AUDIO, SystemTraining, TenSeconds, read_recording, skipped
 
 SPEECH_TOKENIZER = published.REFERENCES[1]
 NEEDED = (*published.LANGUAGE_MODEL, *published.TOKENIZER, SPEECH_TOKENIZER)
@@ -97,6 +98,7 @@ class CosyVoice2Training(SystemTraining):
     """CosyVoice 2."""
 
     window = 32
+    ten_seconds = TenSeconds(SHAPES["cosyvoice2"].conditioning, PAPER_TOKENS["cosyvoice2"])
     files = "llm.pt"
     base = Base(
         system="cosyvoice2",

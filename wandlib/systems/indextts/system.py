@@ -26,7 +26,7 @@ from transformers import DynamicCache
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert
 from wandlib.profiling.measure import held_bytes
-from wandlib.systems.base import InputError, SpeechSystem, Step, Trace
+from wandlib.systems.base import InputError, OnStep, SpeechSystem, Step, Trace
 from wandlib.systems.decoding import GREEDY_BELOW, Sampler, Utterance, attention_of
 from wandlib.systems.indextts.checkpoint import LAYOUT, check_settings, load_student, read_language_model
 from wandlib.systems.indextts.decoding import BEAMS, MOST_CODES, TEMPERATURE, TOP_K, generate, spoken_codes
@@ -38,7 +38,7 @@ from wandlib.systems.indextts.voice_encoder import VoiceEncoder
 from wandlib.systems.memory import explained_memory
 from wandlib.systems.published import read_yaml
 from wandlib.systems.settings import Settings
-from wandlib.systems.streaming import AtOnce
+from wandlib.systems.streaming import AtOnce, Piece
 from wandlib.systems.students import trained_window
 
 WINDOW = 32
@@ -197,6 +197,10 @@ class IndexSystem(SpeechSystem):
             mel = self._log_mel(read_reference(path).to(self.language_model.device))
             self._voices = {key: (mel, self.voice_encoder(mel))}
         return self._voices[key]
+
+    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
+        with explained_memory(self.language_model.device):
+            yield from super()._pieces(utterances, trace, on_step)
 
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool

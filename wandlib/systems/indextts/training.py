@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from wandlib.profiling.paper_systems import PAPER_TOKENS, SHAPES
 from wandlib.systems.corpora import Recording
 from wandlib.systems.indextts.checkpoint import (
     LAYOUT,
@@ -36,7 +37,7 @@ from wandlib.systems.model_card import Base
 from wandlib.systems.published import read_yaml
 from wandlib.systems.settings import InputError
 from wandlib.systems.students import read_student
-from wandlib.systems.training import NO_OTHER, SystemTraining, read_recording, skipped
+from wandlib.systems.training import NO_OTHER, SystemTraining, TenSeconds, read_recording, skipped
 
 CODES = "dvae.pth"
 """What makes codes of recordings; speaking does not need it."""
@@ -128,6 +129,7 @@ class IndexTraining(SystemTraining):
     """IndexTTS 1.5."""
 
     window = WINDOW
+    ten_seconds = TenSeconds(SHAPES["indextts"].conditioning, PAPER_TOKENS["indextts"], SHAPES["indextts"].beams)
     files = "gpt.pth"
     base = Base(
         system="indextts",

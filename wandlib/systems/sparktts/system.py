@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from wandlib.attention.conversion import convert
-from wandlib.systems.base import InputError, SpeechSystem
+from wandlib.systems.base import InputError, OnStep, SpeechSystem, Trace
 from wandlib.systems.decoding import Sampler, Utterance
 from wandlib.systems.memory import explained_memory
 from wandlib.systems.published import read_yaml
@@ -29,6 +29,7 @@ from wandlib.systems.sparktts.checkpoint import LAYOUT, WAV2VEC
 from wandlib.systems.sparktts.prompt import AcousticVocabulary, Control, clone_prompt, control_prompt, speakable
 from wandlib.systems.sparktts.reference import ReferenceReader, Voice, load_wav2vec
 from wandlib.systems.sparktts.streaming import PIECE, CodecStream, context_frames
+from wandlib.systems.streaming import Piece
 from wandlib.systems.students import trained_window
 
 WINDOW = 64
@@ -197,6 +198,10 @@ class SparkSystem(SpeechSystem):
                 "Spark-TTS has no voice of its own: give a reference recording, or a gender, pitch or speed"
             )
         return clone_prompt(text, voice.tokens.tolist(), transcript, voice.codes.tolist() if transcript else None)
+
+    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
+        with explained_memory(self.language_model.device):
+            yield from super()._pieces(utterances, trace, on_step)
 
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool

@@ -23,6 +23,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from wandlib.profiling.paper_systems import PAPER_TOKENS, SHAPES
 from wandlib.systems.corpora import Recording
 from wandlib.systems.model_card import Base
 from wandlib.systems.settings import InputError
@@ -31,7 +32,7 @@ from wandlib.systems.sparktts.prompt import START_CODES, clone_prompt, speakable
 from wandlib.systems.sparktts.reference import MAXIMUM_SECONDS, ReferenceReader
 from wandlib.systems.sparktts.system import WINDOW, load_reader, read_language_model
 from wandlib.systems.students import read_student, stored_dtypes, write_back
-from wandlib.systems.training import NO_OTHER, SystemTraining, read_recording, skipped
+from wandlib.systems.training import NO_OTHER, SystemTraining, TenSeconds, read_recording, skipped
 
 END = "<|im_end|>"
 VOCABULARY = 166_000
@@ -106,6 +107,7 @@ class SparkTraining(SystemTraining):
     """Spark-TTS."""
 
     window = WINDOW
+    ten_seconds = TenSeconds(SHAPES["sparktts"].conditioning, PAPER_TOKENS["sparktts"])
     files = "LLM"
     base = Base(
         system="sparktts",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterable
 
@@ -17,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HIDDEN = ("/openapi.json", "/monitoring", "/docs", "/redoc")
 """Ends, or middles, of paths that answer 404."""
+HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
+"""An IPv6 address in brackets, or anything else, and perhaps a port."""
 SPACE_FRAMES = "https://huggingface.co https://*.hf.space"
 
 
@@ -70,8 +73,10 @@ class Guard:
 
     def knows(self, host: str) -> bool:
         """Tell whether a Host header is one of ours: a known name or an address, with or without a port."""
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") and ":" in host else host
-        name = name.strip("[]").lower().rstrip(".")
+        found = HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = (found[1] or found[2]).lower().rstrip(".")
         if name in self.hosts:
             return True
         try:

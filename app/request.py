@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 from urllib.parse import urlencode
 
 from wandlib.systems.base import InputError, SpeechSystem
+from wandlib.systems.settings import check_text
 
 TEXT_LIMIT = 1_000
 CHAPTER_LIMIT = 30_000
@@ -61,7 +62,7 @@ def read_request(
     InputError
         Naming the limit and the cure.
     """
-    text = text or ""
+    text = check_text(text or "")
     if len(text) > limit:
         raise InputError(f"the text has {len(text):,} characters; the limit here is {limit:,}: shorten it")
     if recording is None and not system.speakers:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import secrets
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -66,18 +67,22 @@ class SoundStore:
 
     Parameters
     ----------
-    folder
-        Where their files lie; it is removed with the process (:mod:`app.storage`).
+    parent
+        Where the folder of their files is made, with the first one; None: the system's temporary folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, parent: Path | None = None) -> None:
+        self.folder: Path | None = None
+        self._parent = parent
         self._runs: dict[str, Saved] = {}
         self._lock = threading.Lock()
 
     def new(self, visitor: str, rate: int, sides: list[str]) -> Saved:
         """Begin a run; remove the visitor's oldest, and everybody's after an hour."""
         name = secrets.token_urlsafe(16)
+        with self._lock:
+            if self.folder is None:
+                self.folder = Path(tempfile.mkdtemp(prefix="wand-sounds-", dir=self._parent))
         run = Saved(name, self.folder / name, visitor, rate, open=dict.fromkeys(sides, True))
         run.folder.mkdir(parents=True)
         for side in sides:
@@ -106,6 +111,11 @@ class SoundStore:
         with self._lock:
             self._runs.pop(run.name, None)
         shutil.rmtree(run.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove all runs."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _remove_old(self, visitor: str) -> None:
         now, own = time.monotonic(), [run for run in self._runs.values() if run.visitor == visitor]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,8 +53,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.desk = Desk()
-        self._folder = tempfile.TemporaryDirectory(prefix="wand-sounds-", dir=self.folder)
-        self.store = SoundStore(Path(self._folder.name))
+        self.store = SoundStore(self.folder)
         self._stops: dict[str, threading.Event] = {}
         self._loaded: SpeechSystem | None = None
 
@@ -91,7 +89,7 @@ class Stage:
     def close(self) -> None:
         """Stop what runs, and remove all sounds."""
         self.desk.close()
-        self._folder.cleanup()
+        self.store.close()
 
 
 def three_sides(system: SpeechSystem, untrained: Untrained | None, window: int, *, trained: bool = True) -> list[Side]:

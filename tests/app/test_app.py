@@ -414,10 +414,15 @@ def test_page_asks_nothing_of_other_machines(fast: Served) -> None:
 
 
 def test_nothing_is_left_when_the_page_is_closed() -> None:
+    before = decoding_threads()
     served = Served(FakeSystem())
-    folder = served.page.stage.store.folder
     served.compare()
+    folder = served.page.stage.store.folder
     assert list(folder.iterdir())
     served.page.close()
     assert not folder.exists()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wand-decode")]
+    assert decoding_threads() == before
+
+
+def decoding_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("wand-decode")}

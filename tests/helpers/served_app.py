@@ -35,9 +35,7 @@ class Served:
     def submit(self, text: Any = TEXT, speaker: Any = "low", recording: Any = None, **settings: Any) -> Any:
         window, seed = settings.get("window", 8), settings.get("seed", 0)
         temperature, untrained = settings.get("temperature", "default"), settings.get("untrained", False)
-        return self.client.submit(
-            text, speaker, recording, window, seed, temperature, untrained, api_name="/compare"
-        )
+        return self.client.submit(text, speaker, recording, window, seed, temperature, untrained, api_name="/compare")
 
     def sound(self, answer: tuple[Any, ...], side: str) -> tuple[NDArray[np.float32], int]:
         """Samples of a side, as they are downloaded, and their rate."""

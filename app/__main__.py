@@ -22,6 +22,9 @@ def main() -> None:
     started = time.monotonic()
     arguments = parse()
 
+    if arguments.checkpoint and not Path(arguments.checkpoint).is_dir():
+        sys.exit(f"cannot load {arguments.system}: there is no folder {arguments.checkpoint!r}")
+
     def say(words: str) -> None:
         print(f"[{time.monotonic() - started:4.1f} s] {words}", flush=True)
 
@@ -37,7 +40,7 @@ def main() -> None:
             sys.exit(f"cannot listen on {arguments.host}:{arguments.port}: {problem}. Try another one with --port.")
         say(f"Ready: open {address} in a browser; press Ctrl-C to stop.")
         try:
-            wait_for_signal()
+            wait_for_signal(page)
         except KeyboardInterrupt:
             say("Stopping.")
         finally:
@@ -83,4 +86,7 @@ def load(arguments: argparse.Namespace, folder: Path, say: Callable[[str], None]
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # while it loads
+        sys.exit(130)

@@ -93,10 +93,11 @@ def bytes_in_use(trace: Trace) -> Values:
     ring = held[: trace.window or 0]
     if trace.window is None or not held.size or (ring != ring[0]).any() or held[0] % slots:
         return held
+    token = held[0] / slots
     starts = [0, *np.cumsum(trace.parts[:-1])]
     for start in starts:
         new = np.arange(start, min(start + trace.window - 1, held.size))
-        held[new] -= (trace.window - 1 - (new - start)) * (ring[0] / slots)
+        held[new] -= (trace.window - 1 - (new - start)) * token
     return held
 
 

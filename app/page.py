@@ -143,6 +143,7 @@ def launch(page: Page, host: str, port: int, hosts: Iterable[str] = ()) -> str:
     return str(address)
 
 
-def wait_for_signal() -> None:
-    """Block until SIGINT or SIGTERM ends the process."""
-    threading.Event().wait()
+def wait_for_signal(page: Page) -> None:
+    """Block until SIGINT or SIGTERM ends the process; meanwhile remove sounds that are an hour old."""
+    while not threading.Event().wait(60):
+        page.stage.store.expire()

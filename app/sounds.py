@@ -106,6 +106,11 @@ class SoundStore:
         (run.folder / "trace.csv").write_text(table, encoding="utf-8")
         run.entry = entry
 
+    def expire(self) -> None:
+        """Remove what is older than an hour."""
+        with self._lock:
+            self._remove_old("")
+
     def drop(self, run: Saved) -> None:
         """Remove a run."""
         with self._lock:

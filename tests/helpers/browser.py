@@ -81,13 +81,13 @@ class Visitor:
         self.tab = {"Window": "windows", "Your model": "model"}.get(title, title.lower())
         for button in self.find(".overflow-menu > button"):
             if button.is_displayed() and not self._click_tab(title):
-                button.click()
+                self._click(button)
         self.wait_until(lambda: self._click_tab(title))
 
     def _click_tab(self, title: str) -> bool:
         for button in self.find("button[role=tab], .overflow-dropdown button"):
             if button.text.strip() == title and button.is_displayed():
-                button.click()
+                self._click(button)
                 return True
         return False
 
@@ -99,6 +99,9 @@ class Visitor:
 
     def press(self, selector: str) -> None:
         (button,) = self.find(selector)
+        self._click(button)
+
+    def _click(self, button: WebElement) -> None:
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
 

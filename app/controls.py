@@ -10,6 +10,7 @@ import gradio as gr
 
 from app.request import SEED_LIMIT, TEMPERATURES, WINDOW_LIMITS
 from app.stage import Stage
+from app.view import View
 
 W_MEANS = "W: how many of the last codes a step sees, besides the text and the reference voice"
 
@@ -93,35 +94,20 @@ def buttons(tab: str, start_label: str) -> tuple[gr.Button, gr.Button]:
     return start, halt
 
 
-def connect(
-    stage: Stage,
-    triggers: list[Any],
-    run: Callable[..., Any],
-    inputs: list[Any],
-    outputs: list[Any],
-    name: str,
-    start: gr.Button,
-    halt: gr.Button,
-) -> None:
-    """Let the triggers start ``run``; while it runs, start is off and stop is on."""
+def connect(view: View, triggers: list[Any], run: Callable[..., Any], inputs: list[Any]) -> None:
+    """Let the triggers start ``run``, and the view's stop button end it."""
 
     def stop(request: gr.Request) -> None:
-        stage.stop(request.session_hash or "")
+        view.stage.stop(request.session_hash or "")
 
-    toggle: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-    def enable(starting: bool) -> list[gr.Button]:
-        return [gr.Button(interactive=starting), gr.Button(interactive=not starting)]
-
-    gr.on(triggers, lambda: enable(False), None, [start, halt], **toggle)
     gr.on(
         triggers,
         run,
         inputs,
-        outputs,
-        api_name=name,
+        view.outputs,
+        api_name=view.tab,
         show_progress="hidden",
         concurrency_limit=None,
         trigger_mode="once",
-    ).then(lambda: enable(True), None, [start, halt], **toggle)
-    halt.click(stop, None, None, **toggle)
+    )
+    view.halt.click(stop, None, None, queue=False, show_progress="hidden", api_visibility="private")

@@ -31,12 +31,16 @@ class View:
     ----------
     tab
         The tab's name in addresses and element ids.
+    buttons
+        Start, which is off while a run goes on, and stop, which is on then.
     examples
         What the curves show before the first run.
     """
 
-    def __init__(self, stage: Stage, tab: str, examples: Sequence[Traced] = ()) -> None:
-        self.stage, self.tab = stage, tab
+    def __init__(
+        self, stage: Stage, tab: str, buttons: tuple[gr.Button, gr.Button], examples: Sequence[Traced] = ()
+    ) -> None:
+        self.stage, self.tab, self.start, self.halt = stage, tab, *buttons
         self.status = gr.HTML(self._line(""), elem_id=f"{tab}-status")
         self.player = gr.HTML("", elem_id=f"{tab}-player")
         self.notes = gr.HTML("", elem_id=f"{tab}-notes", elem_classes="notes")
@@ -48,7 +52,8 @@ class View:
     def outputs(self) -> list[Any]:
         """What :meth:`run` changes."""
         shared = [self.stage.numbers, self.stage.history]
-        return [self.status, self.player, self.notes, self.curves, self.table, self.result, *shared]
+        own = [self.status, self.player, self.notes, self.curves, self.table, self.result]
+        return [*own, *shared, self.start, self.halt]
 
     def run(
         self,
@@ -81,7 +86,7 @@ class View:
             return sides
 
         try:
-            yield {self.status: self._line("Starting …")}
+            yield {self.status: self._line("Starting …")} | self._buttons(running=True)
             for shot in stage.desk.run(prepare, stop, memory_limit):
                 for side in shot.sides:
                     if side.ended and saved:
@@ -94,16 +99,16 @@ class View:
                     changes |= {self.curves: self._curves(shot.sides)}
                     changes |= self._numbers(shot.sides)
                 if shot.finished:
-                    changes |= self._finish(shot, request, saved[0], visitor)
+                    changes |= self._finish(shot, request, saved[0], visitor) | self._buttons(running=False)
                 yield changes
             if stop.is_set() and not begun:
-                yield {self.status: self._line("Stopped.")}
+                yield {self.status: self._line("Stopped.")} | self._buttons(running=False)
         except (InputError, BusyError) as problem:
-            yield {self.status: self._line(f"Nothing was said: {problem}")}
+            yield {self.status: self._line(f"Nothing was said: {problem}")} | self._buttons(running=False)
             raise shown(str(problem)) from None
         except Exception as problem:
             logging.getLogger(__name__).exception("a run failed")
-            yield {self.status: self._line("Nothing was said.")}
+            yield {self.status: self._line("Nothing was said.")} | self._buttons(running=False)
             raise shown("Something went wrong in the server; see its console for the reason.") from problem
         finally:
             stage.end(visitor, stop)
@@ -168,6 +173,10 @@ class View:
                 f"{max(side.sound_seconds for side in sides):.0f} s of speech.",
             )
         }
+
+    def _buttons(self, *, running: bool) -> Updates:
+        """Switch the buttons; part of the run's own updates, since an event of its own could come late."""
+        return {self.start: gr.Button(interactive=not running), self.halt: gr.Button(interactive=running)}
 
     @staticmethod
     def _line(words: str) -> str:

@@ -34,10 +34,10 @@ def build(stage: Stage) -> None:
                 elem_id="compare-untrained",
             )
             seed, temperature = controls.sampling("compare")
-            start, halt = controls.buttons("compare", "Speak")
+            buttons = controls.buttons("compare", "Speak")
             gr.Examples([[example] for example in EXAMPLES], [text], label="Examples", elem_id="examples")
         with gr.Column(scale=5, min_width=300):
-            view = View(stage, "compare", example_sides())
+            view = View(stage, "compare", buttons, example_sides())
 
     def compare(
         text: str | None,
@@ -56,7 +56,7 @@ def build(stage: Stage) -> None:
         )
 
     inputs = [text, speaker, recording, window, seed, temperature, untrained]
-    controls.connect(stage, [start.click, text.submit], compare, inputs, view.outputs, "compare", start, halt)
+    controls.connect(view, [view.start.click, text.submit], compare, inputs)
     stage.links["compare"] = (
         TEXT_LIMIT,
         {"text": text, "speaker": speaker, "window": window, "seed": seed, "temperature": temperature},

@@ -41,9 +41,9 @@ def build(stage: Stage) -> None:
                 elem_id="endless-memory",
                 filterable=False,
             )
-            start, halt = controls.buttons("endless", "Speak on and on")
+            buttons = controls.buttons("endless", "Speak on and on")
         with gr.Column(scale=5, min_width=300):
-            view = View(stage, "endless")
+            view = View(stage, "endless", buttons)
 
     def endless(
         text: str | None,
@@ -63,7 +63,7 @@ def build(stage: Stage) -> None:
 
     chapter.input(chapter_text, chapter, text, api_visibility="private", queue=False)
     inputs = [text, speaker, recording, window, memory]
-    controls.connect(stage, [start.click, text.submit], endless, inputs, view.outputs, "endless", start, halt)
+    controls.connect(view, [view.start.click, text.submit], endless, inputs)
     stage.links["endless"] = (CHAPTER_LIMIT, {"text": text, "speaker": speaker, "window": window})
 
 

@@ -30,7 +30,7 @@ def build(stage: Stage) -> None:
                 visible=stage.untrained is not None,
                 elem_id="windows-weights",
             )
-            start, halt = controls.buttons("windows", "Speak five times")
+            buttons = controls.buttons("windows", "Speak five times")
             gr.Markdown(
                 f"The student was trained for W = {stage.system.window}. A smaller window saves little more, since "
                 "text and reference stay visible always, and loses words; a larger one changes nothing that you hear."
@@ -38,7 +38,7 @@ def build(stage: Stage) -> None:
                 else "Full attention and four windows on the same weights."
             )
         with gr.Column(scale=5, min_width=300):
-            view = View(stage, "windows")
+            view = View(stage, "windows", buttons)
 
     def sides(weights: str) -> list[Side]:
         untrained = weights == "untrained" and stage.untrained is not None
@@ -57,5 +57,5 @@ def build(stage: Stage) -> None:
         yield from view.run(read, lambda asked: sides(weights), request.session_hash or "")
 
     inputs = [text, speaker, recording, weights]
-    controls.connect(stage, [start.click, text.submit], windows, inputs, view.outputs, "windows", start, halt)
+    controls.connect(view, [view.start.click, text.submit], windows, inputs)
     stage.links["windows"] = (TEXT_LIMIT, {"text": text, "speaker": speaker})

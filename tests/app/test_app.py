@@ -173,6 +173,19 @@ class TestWhatIsShown:
             assert sides[f"w{size}"]["cache_bytes"] == (CONDITIONING + size) * BYTES_PER_TOKEN
         assert answer[CURVES].count("<polyline") == 10
 
+    def test_runaway_is_no_success(self, fast: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = FakeSystem.codes
+
+        def codes(self: FakeSystem, utterance: Any, trace: Any, on_step: Any) -> Iterator[int]:
+            yield from original(self, utterance, trace, on_step)
+            trace.finish = "limit" if trace.window else "end"
+
+        monkeypatch.setattr(FakeSystem, "codes", codes)
+        answer = fast.compare()
+        assert "Student, W = 8 never found the end of the text" in answer[NOTES]
+        assert "Teacher, full attention never" not in answer[NOTES]
+        assert "length limit" in answer[TABLE]
+
 
 class TestEndless:
     def test_full_attention_stops_at_the_memory_limit_and_the_window_goes_on(self, fast: Served) -> None:

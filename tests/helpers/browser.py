@@ -115,8 +115,8 @@ class Visitor:
 
     def points(self) -> list[int]:
         """Points in each line of both plots."""
-        lines = self.find(f"#{self.tab}-curves svg.curves polyline")
-        return [len((line.get_attribute("points") or "").split()) for line in lines]
+        lines = f"document.querySelectorAll('#{self.tab}-curves svg.curves polyline')"
+        return list(self.browser.execute_script(f"return [...{lines}].map((line) => line.points.length)"))
 
     def player(self) -> WebElement:
         (player,) = self.find(f"#{self.tab}-player .wand-player")

@@ -63,7 +63,7 @@ mini: $(VENV)/.installed-all ## train the embedded voice from nothing: hours, re
 evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage
 	$(BIN)/python -m recipes.mini.evaluate
 
-ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, about an hour, resumable
+ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, five to six hours, resumable
 	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis shipped codes
 	$(BIN)/python -m recipes.mini.ablation
 

@@ -25,7 +25,7 @@ from wandlib.attention.models import inner_model
 
 LOGITS = {False: 14, True: 8}
 """Float32 tensors of logits that exist at once, without and with autocast, where the skew loss is computed again in the
-backward pass: logits and log-probabilities of both models, intermediate results of mixture and divergence. Counted in runs.
+backward pass: logits and log-probabilities of both models, what mixture and divergence leave. Counted in runs.
 """
 STATES = 2
 """Of AdamW, in float32, for each weight that is trained."""

@@ -42,6 +42,8 @@ class Traced(Protocol):
     def attention(self) -> Attention: ...
     @property
     def trace(self) -> Trace: ...
+    @property
+    def one_cache(self) -> bool: ...
 
 
 def colors(sides: Sequence[Traced]) -> dict[str, str]:
@@ -53,7 +55,7 @@ def colors(sides: Sequence[Traced]) -> dict[str, str]:
 
 def cache_curves(sides: Sequence[Traced]) -> str:
     """Draw the bytes in use in each side's cache over its steps, as SVG."""
-    used = {side.key: bytes_in_use(side.trace) for side in sides}
+    used = {side.key: bytes_in_use(side.trace, side.one_cache) for side in sides}
     largest = max((float(values.max()) for values in used.values() if values.size), default=1.0)
     divisor, unit = byte_unit(largest)
     shades = colors(sides)
@@ -82,11 +84,12 @@ def milliseconds_curves(sides: Sequence[Traced]) -> str:
     return _draw(curves, _counts(sides), f"Time a step, median of {MEDIAN_OF} or more", "ms", top, [])
 
 
-def bytes_in_use(trace: Trace) -> Values:
+def bytes_in_use(trace: Trace, one_cache: bool = False) -> Values:
     """Return the bytes of keys and values that a step could see, [steps].
 
     A window's ring is as large from its first step as at its end; until it is full, a part of it is empty. With C
-    tokens of conditioning and N bytes in C + W slots, step i of a part uses (C + min(i + 1, W)) N / (C + W).
+    tokens of conditioning and N bytes in C + W slots, step i of a part uses (C + min(i + 1, W)) N / (C + W). Parts in
+    ``one_cache`` go on in its ring.
     """
     held = np.asarray([step.cache_bytes for step in list(trace.steps)], dtype=np.float64)
     slots = trace.conditioning + (trace.window or 0)
@@ -94,7 +97,7 @@ def bytes_in_use(trace: Trace) -> Values:
     if trace.window is None or not held.size or (ring != ring[0]).any() or held[0] % slots:
         return held
     token = held[0] / slots
-    starts = [0, *np.cumsum(trace.parts[:-1])]
+    starts = [0] if one_cache else [0, *np.cumsum(trace.parts[:-1])]
     for start in starts:
         new = np.arange(start, min(start + trace.window - 1, held.size))
         held[new] -= (trace.window - 1 - (new - start)) * token

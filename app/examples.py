@@ -16,6 +16,7 @@ class ExampleSide:
     label: str
     attention: Attention
     trace: Trace
+    one_cache: bool = False
 
 
 def example_sides() -> list[ExampleSide]:

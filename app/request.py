@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 from urllib.parse import urlencode
 
 from wandlib.systems.base import InputError, SpeechSystem
-from wandlib.systems.settings import check_text
+from wandlib.systems.settings import Long, check_text
 
 TEXT_LIMIT = 1_000
 CHAPTER_LIMIT = 30_000
@@ -27,13 +27,18 @@ TEMPERATURES: list[tuple[str, str | float]] = [
 
 @dataclass(frozen=True)
 class Request:
-    """What to say. ``reference`` is a built-in speaker's name or the path of an uploaded recording."""
+    """What to say.
+
+    ``reference`` is a built-in speaker's name or the path of a recording; ``long`` whether parts of a long text
+    share a cache, None: as the voice was trained.
+    """
 
     text: str
     reference: str | Path | None
     window: int
     seed: int = 0
     temperature: float | None = None
+    long: Long | None = None
 
     def link(self, tab: str) -> str:
         """Return the address that asks for the same again; an uploaded recording is not part of it."""

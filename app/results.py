@@ -17,7 +17,7 @@ from wandlib.plots import byte_unit
 
 ENDINGS = {
     "": "speaking",
-    "end": "its own end",
+    "end": "done",
     "limit": "length limit",
     "memory": "memory limit",
     "failed": "error",
@@ -50,7 +50,7 @@ def figures(sides: Sequence[Side]) -> dict[str, Any] | None:
     if full is None or window is None:
         return None
     return {
-        "cache_bytes": [float(bytes_in_use(side.trace)[-1]) for side in (full, window)],
+        "cache_bytes": [float(bytes_in_use(side.trace, side.one_cache)[-1]) for side in (full, window)],
         "milliseconds": [side.trace.median_milliseconds for side in (full, window)],
         "spread": [spread(side) for side in (full, window)],
     }
@@ -77,7 +77,10 @@ def status(sides: Sequence[Side], before: int, finished: bool) -> str:
     if not any(side.trace.steps for side in sides):
         return "Nothing to say." if finished else "Reading the text …"
     if not finished:
-        at = " · ".join(f"{side.label}: step {len(side.trace.steps):,}" for side in sides if not side.ended)
+        at = " · ".join(
+            f"{side.label}: {ENDINGS[side.ended] if side.ended else f'step {len(side.trace.steps):,}'}"
+            for side in sides
+        )
         return f"Speaking. {at}"
     if not any(side.samples for side in sides):
         return "Ended without a sound."
@@ -112,7 +115,7 @@ def warnings(sides: Sequence[Side], window: int | None, trained: int) -> list[st
             found.append(f"{side.label} stopped after {side.sound_seconds:.0f} s: its cache took more than it may.")
         elif side.ended == "failed":
             found.append(f"{side.label} ended early: {side.failure}.")
-    parts = max((len(side.trace.parts) for side in sides), default=0)
+    parts = max((len(side.trace.parts) for side in sides if not side.one_cache), default=0)
     if parts > 1:
         found.append(
             f"This voice says long texts in parts, {parts} here. Each begins with an empty cache: dotted lines above."

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wandlib.systems.base import Attention, InputError, SpeechSystem, Step, Utterance
+from wandlib.systems.settings import Long
 from wandlib.systems.speech import Chunk
 
 Sound = NDArray[np.float32]
@@ -48,6 +49,8 @@ class Side:
     ended
         "" while it speaks; then "end", "limit" (it found no end), "memory" (its cache outgrew what it may take),
         "failed" (``failure`` says why) or "stopped".
+    one_cache
+        Whether the parts of a long text share a cache.
     """
 
     def __init__(
@@ -58,10 +61,17 @@ class Side:
         self.trace = system.new_trace(system.settings_type.make({"attention": attention, "window": window}))
         self.on_sound: Callable[[Sound], None] = lambda sound: None
         self.seconds, self.samples, self.weight_bytes = 0.0, 0, 0
-        self.ended, self.failure = "", ""
+        self.ended, self.failure, self.one_cache = "", "", False
         self._utterances: Iterator[Utterance] = iter(())
 
-    def prepare(self, texts: Iterable[str], reference: Any, seed: int, temperature: float | None) -> None:
+    def prepare(
+        self,
+        texts: Iterable[str],
+        reference: Any,
+        seed: int,
+        temperature: float | None,
+        long: Long | None = None,
+    ) -> None:
         """Read text and reference, without a step: what is wrong with them is known before anything changes.
 
         Raises
@@ -69,11 +79,18 @@ class Side:
         InputError
             As :meth:`SpeechSystem.utterances`.
         """
-        given = {"attention": self.attention, "window": self.window, "seed": seed, "temperature": temperature}
+        given: dict[str, Any] = {
+            "attention": self.attention,
+            "window": self.window,
+            "seed": seed,
+            "temperature": temperature,
+        }
+        if self.system.long_in_one_cache:
+            given["long"] = long
         settings = self.system.settings_type.make(given)
         rest = self.system.utterances(iter(texts), reference, settings, streaming=True)
         first = next(rest)
-        self.weight_bytes = _weight_bytes(first.model)
+        self.weight_bytes, self.one_cache = _weight_bytes(first.model), first.cache is not None
         self._utterances = _chain(first, rest)
 
     def steps(self, stop: threading.Event) -> Iterator[None]:

@@ -78,7 +78,7 @@ class View:
         def prepare() -> list[Side]:
             sides = make_sides(request)
             for side in sides:
-                side.prepare(texts(request), request.reference, request.seed, request.temperature)
+                side.prepare(texts(request), request.reference, request.seed, request.temperature, request.long)
             keys = [side.key for side in sides]
             saved.append(stage.store.new(visitor, stage.system.sample_rate, keys))
             for side in sides:

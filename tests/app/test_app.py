@@ -104,7 +104,7 @@ class TestWhatIsShown:
         assert "53 % less" in answer[STATUS]
         for words in ("60 kB", "28 kB", "−53 %", "2.00 ms"):
             assert words in answer[NUMBERS]
-        for words in ("28 kB", f"{CONDITIONING} tokens", "faster than speech", "its own end", "of memory"):
+        for words in ("28 kB", f"{CONDITIONING} tokens", "faster than speech", "done", "of memory"):
             assert words in answer[TABLE]
 
     def test_sides_are_decoded_in_turn(self, slow: Served) -> None:
@@ -190,7 +190,7 @@ class TestWhatIsShown:
 class TestEndless:
     def test_full_attention_stops_at_the_memory_limit_and_the_window_goes_on(self, fast: Served) -> None:
         text = "A sentence of seven words is here. " * 60
-        answer = tuple(fast.client.predict(text, "low", None, 8, 1.5, api_name="/endless"))
+        answer = tuple(fast.client.predict(text, "low", None, 8, 1.5, "default", api_name="/endless"))
         full, window = (answer[RESULT]["sides"][side] for side in ("full", "window"))
         assert full["ended"] == "memory"
         assert window["ended"] == "end"
@@ -204,12 +204,12 @@ class TestEndless:
         assert full["speech_seconds"] > 0
 
     def test_no_limit(self, fast: Served) -> None:
-        answer = tuple(fast.client.predict("word " * 40, "low", None, 8, 0.0, api_name="/endless"))
+        answer = tuple(fast.client.predict("word " * 40, "low", None, 8, 0.0, "default", api_name="/endless"))
         assert answer[RESULT]["sides"]["full"]["ended"] == "end"
 
     def test_chapter_that_is_too_long(self, fast: Served) -> None:
         with pytest.raises(AppError, match="30,001 characters; the limit here is 30,000"):
-            fast.client.predict("a" * (CHAPTER_LIMIT + 1), "low", None, 8, 0.0, api_name="/endless")
+            fast.client.predict("a" * (CHAPTER_LIMIT + 1), "low", None, 8, 0.0, "default", api_name="/endless")
 
 
 class TestBadInput:

@@ -35,7 +35,7 @@ def mixed(number: int, voice: str, broken: str) -> tuple[str, list[Any], bool]:
     requests: list[tuple[str, list[Any], bool]] = [
         ("compare", ["hello there", "low", None, 8, number, "default", True], True),
         ("windows", ["four more words here", "high", None, "student"], True),
-        ("endless", ["on and on. " * 40, "low", None, 8, 1.5], True),
+        ("endless", ["on and on. " * 40, "low", None, 8, 1.5, "default"], True),
         ("compare", ["in another voice", "low", file, 4, 0, 0.7, False], True),
         ("compare", ["", "low", None, 8, 0, "default", False], False),
         ("compare", ["a" * 2000, "low", None, 8, 0, "default", False], False),

@@ -195,6 +195,9 @@ class TestCurves:
         used = bytes_in_use(Trace("window", window, conditioning, steps=steps, parts=parts))
         naive = [token * (conditioning + min(index + 1, window)) for part in parts for index in range(part)]
         np.testing.assert_array_equal(used, naive)
+        used = bytes_in_use(Trace("window", window, conditioning, steps=steps, parts=parts), one_cache=True)
+        assert (used[:30] == naive[:30]).all(), "the ring is filled once"
+        assert (used[30:] == held[0]).all()
 
     def test_cache_that_grows_is_drawn_as_it_is(self) -> None:
         made = sides(FakeSystem())

@@ -33,7 +33,7 @@ def main() -> None:
             save(browser, "app_desktop.png")
             visitor.open("Endless")
             visitor.press("#endless-start")
-            visitor.wait_until(lambda: "Student" in visitor.status() and "Teacher" not in visitor.status(), 300)
+            visitor.wait_until(lambda: "Teacher, full attention: memory limit" in visitor.status(), 300)
             visitor.wait_until(lambda: int(visitor.status().split("step ")[1].replace(",", "")) > 400, 300)
             save(browser, "app_running.png")
             visitor.press("#endless-stop")
@@ -48,9 +48,9 @@ def main() -> None:
 
 
 def save(browser: Chrome, name: str) -> None:
-    """Store what the browser shows, with few colors: pictures are in the repository for good."""
+    """Store what the browser shows."""
     picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-    picture.quantize(64, dither=Image.Dither.NONE).save(DOCS / name, optimize=True)
+    picture.save(DOCS / name, optimize=True)
 
 
 if __name__ == "__main__":

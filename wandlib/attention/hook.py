@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.cache.masks import counted_positions, padding_of
@@ -147,14 +147,7 @@ class WindowHook:
         if self.disabled:
             return (), _without(kwargs, "conditioning", "block")
         if not self.passes_on:
-            told = self.told.pop(threading.get_ident(), None)
-            if told is None:
-                raise ValueError(
-                    f"the model around {self.decoder.name} drops conditioning, and was called in a way that goes past "
-                    "its hooks (PEFT calls forward itself): convert the outermost model, or a model that passes "
-                    "keywords on"
-                )
-            kwargs = kwargs | told
+            kwargs = kwargs | self.told.pop(threading.get_ident(), {})
         if self.readers:  # of a pass that was interrupted
             self._read_by(threading.get_ident())
         cache = self._cache(module, kwargs)
@@ -195,6 +188,11 @@ class WindowHook:
                 if not kwargs["use_cache"]:
                     return None
                 kwargs[name] = past = WandCache(module.config, self.window, **options)
+            elif not isinstance(past, Cache):
+                raise ValueError(
+                    f"a {type(past).__name__} of keys and values is no cache of this release: pass "
+                    f"{name}=WandCache(model.config, window=...) or nothing"
+                )
             elif type(past) is DynamicCache and past.get_seq_length() == 0 and not past.offloading:
                 past = WandCache.adopt(past, module.config, self.window, **options)
             else:
@@ -204,7 +202,7 @@ class WindowHook:
                     "(static=True in place of a StaticCache) or nothing, or run under wandlib.full_attention(model)"
                 )
         if prompt is not None:
-            prompt.cache = past
+            prompt.bind(past)
         return past
 
     def _refuse_others(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> None:

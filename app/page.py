@@ -129,6 +129,8 @@ def launch(page: Page, host: str, port: int, hosts: Iterable[str] = ()) -> str:
         max_file_size=UPLOAD_LIMIT,
         prevent_thread_lock=True,
         state_session_capacity=SESSIONS,
+        # Without gradio's look at its own page, which has to come within 3 s: a busy machine takes longer.
+        _frontend=False,
         quiet=True,
         ssr_mode=False,
         run_history=False,

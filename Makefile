@@ -67,8 +67,8 @@ ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESUL
 	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis shipped codes
 	$(BIN)/python -m recipes.mini.ablation
 
-bench: $(VENV)/.installed-all ## speed against the baselines and the floor: benchmarks/README.md, about 10 minutes
-	$(BIN)/python -m benchmarks --write
+bench: $(VENV)/.installed-all ## speed against the baselines and the floor: benchmarks/README.md, about 10 minutes; ONLY=endless: that alone
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY),--write)
 
 figures: $(VENV)/.installed-all ## draw the figures of docs/ again
 	$(BIN)/python docs/figures.py

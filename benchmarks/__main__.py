@@ -17,10 +17,11 @@ from benchmarks.endless import endless
 from benchmarks.figure import save, step_times
 from benchmarks.report import README, RESULTS, Result, file_name, machine, report, stored_reports
 from benchmarks.suite import BENCHMARKS, Settings
+from benchmarks.texts import texts
 from wandlib.evaluation.report import put_measured
 
 CPU = BENCHMARKS | {"distillation": distillation}
-ALL = CPU | {"cuda": cuda, "endless": endless}
+ALL = CPU | {"cuda": cuda, "endless": endless, "texts": texts}
 
 
 def main(

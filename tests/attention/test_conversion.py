@@ -577,6 +577,10 @@ def test_linear_attention_is_refused() -> None:
     model.config.layer_types = ["full_attention", "linear_attention", "full_attention"]
     with pytest.raises(ValueError, match="layer 1 of qwen2 is of type 'linear_attention'"):
         convert(model)
+    model.config.layer_types = None
+    model.config.layers_block_type = ["recurrent", "recurrent", "attention"]  # as RecurrentGemma has it on 5.17
+    with pytest.raises(ValueError, match="layer 0 of qwen2 is of type 'recurrent'"):
+        convert(model)
     assert not hasattr(base_decoder(model), "wand")
 
 

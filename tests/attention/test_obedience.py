@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from transformers import (
 
 import wandlib
 from wandlib import WandCache, convert, full_attention, restore
+from wandlib.attention.cache.token_kinds import Prompt
 from wandlib.attention.models import cache_argument, cache_inputs
 
 WINDOW, PROMPT, STEPS = 5, 9, 18
@@ -171,8 +173,111 @@ def test_a_head_that_swallows_conditioning_is_served_by_a_hook(plain: Any) -> No
     assert torch.allclose(got, dense(plain, sequences, conditioning), atol=1e-4)
     loss = swallowing.train()(sequences, conditioning=conditioning.expand(2, -1), labels=sequences).loss
     assert loss.isfinite()
-    with pytest.raises(ValueError, match="goes past its hooks"):  # as PEFT does
-        swallowing.forward(sequences, conditioning=conditioning.expand(2, -1))
+
+
+class Passing(nn.Module):
+    """Calls forward itself, as PEFT does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model.forward(*args, **kwargs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [Qwen2ForCausalLM, Swallowing])
+@pytest.mark.parametrize("duplicate", [False, True], ids=["", "copy"])
+def test_a_call_of_forward_itself_goes_through_the_hooks(plain: Any, kind: Any, duplicate: bool) -> None:
+    """Of the model and of its base decoder; afterwards forward is the class's again."""
+    model = kind(plain.config).eval()
+    model.load_state_dict(plain.state_dict())
+    model = copy.deepcopy(convert(model, WINDOW)) if duplicate else convert(model, WINDOW)
+    assert inspect.signature(model.forward) == inspect.signature(kind(plain.config).forward)
+    sequences, conditioning = ids(25), prefix(PROMPT, 25)
+    told = {"conditioning": conditioning.expand(2, -1), "use_cache": False}
+    expected = dense(plain, sequences, conditioning)
+    assert torch.allclose(model.forward(sequences, **told).logits, expected, atol=1e-4)
+    assert torch.allclose(Passing(model)(sequences, **told).logits, expected, atol=1e-4)
+    hidden = model.model.forward(sequences, **told).last_hidden_state
+    assert torch.allclose(model.lm_head(hidden), expected, atol=1e-4)
+    with pytest.raises(ValueError, match=r"conditioning=<bool tensor \[batch, time\]>"):
+        model.forward(sequences, labels=sequences)
+    for _ in range(2):  # an error in between leaves no mark behind
+        with pytest.raises(ValueError, match=r"conditioning=<bool tensor"):
+            model.model.forward(sequences, use_cache=False)
+    restore(model)
+    assert "forward" not in vars(model) | vars(model.model)
+    assert torch.equal(model.forward(sequences).logits, plain(sequences).logits)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks by its old name
+@torch.no_grad()
+@pytest.mark.parametrize("head", [True, False], ids=["with head", "decoder alone"])
+def test_adapters_obey(plain: Any, head: bool) -> None:
+    """PEFT calls forward itself, of the model or, around a base decoder, of that."""
+    from peft import LoraConfig, get_peft_model
+
+    task = "CAUSAL_LM" if head else "FEATURE_EXTRACTION"
+    inner = copy.deepcopy(plain) if head else copy.deepcopy(plain.model)
+    adapted = convert(get_peft_model(inner, LoraConfig(task_type=task, target_modules=["q_proj"])), WINDOW).eval()
+    sequences, conditioning = ids(25), prefix(PROMPT, 25)
+    got = adapted(input_ids=sequences, conditioning=conditioning.expand(2, -1), use_cache=False)
+    logits = got.logits if head else plain.lm_head(got.last_hidden_state)
+    assert torch.allclose(logits, dense(plain, sequences, conditioning), atol=1e-4)
+    with pytest.raises(ValueError, match=r"conditioning=<bool tensor \[batch, time\]>"):
+        adapted(input_ids=sequences, **({"labels": sequences} if head else {"use_cache": False}))
+
+
+@torch.no_grad()
+def test_the_mask_of_a_step(plain: Any, model: Any) -> None:
+    """Of a loop of one's own: it hides the padding that came in, and nothing else."""
+    prompt = ids()
+    for padding in (torch.zeros(2, PROMPT), torch.tensor([[1.0] * 3 + [0.0] * (PROMPT - 3), [0.0] * PROMPT])):
+        cache, mask = WandCache(model.config, WINDOW), 1 - padding.long()
+        feed = cache_inputs(model, cache) | {"use_cache": True}
+        model(prompt, attention_mask=mask, **feed)
+        mask = nn.functional.pad(mask, (0, 1), value=1)
+        for wrong in (mask.clone().index_fill_(1, torch.tensor([4]), 0), 0 * mask, torch.zeros(2, 1).long()):
+            with pytest.raises(ValueError, match="does not hide the same tokens as before"):
+                model(ids(1), attention_mask=wrong, **feed)
+        with pytest.raises(ValueError, match="does not hide the same") if bool(padding.any()) else nullcontext():
+            model(ids(1), attention_mask=torch.ones_like(mask), **feed)
+        model(ids(1), attention_mask=torch.ones(2, 1).long(), **feed)
+
+
+@torch.no_grad()
+def test_one_generate_has_one_cache(model: Any) -> None:
+    prompt = Prompt(4)
+    prompt.bind(one := WandCache(model.config, WINDOW))
+    prompt.bind(one)
+    with pytest.raises(ValueError, match="decodes in two caches"):
+        prompt.bind(WandCache(model.config, WINDOW))
+
+
+@torch.no_grad()
+def test_a_forward_that_others_wrapped(plain: Any) -> None:
+    """Before convert and after it, as accelerate does for autocast; restore leaves theirs."""
+    calls = []
+
+    def wrapped(forward: Any) -> Any:
+        return lambda *args, **kwargs: (calls.append(1), forward(*args, **kwargs))[1]
+
+    model = copy.deepcopy(plain)
+    model.forward = before = wrapped(model.forward)
+    convert(model, WINDOW)
+    after = model.forward = wrapped(model.forward)
+    sequences, conditioning = ids(25), prefix(PROMPT, 25)
+    told = {"conditioning": conditioning.expand(2, -1), "use_cache": False}
+    for call in (model, model.forward):
+        assert torch.allclose(call(sequences, **told).logits, dense(plain, sequences, conditioning), atol=1e-4)
+    restore(model)
+    assert model.forward is after
+    count = len(calls)
+    assert torch.equal(model(sequences).logits, plain(sequences).logits)
+    assert len(calls) == count + 2
+    model.forward = before
 
 
 @pytest.mark.parametrize(

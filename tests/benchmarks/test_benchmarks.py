@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as command
-from benchmarks import caches, cuda, distillation, endless, report, shapes, suite
+from benchmarks import caches, cuda, distillation, endless, report, shapes, suite, texts
 from benchmarks.caches import BASELINES, SHARED, SINKS, STATIC, STOCK, WINDOW, fill, sink_cache
 from benchmarks.figure import save, step_times
 from benchmarks.floor import Floor
@@ -290,6 +290,13 @@ def test_a_filled_stream_is_where_a_decoded_one_is() -> None:
     assert streams[0].cache.nbytes == streams[1].cache.nbytes
     assert endless.most_blocks(shape, 1200, 75, 1e12) == 1200
     assert endless.most_blocks(shape, 1200, 75, 1.0) == len(endless.TEXTS)
+
+
+def test_texts_a_minute_are_counted() -> None:
+    rows = {row.what: row.value for row in texts.texts(QUICK).rows}
+    assert len(rows) == 6
+    one, four = (rows[f"window, batch {batch}: texts a minute"] for batch in (1, 4))
+    assert rows["window: batch 4 / one by one"] == pytest.approx(four / one)
 
 
 def test_distillation_runs(monkeypatch: pytest.MonkeyPatch) -> None:

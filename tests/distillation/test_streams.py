@@ -134,9 +134,9 @@ def naive_mask(batch: dict[str, Tensor], window: int, blocks: int) -> Tensor:
 
 
 def build(folder: Path, teacher: Any, collator: StreamCollator, **options: Any) -> WandTrainer:
-    student = convert(copy.deepcopy(teacher), WINDOW, blocks=BLOCKS, pinned=PINNED)
+    settings = options.pop("settings", {"blocks": BLOCKS, "pinned": PINNED})
     return WandTrainer(
-        model=student,
+        model=convert(copy.deepcopy(teacher), WINDOW, **settings),
         teacher=teacher,
         args=arguments(folder, **options),
         train_dataset=rows(40),
@@ -173,3 +173,16 @@ def test_two_steps_of_training(tmp_path: Path) -> None:
     assert len(losses(trainer)) == 2
     assert not torch.equal(trainer.student.model.layers[0].self_attn.q_proj.weight, before)
     assert trainer.student.config.wand["blocks"] == BLOCKS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "has text blocks, and the student was converted without"),
+        ({"blocks": 2, "pinned": 4}, rf"pin \[{PINNED}\] tokens, and the student was converted with pinned=4"),
+    ],
+)
+def test_a_student_of_another_rule_is_refused(tmp_path: Path, settings: dict[str, int], message: str) -> None:
+    trainer = build(tmp_path, build_teacher(), StreamCollator(END), max_steps=1, settings=settings)
+    with pytest.raises(ValueError, match=message):
+        trainer.train()

@@ -25,6 +25,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from wandlib.attention.adapters import is_adapter, load_adapter
+from wandlib.attention.direct_calls import HookedForward
 from wandlib.attention.generation import stand_ins
 from wandlib.attention.hook import WindowHook
 from wandlib.attention.legacy_rope import legacy_rope
@@ -96,8 +97,9 @@ def convert(
     hook = WindowHook(facts, keys, conditioning_until, blocks, pinned, passes_on(inner, decoder))
     hook.handles.append(decoder.register_forward_pre_hook(hook.pre_forward, with_kwargs=True))
     hook.handles.append(decoder.register_forward_hook(hook.post_forward, with_kwargs=True))
-    for around in {id(outer): outer for outer in (inner, model) if outer is not decoder}.values():
-        hook.handles.append(around.register_forward_pre_hook(hook.pre_model, with_kwargs=True))
+    if inner is not decoder:
+        hook.handles.append(inner.register_forward_pre_hook(hook.pre_model, with_kwargs=True))
+    hook.handles.extend(HookedForward(module) for module in {inner, decoder})
     if check_finite:
         hook.handles.append(model.register_forward_hook(hook.check_finite))
     decoder.wand = hook

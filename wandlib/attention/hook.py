@@ -147,14 +147,7 @@ class WindowHook:
         if self.disabled:
             return (), _without(kwargs, "conditioning", "block")
         if not self.passes_on:
-            told = self.told.pop(threading.get_ident(), None)
-            if told is None:
-                raise ValueError(
-                    f"the model around {self.decoder.name} drops conditioning, and was called in a way that goes past "
-                    "its hooks (PEFT calls forward itself): convert the outermost model, or a model that passes "
-                    "keywords on"
-                )
-            kwargs = kwargs | told
+            kwargs = kwargs | self.told.pop(threading.get_ident(), {})
         if self.readers:  # of a pass that was interrupted
             self._read_by(threading.get_ident())
         cache = self._cache(module, kwargs)
@@ -204,7 +197,7 @@ class WindowHook:
                     "(static=True in place of a StaticCache) or nothing, or run under wandlib.full_attention(model)"
                 )
         if prompt is not None:
-            prompt.cache = past
+            prompt.bind(past)
         return past
 
     def _refuse_others(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> None:

@@ -73,6 +73,9 @@ def sliding_windows(config: PreTrainedConfig) -> list[int | None]:
     if getattr(text, "use_sliding_window", True) is False:
         owns = [None] * len(layers)
     kinds = getattr(text, "layer_types", None)
+    older = getattr(text, "layers_block_type", None) or ()  # of RecurrentGemma on transformers 5.17
+    if kinds is None and any("attention" not in kind for kind in older):
+        kinds = older
     if kinds is None:
         chunked = getattr(text, "attention_chunk_size", None) is not None
         kinds = [

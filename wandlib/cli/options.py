@@ -35,6 +35,10 @@ Temperature = Annotated[
     float | None, typer.Option(help="Temperature of the sampling; 0, the default of the embedded voice, is greedy.")
 ]
 TopK = Annotated[int | None, typer.Option(help="Sample among this many best codes.")]
+Long = Annotated[
+    Literal["one cache", "parts"] | None,
+    typer.Option(help="A long text in one decode, or each part by itself; default: the system's choice."),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Write over files that exist.")]
 
 

@@ -16,6 +16,7 @@ from wandlib.cli.options import (
     Checkpoint,
     Device,
     Force,
+    Long,
     Reference,
     Seed,
     Speaker,
@@ -61,6 +62,7 @@ def say(
     seed: Seed = 0,
     temperature: Temperature = None,
     top_k: TopK = None,
+    long: Long = None,
     system: System = "mini",
     checkpoint: Checkpoint = None,
     device: Device = "cpu",
@@ -70,6 +72,7 @@ def say(
     """Speak TEXT. Exit status 3: the length limit ended a sentence."""
     settings: dict[str, Any] = {
         "attention": attention, "window": window, "seed": seed, "temperature": temperature, "top_k": top_k,
+        "long": long,
     }  # fmt: skip
     with exit_on_input_error():
         if list_speakers:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainingArguments
 
+from wandlib.attention.conversion import hook_of
 from wandlib.attention.models import inner_model
 from wandlib.distillation.divergences import check_vocabularies
 from wandlib.distillation.hidden_states import head_of
@@ -104,6 +105,24 @@ def check_options(args: WandTrainingArguments, options: Mapping[str, Any]) -> No
     for reason, applies in refused.items():
         if applies:
             raise ValueError(reason)
+
+
+def check_streams(student: nn.Module, batch: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if a batch of streams is not for this student: it would learn another rule than it speaks by."""
+    hook, block = hook_of(student), batch.get("block")
+    if block is None:
+        return
+    if hook.blocks is None:
+        raise ValueError(
+            "the batch has text blocks, and the student was converted without, so that none would expire: "
+            "wandlib.convert(student, window=..., blocks=2, pinned=...); to keep all, give a number beyond reach"
+        )
+    pinned = set((batch["conditioning"] & (block == 0)).sum(1).tolist())
+    if pinned != {hook.pinned}:
+        raise ValueError(
+            f"the rows of the batch pin {sorted(pinned)} tokens, and the student was converted with "
+            f"pinned={hook.pinned}: make them the same number"
+        )
 
 
 def check_compatible(student: nn.Module, teacher: nn.Module | None, needs_teacher: bool) -> None:

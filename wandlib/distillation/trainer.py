@@ -33,7 +33,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from wandlib.attention.adapters import complete_adapter
 from wandlib.attention.conversion import hook_of, set_window
 from wandlib.attention.models import inner_model
-from wandlib.distillation.arguments import WandTrainingArguments, check_compatible, check_options
+from wandlib.distillation.arguments import WandTrainingArguments, check_compatible, check_options, check_streams
 from wandlib.distillation.checkpoints import atomic_checkpoint, check_loss, check_resumable, check_weights
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.curriculum import CurriculumCallback, WindowCurriculum
@@ -144,6 +144,7 @@ class WandTrainer(Trainer):
             If the loss is NaN or infinite.
         """
         batch = dict(inputs)
+        check_streams(self.student, batch)
         labels = batch.pop("labels")
         if self.compute_loss_func is None:
             loss, outputs = self.distil(model, batch, labels, num_items_in_batch, return_outputs and self.wants_logits)

@@ -22,7 +22,7 @@ from wandlib.systems.batching import Job, decode_alone, decode_many
 from wandlib.systems.clauses import clauses
 from wandlib.systems.decoding import Utterance
 from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_text
-from wandlib.systems.speech import Speech, Step, Trace, sound_file
+from wandlib.systems.speech import Speech, Step, Trace
 from wandlib.systems.streaming import Piece, SpeechStream
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "Step",
     "Trace",
     "Utterance",
-    "sound_file",
 ]
 
 Text = str | Iterable[str]
@@ -55,6 +54,8 @@ class SpeechSystem(ABC):
     """The window used when none is given."""
     settings_type: ClassVar[type[Settings]] = Settings
     """What a caller may set; a system with settings of its own extends :class:`Settings`."""
+    long_in_one_cache: ClassVar[bool] = False
+    """Whether it can decode a text of several parts in one cache."""
 
     @property
     @abstractmethod
@@ -117,7 +118,7 @@ class SpeechSystem(ABC):
         on_step
             Called after every decode step, in this thread.
         options
-            Further settings of this system.
+            Further settings: ``long`` (see :class:`Settings`), and those of this system.
 
         Raises
         ------
@@ -221,7 +222,7 @@ class SpeechSystem(ABC):
 
         A text that the system refuses comes as the error; the others are spoken.
         """
-        checked, size = self.settings_type.make({"attention": attention} | settings), whole_number(batch_size)
+        checked, size = self._check({"long": "parts", "attention": attention} | settings), whole_number(batch_size)
         if size is None or size < 1:
             raise InputError(f"batch_size is at least 1, not {batch_size!r}")
         if type(self).codes is not SpeechSystem.codes:
@@ -255,7 +256,7 @@ class SpeechSystem(ABC):
         streaming: bool,
     ) -> SpeechStream:
         """Check the settings and return a stream that has not begun."""
-        settings = self.settings_type.make(options)
+        settings = self._check(options)
         trace, begun = self.new_trace(settings), list[str]()
         texts = iter([check_text(text)]) if isinstance(text, str) else clauses(text)
 
@@ -267,17 +268,16 @@ class SpeechSystem(ABC):
         utterances = self.utterances(noted(), reference, settings, streaming=streaming)
         return SpeechStream(self._pieces(utterances, trace, on_step), trace, self.sample_rate, begun)
 
+    def _check(self, options: dict[str, Any]) -> Settings:
+        """Return the settings; InputError where one is unknown, out of range, or not for this system."""
+        settings = self.settings_type.make(options)
+        if settings.long == "one cache" and not self.long_in_one_cache:
+            raise InputError(f"{self.name} decodes each part of a long text by itself: leave out long='one cache'")
+        return settings
+
     def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
         """Yield codes and sound of one utterance after another."""
-        for utterance in utterances:
-            new = list[int]()
-            for code in self.codes(utterance, trace, on_step):
-                new.append(code)
-                sound = utterance.sound.push(code)
-                if len(sound):
-                    yield new, sound
-                    new = []
-            yield new, utterance.sound.finish()
+        return decoding.pieces(utterances, lambda utterance: self.codes(utterance, trace, on_step))
 
     def codes(self, utterance: Utterance, trace: Trace, on_step: OnStep | None) -> Iterator[int]:
         """Yield the codes of one utterance; a system with another search than sampling overrides this."""

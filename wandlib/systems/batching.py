@@ -61,6 +61,8 @@ class Job:
         utterance = next(self.utterances, None)
         if utterance is not None and utterance.conditioning_until is not None:
             raise InputError("a prompt that the model goes on with itself is decoded alone: use batch_size=1")
+        if utterance is not None and utterance.cache is not None:
+            raise InputError("long='one cache' is decoded alone: use batch_size=1, or long='parts'")
         return utterance
 
     def speech(self, sample_rate: int) -> Speech:

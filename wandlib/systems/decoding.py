@@ -23,7 +23,7 @@ from wandlib.attention.conversion import full_attention
 from wandlib.attention.models import cache_inputs, inner_model
 from wandlib.profiling.measure import held_bytes
 from wandlib.systems.speech import Step, Trace
-from wandlib.systems.streaming import SoundStream
+from wandlib.systems.streaming import Piece, SoundStream
 
 GREEDY_BELOW = 1e-3
 """A lower temperature is greedy: dividing by it would overflow."""
@@ -61,6 +61,8 @@ class Utterance:
         The model's next input for a token, [1, 1, width]; None: the token's id is the input.
     conditioning_until
         The token that ends conditioning which the model itself generates, as for :class:`WandCache`.
+    cache
+        A cache to go on in, where it follows other utterances in one decode; None: one of its own.
     """
 
     model: Any
@@ -72,6 +74,7 @@ class Utterance:
     code: Callable[[int], int | None] = int
     embed: Callable[[int], Tensor] | None = None
     conditioning_until: int | None = None
+    cache: Any = None
 
     def inputs(self, token: int) -> dict[str, Tensor]:
         """Return what the model is given for a generated token."""
@@ -125,12 +128,13 @@ class Sampler:
         return choice if self.allowed is None else int(self.allowed[choice])
 
 
-def new_cache(model: Any, window: int | None, *, conditioning_until: int | None = None) -> Any:
-    """Return an empty cache for one decode: a :class:`WandCache` of ``window`` keys; None: a DynamicCache."""
+def new_cache(model: Any, window: int | None, **options: Any) -> Any:
+    """Return an empty cache for one decode: a :class:`WandCache` of ``window`` keys; None: a DynamicCache.
+
+    ``options`` are further ones of :class:`WandCache`.
+    """
     config = inner_model(model).config
-    if window is None:
-        return DynamicCache(config=config)
-    return WandCache(config, window=window, conditioning_until=conditioning_until)
+    return DynamicCache(config=config) if window is None else WandCache(config, window=window, **options)
 
 
 def attention_of(model: Any, window: int | None) -> AbstractContextManager[Any]:
@@ -149,9 +153,10 @@ def decode(utterance: Utterance, window: int | None) -> Iterator[Decoded]:
         In keys; None: full attention.
     """
     model, past = utterance.model, list[int]()
-    if window is not None:
-        window = min(window, utterance.limit)
-    cache = new_cache(model, window, conditioning_until=utterance.conditioning_until)
+    cache = utterance.cache
+    if cache is None:
+        keys = None if window is None else min(window, utterance.limit)
+        cache = new_cache(model, keys, conditioning_until=utterance.conditioning_until)
     kept: dict[str, Any] = cache_inputs(model, cache) | {"use_cache": True}
     if "logits_to_keep" in inspect.signature(inner_model(model).forward).parameters:
         kept["logits_to_keep"] = 1
@@ -196,3 +201,16 @@ def codes(utterance: Utterance, trace: Trace, on_step: Callable[[Step], None] | 
         if code is not None:
             trace.parts[-1] += 1
             yield code
+
+
+def pieces(utterances: Iterator[Utterance], codes: Callable[[Utterance], Iterator[int]]) -> Iterator[Piece]:
+    """Yield codes and the sound that they complete, of one utterance after another."""
+    for utterance in utterances:
+        new = list[int]()
+        for code in codes(utterance):
+            new.append(code)
+            sound = utterance.sound.push(code)
+            if len(sound):
+                yield new, sound
+                new = []
+        yield new, utterance.sound.finish()

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, SupportsIndex, get_args
 from wandlib.attention.window import whole_number
 
 Attention = Literal["full", "window"]
+Long = Literal["one cache", "parts"]
 Whole = SupportsIndex | float
 """A whole number in any of the types that carry one: 16, np.int64(16), torch.tensor(16), 16.0."""
 _HALF = re.compile("[\ud800-\udfff]")
@@ -37,6 +38,10 @@ class Settings:
         Temperature of the sampling, 0 (greedy) to 2; None: the system's own.
     top_k
         Sample among this many best codes; None: the system's own.
+    long
+        How a text of several parts is decoded. "parts": each from a prompt of its own. "one cache": all in one decode,
+        where each part's text comes when its turn has come and, under the window, expires later. None: the system's
+        own choice.
 
     Raises
     ------
@@ -54,6 +59,7 @@ class Settings:
     seed: int = 0
     temperature: float | None = None
     top_k: int | None = None
+    long: Long | None = None
 
     def __post_init__(self) -> None:
         if self.attention not in get_args(Attention):
@@ -66,6 +72,8 @@ class Settings:
             raise InputError(f"the temperature is between 0 (greedy) and 2, not {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k is at least 1, not {self.top_k}")
+        if self.long is not None and self.long not in get_args(Long):
+            raise InputError(f"long is 'one cache' or 'parts', not {self.long!r}")
 
     @classmethod
     def make(cls, options: dict[str, Any]) -> Settings:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from naive import positions, steady
 from tiny_models import LANGUAGE_MODELS, VOCABULARY, Tiny
@@ -156,6 +156,9 @@ def test_any_stream_agrees_with_one_dense_pass(tiny: Tiny, static: bool) -> None
 
     @steady
     @given(texts(), st.lists(st.integers(1, 6), min_size=24, max_size=24))
+    @example(
+        {"rows": ["ccccc", "cccpc"], "pinned": 0, "window": 1, "blocks": 1}, [1, 1, 1, 2]
+    )  # a call begins with padding
     @torch.no_grad()
     def check(case: dict[str, Any], calls: list[int]) -> None:
         rows = case["rows"]

@@ -1,20 +1,30 @@
 """The shipped voice end to end: it speaks, repeats itself, ends, and the window changes only the cache."""
 
+import copy
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.conversion import convert
 from wandlib.cli import app as cli
 from wandlib.evaluation.error_rates import PocketSphinx, Resemblyzer, error_rates, similarity
+from wandlib.profiling.estimate import cache_bytes
 from wandlib.systems import InputError, load_system
+from wandlib.systems.clauses import clauses
 from wandlib.systems.mini import MiniSystem
-from wandlib.systems.mini.prompt import END, FIRST_CODE
+from wandlib.systems.mini.parts import pieces
+from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt, text_block
+from wandlib.systems.mini.system import ALLOWED
 
 SENTENCE = "The birch canoe slid on the smooth planks."
 
@@ -165,6 +175,68 @@ def test_a_short_reference_is_repeated_in_the_prompt(tts: MiniSystem) -> None:
     codes = tts.voice_of(samples).codes
     assert len(codes) == 75
     assert codes[:45] == codes[30:75]
+
+
+LONG = "The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background. It is easy to tell. " * 4
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("attention", ["window", "full"])
+def test_a_long_text_in_one_cache(tts: MiniSystem, attention: Any) -> None:
+    """Its codes are the best ones of one pass over the whole stream, and texts expire from the window's cache."""
+    texts = [LONG[:107], LONG[107:300], LONG[300:400]]
+    speech = tts.synthesize(texts, attention=attention, long="one cache")
+    blocks = [part for text in clauses(texts) for part in tts.parts(text)]
+    assert len(speech.trace.parts) == len(blocks) > 4
+    ids, kinds, number, chosen, codes = prompt(tts.voice().codes, [])[:-2], [1] * 76, [0] * 76, [], iter(speech.codes)
+    for block, (symbols, count) in enumerate(zip(blocks, speech.trace.parts, strict=True), 1):
+        new = [FIRST_CODE + int(next(codes)) for _ in range(count)]
+        text = text_block(symbols)
+        chosen += [(len(ids) + len(text) - 1 + step, token) for step, token in enumerate([*new, END])]
+        ids, kinds = ids + text + new, kinds + [1] * len(text) + [0] * count
+        number += [block] * (len(text) + count)
+    model, told = tts.language_model, {}
+    if attention == "window":
+        model = convert(copy.deepcopy(model), tts.window, blocks=2, pinned=76)
+        model.load_state_dict(tts.models["window"].state_dict())
+        told = {"conditioning": torch.tensor([kinds]).bool(), "block": torch.tensor([number])}
+    logits = model(torch.tensor([ids]), use_cache=False, **told).logits[0, :, ALLOWED]
+    places, tokens = zip(*chosen, strict=True)
+    best = [int(ALLOWED[choice]) for choice in logits[list(places)].argmax(-1)]
+    assert best == list(tokens)
+    sizes = [step.cache_bytes for step in speech.trace.steps]
+    if attention == "window":
+        longest = max(len(a) + len(b) + 4 for a, b in itertools.pairwise(blocks))
+        assert max(sizes) <= cache_bytes(model.config, conditioning=76 + longest, generated=10_000, window=tts.window)
+    else:
+        assert sizes == sorted(sizes)
+
+
+def test_a_chapter_is_read_in_pieces(tts: MiniSystem) -> None:
+    """Its first sound does not wait for the last page to be read; what no voice can read is refused before it."""
+    chapter = LONG * 75
+    assert len(chapter) > 30_000
+    with tts.stream(chapter, attention="window", long="one cache") as stream:
+        assert len(next(stream)) > 0
+        assert stream.trace.first_sound_milliseconds < 5_000
+    with pytest.raises(InputError, match="SSML and HTML are not read"):
+        next(tts.stream(chapter + "<b>"))
+    with pytest.raises(InputError, match="5,000,000 characters, the limit is 500,000"):
+        tts.synthesize("So it is. " * 500_000)
+
+
+def test_one_cache_is_for_one_text(tts: MiniSystem) -> None:
+    parts = tts.synthesize_many([LONG], attention="window", batch_size=2)[0]
+    assert np.array_equal(parts.codes, tts.synthesize(LONG, attention="window", long="parts").codes)
+    with pytest.raises(InputError, match="'one cache' is decoded alone"):
+        tts.synthesize_many([LONG], long="one cache")
+
+
+@given(st.text("ab. \n!", max_size=120), st.integers(2, 30))
+def test_pieces_are_the_text(text: str, limit: int) -> None:
+    found = list(pieces(text, limit))
+    assert max(map(len, found)) <= limit
+    assert "".join("".join(found).split()) == "".join(text.split())
 
 
 def test_emoji_cannot_become_hours_of_speech(tts: MiniSystem) -> None:

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from wandlib.attention.cache.layers import Int8Layer, New, Read, WandLayer
 from wandlib.attention.cache.layout import CacheLayout
-from wandlib.attention.cache.masks import check_continues, counted_positions, padding_of
+from wandlib.attention.cache.masks import check_continues, check_step, counted_positions, padding_of
 from wandlib.attention.cache.rebuilding import Arrival, stage_rebuild
 from wandlib.attention.cache.sequences import SequenceCache
 from wandlib.attention.cache.shared_prompt import fold_prefill, fold_step, unfold_output
@@ -123,15 +123,8 @@ class WandCache(SequenceCache):
                 "shared, or conditioning_until and blocks"
             )
         limits = sliding_windows(config)
-        room = {"static": static, "capacity": capacity, "block_capacity": block_capacity}
-        self.layout = CacheLayout(
-            keys,
-            set(limits),
-            blocks=visible_blocks,
-            pinned=first,
-            shared=sequences,
-            **room,  # type: ignore[arg-type]
-        )
+        sizes: Any = {"capacity": capacity, "block_capacity": block_capacity, "shared": sequences}
+        self.layout = CacheLayout(keys, set(limits), blocks=visible_blocks, pinned=first, static=static, **sizes)
         self._updated = 0
         """Layers that have followed the update under way."""
         kind = Int8Layer if int8 else WandLayer
@@ -220,6 +213,8 @@ class WandCache(SequenceCache):
         new = new_tokens(inputs)
         conditioning, block = inputs.pop("conditioning", None), inputs.pop("block", None)
         if step:
+            if prompt is None and self.shared == 1:
+                check_step(layout.state.padding, inputs.get("attention_mask"))
             keys = self.layers[0].keys
             masks: Any = layout.stage_step(new.shape[0], keys.dtype, keys.device)
         else:
@@ -244,7 +239,7 @@ class WandCache(SequenceCache):
         """Plan a prefill, a chunk, conditioning in mid-stream, or a step whose kind is still open."""
         state, (batch, length), start = self.layout.state, new.shape[:2], int(self.layout.state.length)
         mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
-        check_continues(start, self.layout.started() if state.padded else None, length, mask, positions)
+        check_continues(start, self.layout.started() if state.padding is not None else None, length, mask, positions)
         padding = padding_of(mask, start, length, self.layout.sliding_windows)
         if padding is not None and "flash" in attention_implementation(module):
             raise ValueError(FLASH)

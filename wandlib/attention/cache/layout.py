@@ -38,7 +38,7 @@ class LayoutState:
     prefix_tokens        int                     conditioning slots, P
     conditioning         Tokens [batch, P]       what lies in them; None: the first P tokens, all real and pinned
     has_holes            bool                    whether some of them hold padding or nothing
-    padded               bool                    whether any padding came in, so that position ids lag behind length
+    padding              Tensor [batch, 1]       padding tokens so far, by which position ids lag behind; None: none
     ring_position        Tensor [batch, W]       position of the token in each slot of the ring, where a layer has a
                                                  sliding window of its own; else None
     conditioning_seen    Tensor [batch, 1]       conditioning tokens so far, expired ones counted, where blocks expire
@@ -58,7 +58,7 @@ class LayoutState:
     prefix_tokens: int = 0
     conditioning: Tokens | None = None
     has_holes: bool = False
-    padded: bool = False
+    padding: Tensor | None = None
     ring_position: Tensor | None = None
     conditioning_seen: Any = 0
     block: Any = 0
@@ -244,8 +244,8 @@ class CacheLayout:
     def each(self, change: Any) -> None:
         """Put ``change(tensor)`` in place of every tensor that has a row for each sequence."""
         state = self.state
-        rows = ("generated", "ring_position", "conditioning_seen", "block", "block_open", "until_seen", "ownership")
-        for name in rows:
+        rows = "generated padding ring_position conditioning_seen block block_open until_seen ownership"
+        for name in rows.split():
             if isinstance(value := getattr(state, name), Tensor):
                 setattr(state, name, change(value))
         if state.conditioning is not None:

@@ -96,11 +96,39 @@ def check_continues(held: int, started: Tensor | None, length: int, mask: Any, p
     restarts = length == 0 or (isinstance(mask, Tensor) and mask.ndim == 2 and 1 < length == mask.shape[1])
     if not restarts and length > 1 and positions is not None:
         first = positions[:, 0].to(started.device if started is not None else positions.device)
-        restarts = bool((first < held).any() if started is None else ((first == 0) & started).any())
+        restarted = first < held if started is None else (first == 0) & started
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            restarted = restarted & (mask[:, -length] != 0).to(first.device)  # the position of padding says nothing
+        restarts = bool(restarted.any())
     if restarts:
         raise ValueError(
             f"this cache already holds {held} tokens and the input does not go on from there: to use it for another "
             "prompt, call cache.reset() first"
+        )
+
+
+def check_step(padding: Int[Tensor, "batch 1"] | None, mask: Any) -> None:
+    """Check that the mask of a decoding step hides what it hid before: it is not read any further.
+
+    Parameters
+    ----------
+    padding
+        Padding tokens that the cache has seen; None: none.
+    mask
+        2-D, [batch, tokens so far] or [batch, 1]; any other is left to the model.
+
+    Raises
+    ------
+    ValueError
+        If it hides more, or less.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or torch.compiler.is_compiling():
+        return
+    hidden = (mask == 0).sum(1, keepdim=True)
+    if bool((hidden != (0 if padding is None or mask.shape[1] == 1 else padding.to(mask.device))).any()):
+        raise ValueError(
+            "the attention_mask of this step does not hide the same tokens as before, and what a cache holds is not "
+            "hidden afterwards: pass the prompt's mask with a 1 for each token since, or none"
         )
 
 

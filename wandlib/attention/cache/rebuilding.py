@@ -57,7 +57,8 @@ def stage_rebuild(layout: CacheLayout, new: Arrival) -> Masks | None:
         _check_shared(layout, conditioning, new.padding)
     after = replace(state, batch=new.batch, conditioning_ended=ended, until_seen=until_seen, full_masks={})
     after.rebuilt_length = start + new.length
-    after.padded = state.padded or new.padding is not None
+    if new.padding is not None:
+        after.padding = new.padding.sum(1, keepdim=True) + (0 if state.padding is None else state.padding)
     kinds = conditioning
     if kinds is None:
         kinds = torch.ones(new.batch, new.length, dtype=torch.bool, device=new.device)

@@ -53,6 +53,21 @@ class Prompt:
     cache: Any = None
     """The cache of the decode."""
 
+    def bind(self, cache: Any) -> None:
+        """Note the cache of the decode.
+
+        Raises
+        ------
+        ValueError
+            If the same ``generate`` brought another one before: where the second prompt ends is not known.
+        """
+        if self.cache is not None and self.cache is not cache:
+            raise ValueError(
+                "this generate decodes in two caches, and where the prompt of the second one ends is not known under a "
+                "window: generate under wandlib.full_attention(model)"
+            )
+        self.cache = cache
+
     def take(self, start: int, length: int) -> int:
         """Return how many of the ``length`` tokens from ``start`` on belong to the prompt."""
         if self.complete:

@@ -1,8 +1,27 @@
-"""A long text in parts, each spoken from a prompt of its own."""
+"""A long text in pieces that are read by themselves, and these in parts, each with codes of its own."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 from wandlib.systems.mini.text import PUNCTUATION, SPACE
+
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s|\n")
+
+
+def pieces(text: str, limit: int) -> Iterator[str]:
+    """Yield a text in pieces of at most ``limit`` characters, cut at the last sentence end that fits, else word."""
+    start = 0
+    while len(text) - start > limit:
+        ends = [match.end() for match in _SENTENCE_END.finditer(text, start, start + limit)]
+        space = text.rfind(" ", start + 1, start + limit)
+        end = ends[-1] if ends else space + 1 if space > 0 else start + limit
+        if text[start:end].strip():
+            yield text[start:end]
+        start = end
+    if text[start:].strip() or start == 0:
+        yield text[start:]
 
 
 def split(symbols: list[str], limit: int) -> list[list[str]]:

@@ -2,7 +2,10 @@
 
     [BEGIN] reference codes [TEXT] symbols [SPEECH] | codes ... [END]
 
-Everything up to and with [SPEECH] is the conditioning; what follows is generated.
+Everything up to and with [SPEECH] is the conditioning; what follows is generated. In a stream, END is not fed, and the
+next text follows the last code; the reference codes stay, the texts expire:
+
+    [BEGIN] reference codes | [TEXT] symbols [SPEECH] codes ... | [TEXT] symbols [SPEECH] codes ... | ...
 """
 
 from __future__ import annotations
@@ -23,10 +26,9 @@ assert FIRST_SYMBOL + len(SYMBOLS) <= FIRST_CODE
 
 def prompt(reference: Sequence[int], symbols: Sequence[int]) -> list[int]:
     """Return the conditioning of one utterance, from reference codes and symbol numbers."""
-    return [
-        BEGIN,
-        *(FIRST_CODE + code for code in reference),
-        TEXT,
-        *(FIRST_SYMBOL + symbol for symbol in symbols),
-        SPEECH,
-    ]
+    return [BEGIN, *(FIRST_CODE + code for code in reference), *text_block(symbols)]
+
+
+def text_block(symbols: Sequence[int]) -> list[int]:
+    """Return the conditioning of one utterance of a stream that has begun."""
+    return [TEXT, *(FIRST_SYMBOL + symbol for symbol in symbols), SPEECH]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +14,14 @@ from transformers import Qwen2ForCausalLM
 
 from wandlib.attention.conversion import convert
 from wandlib.systems.base import SpeechSystem
-from wandlib.systems.decoding import Sampler, Utterance
+from wandlib.systems.decoding import Sampler, Utterance, new_cache
 from wandlib.systems.mini.codec import CODES, Codec
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE, LogMel
-from wandlib.systems.mini.parts import split
-from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt
+from wandlib.systems.mini.parts import pieces, split
+from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt, text_block
 from wandlib.systems.mini.reference import read_reference
 from wandlib.systems.mini.streaming import MiniSoundStream
-from wandlib.systems.mini.text import SYMBOLS, Phonemizer
+from wandlib.systems.mini.text import MAXIMUM_CHARACTERS, SYMBOLS, Phonemizer, check
 from wandlib.systems.mini.vocoder import Vocoder
 from wandlib.systems.mini.weights import (
     ASSETS,
@@ -30,7 +31,7 @@ from wandlib.systems.mini.weights import (
     load_language_model,
     save_voices,
     share,
-    student_window,
+    student_settings,
 )
 from wandlib.systems.settings import InputError, Settings, check_text
 
@@ -41,7 +42,11 @@ REFERENCE_CODES = 75
 CHUNK_SYMBOLS = 200
 """Longer texts are spoken in parts, cut at punctuation: the voice was trained on up to about 20 s in one piece."""
 MAXIMUM_SYMBOLS = 4_000
-"""The limit of one text: more than MAXIMUM_CHARACTERS of prose have. Digits and emoji become many phones each."""
+"""The limit of one piece: more than MAXIMUM_CHARACTERS of prose have. Digits and emoji become many phones each."""
+MAXIMUM_TEXT = 500_000
+"""Characters of one text: about nine hours of speech."""
+VISIBLE_BLOCKS = 2
+"""Text blocks that the window leaves visible in a stream, where the student does not say."""
 TEMPERATURE, TOP_K = 0.0, 20
 """Greedy, unless asked otherwise: what this voice learned from says a sentence in one way."""
 ALLOWED = torch.tensor([END, *range(FIRST_CODE, FIRST_CODE + CODES)])
@@ -66,11 +71,14 @@ class MiniSystem(SpeechSystem):
         The built-in speakers.
     window
         Keys of generated codes that the student sees, unless asked otherwise.
+    blocks
+        Text blocks that it was trained to see in streams, which it then speaks a long text in; None: none.
     """
 
     name = "mini"
     sample_rate = SAMPLE_RATE
     codes_per_second = CODES_PER_SECOND
+    long_in_one_cache = True
 
     def __init__(
         self,
@@ -80,11 +88,12 @@ class MiniSystem(SpeechSystem):
         voices: dict[str, Voice],
         student: Qwen2ForCausalLM | None = None,
         window: int = 32,
+        blocks: int | None = None,
     ) -> None:
         self.device = teacher.device
         self.codec, self.vocoder = codec.to(self.device).eval(), vocoder.to(self.device).eval()
         self.voices = {name: voice.to(self.device) for name, voice in voices.items()}
-        self.window = window
+        self.window, self.blocks = window, blocks
         self._log_mel = LogMel().to(self.device)
         self._phonemize = Phonemizer()
         # Two modules, so that both can run at once; without a student the second shares the teacher's memory.
@@ -120,14 +129,15 @@ class MiniSystem(SpeechSystem):
         """
         root = check_folder(folder)
         place = root / "student" if isinstance(student, bool) else Path(student)
-        window, trained = student_window(place), None
-        if window is None and not isinstance(student, bool):
+        settings, trained = student_settings(place), None
+        if settings is None and not isinstance(student, bool):
             raise FileNotFoundError(f"no config.json in {place}: give the folder of a student")
-        if window is not None and student is not False:
+        if settings is not None and student is not False:
             trained = load_language_model(place, device, dtype)
+        settings = settings or {"window": 32}
         teacher = load_language_model(root / "teacher", device, dtype)
         codec, vocoder, voices = load_acoustics(root)
-        return cls(codec, vocoder, teacher, voices, trained, window or 32)
+        return cls(codec, vocoder, teacher, voices, trained, settings["window"], settings.get("blocks"))
 
     @property
     def speakers(self) -> list[str]:
@@ -179,21 +189,33 @@ class MiniSystem(SpeechSystem):
     ) -> Iterator[Utterance]:
         temperature = TEMPERATURE if settings.temperature is None else settings.temperature
         sampler = Sampler(settings.seed, temperature, settings.top_k or TOP_K, allowed=ALLOWED)
-        voice: Voice | None = None
+        voice, cache, begun = None, self._long_cache(settings), False
         for text in texts:
-            parts = self.parts(text)
-            voice = self.voice(reference) if voice is None else voice
+            parts = self._parts(text)
             for symbols in parts:
+                voice = self.voice(reference) if voice is None else voice
+                new = text_block(symbols) if begun else prompt(voice.codes, symbols)
+                begun = cache is not None
                 yield Utterance(
                     model=self.models[settings.attention],
-                    prompt=torch.tensor([prompt(voice.codes, symbols)], device=self.device),
+                    prompt=torch.tensor([new], device=self.device),
                     choose=sampler,
                     ends=frozenset({END}),
                     # Speech has two codes a symbol; five are more than any voice needs.
                     limit=25 + 5 * len(symbols),
                     sound=MiniSoundStream(self.codec, self.vocoder, voice.vector),
                     code=lambda token: token - FIRST_CODE,
+                    cache=cache,
                 )
+
+    def _long_cache(self, settings: Settings) -> Any:
+        """Return the cache of a text that is decoded in one; None: each part has its own."""
+        streams = self.blocks is not None and settings.attention == "window"
+        if (settings.long or ("one cache" if streams else "parts")) == "parts":
+            return None
+        window = None if settings.attention == "full" else settings.window or self.window
+        pinned = len(prompt([0] * REFERENCE_CODES, [])) - len(text_block([]))
+        return new_cache(self.models[settings.attention], window, blocks=self.blocks or VISIBLE_BLOCKS, pinned=pinned)
 
     def count_symbols(self, text: str) -> list[int]:
         """Return the phones, spaces and marks in each part of ``text``: speech has about two codes for each."""
@@ -205,17 +227,29 @@ class MiniSystem(SpeechSystem):
         return None if voice is None else self.decode(np.array(voice.codes), voice)
 
     def parts(self, text: str) -> list[list[int]]:
-        """Return the symbol numbers of ``text``, in the parts that it is spoken in, one prompt each.
+        """Return the symbol numbers of ``text``, in the parts that it is spoken in, one text block each.
 
         Raises
         ------
         InputError
-            For a text without anything to pronounce, or of more than ``MAXIMUM_SYMBOLS``.
+            For a text without anything to pronounce, of more than ``MAXIMUM_TEXT`` characters, or with a piece of more
+            than ``MAXIMUM_SYMBOLS``.
         """
-        with ONE_READER:
-            symbols = self._phonemize(check_text(text))
-        if len(symbols) > MAXIMUM_SYMBOLS:
-            raise InputError(
-                f"the text reads as {len(symbols):,} phones, the limit is {MAXIMUM_SYMBOLS:,}: split it into parts"
-            )
-        return [[SYMBOLS.index(symbol) for symbol in part] for part in split(symbols, CHUNK_SYMBOLS)]
+        return list(self._parts(text))
+
+    def _parts(self, text: str) -> Iterator[list[int]]:
+        """Yield the parts as they are asked for; what can be seen in the text alone is refused before the first."""
+        if len(check_text(text)) > MAXIMUM_TEXT:
+            raise InputError(f"the text has {len(text):,} characters, the limit is {MAXIMUM_TEXT:,}: speak it in parts")
+        found = list(pieces(text, MAXIMUM_CHARACTERS))
+        for piece in found:
+            check(piece)
+        for piece in found:
+            with ONE_READER:
+                symbols = self._phonemize(piece)
+            if len(symbols) > MAXIMUM_SYMBOLS:
+                raise InputError(
+                    f"{len(piece):,} characters of the text read as {len(symbols):,} phones, the limit is "
+                    f"{MAXIMUM_SYMBOLS:,}: write less of it in digits and signs"
+                )
+            yield from ([SYMBOLS.index(symbol) for symbol in part] for part in split(symbols, CHUNK_SYMBOLS))

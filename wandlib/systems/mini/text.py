@@ -21,6 +21,7 @@ PUNCTUATION = (",", ".", "?", "!")
 SPACE = " "
 SYMBOLS = (SPACE, *PUNCTUATION, *CONSONANTS, *VOWELS, *(f"ˈ{vowel}" for vowel in VOWELS))
 MAXIMUM_CHARACTERS = 2_000
+"""Read at once; a longer text is read in pieces."""
 
 _ABBREVIATION = re.compile(
     r"\b(?:(?i:dr|mr|mrs|ms|st|prof|jr|sr|vs|approx|dept|gen|lt|capt|rev|e\.g|i\.e)|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\.$"

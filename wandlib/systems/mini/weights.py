@@ -72,12 +72,12 @@ def save_voices(path: Path, voices: dict[str, Voice]) -> None:
     save_file(tensors, path)
 
 
-def student_window(folder: Path) -> int | None:
-    """Return the window that the student in ``folder`` was trained for; None where there is no student."""
+def student_settings(folder: Path) -> dict[str, Any] | None:
+    """Return what the student in ``folder`` was trained for, as ``config.wand``; None where there is no student."""
     if not (folder / "config.json").is_file():
         return None
-    window: int = json.loads((folder / "config.json").read_text(encoding="utf-8"))["wand"]["window"]
-    return window
+    settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["wand"]
+    return settings
 
 
 def load_language_model(

@@ -1,0 +1,60 @@
+"""How many texts a minute the embedded voice speaks, codec included: one by one and in batches, full and window.
+
+The texts are as long as those that a window pays for: a few sentences each, spoken from one prompt. The output is the
+same at every batch size (`tests/systems/test_batching.py`).
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.report import Result, Row
+from benchmarks.suite import Settings
+from benchmarks.timing import Runner, interleave, now, ratio
+from recipes.mini.sentences import HARVARD
+from wandlib import load_system
+from wandlib.systems.base import Attention, SpeechSystem
+
+BATCHES = (1, 4, 16)
+TEXTS = 16
+SENTENCES = 3
+"""In a text: about eight seconds of speech."""
+
+
+class Speaker:
+    """Speaks all texts in each step; returns the milliseconds for one of them."""
+
+    def __init__(self, tts: SpeechSystem, texts: list[str], attention: Attention, batch: int) -> None:
+        self.tts, self.texts, self.attention, self.batch = tts, texts, attention, batch
+
+    def __call__(self, steps: int) -> list[float]:
+        """Speak the texts ``steps`` times."""
+        taken = []
+        for _ in range(steps):
+            start = now("cpu")
+            self.tts.synthesize_many(self.texts, attention=self.attention, batch_size=self.batch)
+            taken.append(1e3 * (now("cpu") - start) / len(self.texts))
+        return taken
+
+
+def texts(settings: Settings) -> Result:
+    """Measure texts a minute at each batch size, and what the window and the batch are worth."""
+    tts, count = load_system("mini", device=settings.device), 2 if settings.quick else TEXTS
+    spoken = [
+        " ".join(HARVARD[n : n + (1 if settings.quick else SENTENCES)]) for n in range(0, SENTENCES * count, SENTENCES)
+    ]
+    runners: dict[tuple[Attention, int], Runner] = {
+        (attention, batch): Speaker(tts, spoken, attention, batch)
+        for batch in (BATCHES[:2] if settings.quick else BATCHES)
+        for attention in ("full", "window")
+    }
+    taken = interleave(runners, rounds=settings.rounds(3), steps=1)
+    where, result = "embedded voice, texts of about 8 s, codec included", Result()
+    for (attention, batch), milliseconds in taken.items():
+        value = 60_000 / statistics.median(milliseconds)
+        result.rows.append(Row(where, f"{attention}, batch {batch}: texts a minute", value))
+    for (attention, batch), milliseconds in taken.items():
+        if batch > 1:
+            value = ratio(taken[attention, 1], milliseconds)
+            result.rows.append(Row(where, f"{attention}: batch {batch} / one by one", value))
+    return result

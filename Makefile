@@ -16,7 +16,7 @@ OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-upstream test-families families test-notebooks test-newest test-oldest test-oldest-transformers lint types \
-	notebooks lab mini evaluate ablation bench figures constraints clean
+	notebooks lab mini evaluate ablation bench figures docs constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-25s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +40,10 @@ test-upstream: $(VENV)/.installed-all ## compare with the published code of the 
 	@test -d '$(WANDLIB_UPSTREAM)' || { echo 'WANDLIB_UPSTREAM=folder make test-upstream: the folder holds checkouts of the published code (docs/systems.md)'; exit 2; }
 	$(BIN)/python -m pytest -m upstream tests/systems
 
-test-notebooks: $(VENV)/.installed-all ## run the notebooks and compare what they say with what is stored
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 notebooks
+test-notebooks: $(VENV)/.installed-all ## run the notebooks, every exercise blank and solved, and compare with what is stored
+	rm -rf build/notebooks
+	$(BIN)/python notebooks/fill.py build/notebooks --tested
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 build/notebooks
 
 lint: $(VENV)/.installed-all ## ruff over code and notebooks, and the direction of imports
 	$(BIN)/ruff check
@@ -72,6 +74,9 @@ bench: $(VENV)/.installed-all ## speed against the baselines and the floor: benc
 
 figures: $(VENV)/.installed-all ## draw the figures of docs/ again
 	$(BIN)/python docs/figures.py
+
+docs: $(VENV)/.installed-all ## build the pages of docs/ into build/docs/html; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs/html
 
 constraints: $(UV) ## pin the newest releases that pyproject.toml allows, for every Python and platform: constraints.txt
 	$(UV) pip compile pyproject.toml --extra all --universal --python-version 3.11 --fork-strategy fewest --upgrade \

@@ -63,7 +63,9 @@ def test_nbval_finds_the_three_faults(tmp_path: Path) -> None:
     nbformat.write(book, tmp_path / "faults.ipynb")
     command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider"]
     env = os.environ | {"PYTHONPATH": str(Path(plots.__file__).parents[2])}
-    run = subprocess.run([*command, "-c", "/dev/null", "faults.ipynb"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    run = subprocess.run(
+        [*command, "-c", "/dev/null", "faults.ipynb"], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
     assert "3 failed, 1 passed" in run.stdout, run.stdout[-2000:] + run.stderr[-2000:]
 
 

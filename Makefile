@@ -15,7 +15,7 @@ LIFTED := gradio transformers
 OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-upstream test-families families test-notebooks test-newest test-oldest test-oldest-transformers lint types \
+.PHONY: help demo test test-slow test-upstream test-families families test-notebooks test-colab test-newest test-oldest test-oldest-transformers lint types \
 	notebooks lab mini evaluate ablation bench figures docs constraints clean
 
 help: ## show this list
@@ -44,6 +44,9 @@ test-notebooks: $(VENV)/.installed-all ## run the notebooks, every exercise blan
 	rm -rf build/notebooks
 	$(BIN)/python notebooks/fill.py build/notebooks --tested
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 build/notebooks
+
+test-colab: $(VENV)/.installed-all ## pip's dry run of the notebooks' extra, what a Colab runtime brings held at its versions
+	$(BIN)/python -m pip install --dry-run --ignore-installed --quiet --constraint tests/notebooks/colab.txt '.[colab]'
 
 lint: $(VENV)/.installed-all ## ruff over code and notebooks, and the direction of imports
 	$(BIN)/ruff check

@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 import nbformat
-from clean import clean
-from fill import RIGHT, filled, is_tagged, solutions
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from clean import clean
+from fill import RIGHT, filled, is_tagged, solutions
 
 HERE = Path(__file__).parent
 LIVE = "application/vnd.jupyter.widget-view+json"

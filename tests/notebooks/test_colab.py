@@ -1,4 +1,4 @@
-"""The extra of the notebooks leaves what a hosted runtime brings as it is; `make test-colab` has pip resolve the rest."""
+"""The notebooks' extra leaves what a hosted runtime brings as it is; `make test-colab` has pip resolve the rest."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _series(axes: Axes) -> Iterator[str]:
     yield from (_collection(collection) for collection in axes.collections)
     steps = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
     for step in steps:
-        yield f"{color_name(step.get_edgecolor())} steps: {_sampled(np.asarray(step.get_data().values))}"
+        yield f"{color_name(step.get_edgecolor())} steps: {_sampled(np.asarray(step.get_data()[0]))}"
     shapes = [patch for patch in axes.patches if patch not in in_bars and patch not in steps]
     if shapes:
         colors = Counter(color_name(shape.get_facecolor()) for shape in shapes)

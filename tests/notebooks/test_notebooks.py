@@ -180,6 +180,7 @@ def test_exercises_are_blank_and_have_two_hints_and_a_solution(path: Path) -> No
     assert [cell["metadata"]["tags"] for cell in blank] == [["exercise"]] * len(blank)
     assert [cell["metadata"]["tags"] for cell in checks] == [["check"]] * len(blank)
     assert 2 <= len(blank) <= 4
+    assert not any("Your answer here" in cell["source"] or "Solution" in cell["source"] for cell in cells(path))
     assert all("..." in cell["source"] or path.name == "05_convert.ipynb" for cell in blank)
     for number, cell in enumerate(checks, start=1):
         assert cell["source"].startswith(f"# @title Check exercise {number} ")

@@ -97,6 +97,12 @@ def test_what_a_clock_measured_is_not_listed(label: str) -> None:
     assert "measured: not listed" in one
 
 
+def test_panels_side_by_side_share_the_label_of_the_first() -> None:
+    settings = {"batch 1": [plots.full_curve([3, 4])], "batch 4": [plots.full_curve([5, 6])]}
+    text = repr(plots.multiples(settings, x=[1, 2], x_label="speech (s)", y_label="time per step (ms)"))
+    assert text.count("measured: not listed") == 2
+
+
 def test_masks_say_how_much_is_seen() -> None:
     seen = torch.ones(4, 4, dtype=torch.bool).tril()
     text = repr(diagrams.mask(seen, torch.tensor([True, False, False, False])))

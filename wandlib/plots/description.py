@@ -45,7 +45,12 @@ MOST = 10
 
 def describe(figure: Figure) -> str:
     """Return a line for each panel of a figure, and below it a line for each series."""
-    return "\n".join(line for axes in figure.axes for line in _panel(axes))
+    lines: list[str] = []
+    label = ""
+    for axes in figure.axes:
+        label = axes.get_ylabel() or label  # panels side by side have the label of the first
+        lines += _panel(axes, measured=MEASURED.search(f"{label} {axes.get_xlabel()}") is not None)
+    return "\n".join(lines)
 
 
 def color_name(color: object) -> str:
@@ -54,12 +59,12 @@ def color_name(color: object) -> str:
     return COLOR_NAMES.get(form, form)
 
 
-def _panel(axes: Axes) -> Iterator[str]:
+def _panel(axes: Axes, measured: bool) -> Iterator[str]:
     down, across = axes.get_ylabel(), axes.get_xlabel()
     title = axes.get_title(loc="left") or axes.get_title()
     heading = " over ".join(label for label in (down, across) if label)
     yield ": ".join(part for part in (title, heading) if part) or "drawing"
-    if MEASURED.search(f"{down} {across}"):
+    if measured:
         yield "  measured: not listed"
         return
     series = [*_series(axes)]

@@ -16,7 +16,7 @@ OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-upstream test-families families test-notebooks test-colab test-newest test-oldest test-oldest-transformers lint types \
-	notebooks lab mini evaluate ablation bench figures docs constraints clean
+	notebooks lab mini evaluate ablation bench figures screenshots docs constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-25s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,7 +68,7 @@ mini: $(VENV)/.installed-all ## train the embedded voice from nothing: hours, re
 evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage
 	$(BIN)/python -m recipes.mini.evaluate
 
-ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, about an hour, resumable
+ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, five to six hours, resumable
 	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis shipped codes
 	$(BIN)/python -m recipes.mini.ablation
 
@@ -80,6 +80,9 @@ figures: $(VENV)/.installed-all ## draw the figures of docs/ again
 
 docs: $(VENV)/.installed-all ## build the pages of docs/ into build/docs/html; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs/html
+
+screenshots: $(VENV)/.installed-all ## take the pictures of the app in docs/ again; needs chromium and chromium-driver
+	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/screenshots.py
 
 constraints: $(UV) ## pin the newest releases that pyproject.toml allows, for every Python and platform: constraints.txt
 	$(UV) pip compile pyproject.toml --extra all --universal --python-version 3.11 --fork-strategy fewest --upgrade \

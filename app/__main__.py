@@ -1,43 +1,92 @@
-"""``python -m app``: load a speech system, the embedded voice by default, and show the page on this machine."""
+"""``python -m app``: show the page on this machine, with the embedded voice or another speech system."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.storage import private_folder
+from app.waiting import waiting_page
 
 # Before gradio is imported, which reads it then.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
 def main() -> None:
-    """Parse the flags, load the system, warm up, serve."""
+    """Parse the flags, show the waiting page, load the system, warm up, serve until SIGINT or SIGTERM."""
+    started = time.monotonic()
+    arguments = parse()
+
+    if arguments.checkpoint and not Path(arguments.checkpoint).is_dir():
+        sys.exit(f"cannot load {arguments.system}: there is no folder {arguments.checkpoint!r}")
+
+    def say(words: str) -> None:
+        print(f"[{time.monotonic() - started:4.1f} s] {words}", flush=True)
+
+    with private_folder() as folder:
+        try:
+            with waiting_page(arguments.host, arguments.port):
+                say(f"Page on http://{arguments.host}:{arguments.port}; loading {arguments.system} ...")
+                page = load(arguments, folder, say)
+            from app.page import launch, wait_for_signal
+
+            address = launch(page, arguments.host, arguments.port, arguments.allow_host)
+        except OSError as problem:
+            sys.exit(f"cannot listen on {arguments.host}:{arguments.port}: {problem}. Try another one with --port.")
+        say(f"Ready: open {address} in a browser; press Ctrl-C to stop.")
+        try:
+            wait_for_signal(page)
+        except KeyboardInterrupt:
+            say("Stopping.")
+        finally:
+            page.close()
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line; nothing heavy is imported for that."""
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a further name of this server, as in a proxy"
+    )
     parser.add_argument("--system", default="mini", help="speech system (default: mini, the embedded voice)")
-    parser.add_argument("--folder", help="the system's checkpoint (default: the weights that it comes with)")
+    parser.add_argument(
+        "--checkpoint", "--folder", metavar="FOLDER", help="the system's weights (default: those that it comes with)"
+    )
     parser.add_argument("--device", default="cpu", help="where it runs: cpu, cuda (default: cpu)")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
-    from app.page import build_app, launch
+
+def load(arguments: argparse.Namespace, folder: Path, say: Callable[[str], None]) -> Any:
+    """Load the system and build the page."""
     from wandlib.systems import InputError, load_system
 
+    def system(**options: Any) -> Any:
+        return load_system(arguments.system, arguments.checkpoint, device=arguments.device, **options)
+
     try:
-        system = load_system(arguments.system, arguments.folder, device=arguments.device)
+        loaded = system()
     except (InputError, OSError) as problem:
         sys.exit(f"cannot load {arguments.system}: {problem}")
-    if system.speakers:  # a process's first steps are slow: spare the visitor
+    from app.page import build_app
+    from app.stage import has_student
+
+    if loaded.speakers:  # a process's first steps are slow: spare the visitor
+        say("Warming up ...")
         for attention in ("full", "window"):
-            system.synthesize("Ready.", attention=attention)
-    page = build_app(system)
-    try:
-        address = launch(page, arguments.host, arguments.port)
-    except OSError as problem:
-        sys.exit(f"cannot listen on {arguments.host}:{arguments.port}: {problem}. Try another one with --port.")
-    print(f"Open {address} in a browser; press Ctrl-C to stop.", flush=True)
-    page.block_thread()
+            loaded.synthesize("Ready.", attention=attention)
+    untrained = (lambda: system(student=False)) if has_student(loaded) else None
+    return build_app(loaded, checkpoint=arguments.checkpoint, untrained=untrained, folder=folder)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # while it loads
+        sys.exit(130)

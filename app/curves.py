@@ -2,93 +2,182 @@
 
 A picture takes well under a millisecond to write. The figures of :mod:`wandlib.plots.costs` take a hundred, during
 which the generating thread would wait for the interpreter: the drawing would show up as spikes in the times it draws.
-Colors, dashes and labels are those of :mod:`wandlib.plots.costs`; text takes the page's color, light or dark.
+Colors and dashes are those of :mod:`wandlib.plots`; text takes the page's color, light or dark.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wandlib.plots import Curve, byte_unit, full_curve, running_median, window_curve
-from wandlib.systems.base import Step
+from wandlib.plots import FULL_COLOR, FURTHER_COLORS, WINDOW_COLOR, Curve, byte_unit
+from wandlib.systems.base import Attention
+from wandlib.systems.speech import Trace
 
-WIDTH, HEIGHT = 480, 230
-LEFT, RIGHT, TOP, BOTTOM = 54, 124, 14, 40
+WIDTH, HEIGHT = 480, 250
+LEFT, RIGHT, TOP, BOTTOM = 62, 16, 12, 46
+FONT = 16
+"""In units of the picture: 12 px where it is 350 px wide, as on a phone."""
 POINTS = 240
 """Most points in a curve, whatever the number of steps."""
+MEDIAN_OF = 9
+PARTS_SHOWN = 30
+"""Most borders between parts that are drawn: more would hide the curves."""
+
+Values = NDArray[np.float64]
 
 
-def cache_curves(full: list[Step], window: list[Step], window_size: int) -> str:
-    """Draw cache bytes over steps, as SVG."""
-    largest = max((step.cache_bytes for step in full + window), default=1)
+class Traced(Protocol):
+    """What is drawn: one side of a run, or of a stored result."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def attention(self) -> Attention: ...
+    @property
+    def trace(self) -> Trace: ...
+    @property
+    def one_cache(self) -> bool: ...
+
+
+def colors(sides: Sequence[Traced]) -> dict[str, str]:
+    """Return a color for each side, by its key: full attention's and the window's own first."""
+    further = iter([*FURTHER_COLORS[::-1], "#009E73", "#7F7F7F"])
+    found = {"full": FULL_COLOR, "window": WINDOW_COLOR, "untrained": FURTHER_COLORS[0]}
+    return {side.key: found.get(side.key) or next(further) for side in sides}
+
+
+def cache_curves(sides: Sequence[Traced]) -> str:
+    """Draw the bytes in use in each side's cache over its steps, as SVG."""
+    used = {side.key: bytes_in_use(side.trace, side.one_cache) for side in sides}
+    largest = max((float(values.max()) for values in used.values() if values.size), default=1.0)
     divisor, unit = byte_unit(largest)
+    shades = colors(sides)
     curves = [
-        full_curve([step.cache_bytes / divisor for step in full]),
-        window_curve([step.cache_bytes / divisor for step in window], window_size),
+        Curve(side.label, _picked(used[side.key]) / divisor, shades[side.key], side.attention == "full")
+        for side in sides
     ]
-    return _draw(curves, title="Key-value cache", unit=unit, top=1.12 * largest / divisor)
+    return _draw(curves, _counts(sides), "Cache memory in use", unit, 1.12 * largest / divisor, _borders(sides))
 
 
-def milliseconds_curves(full: list[Step], window: list[Step], window_size: int) -> str:
+def milliseconds_curves(sides: Sequence[Traced]) -> str:
     """Draw the running median of the milliseconds per step, as SVG."""
+    shades = colors(sides)
     curves = [
-        full_curve(running_median([step.milliseconds for step in full])),
-        window_curve(running_median([step.milliseconds for step in window]), window_size),
+        Curve(
+            side.label,
+            _medians([s.milliseconds for s in list(side.trace.steps)]),
+            shades[side.key],
+            side.attention == "full",
+        )
+        for side in sides
     ]
-    values = np.concatenate([curve.values for curve in curves])
+    values = np.concatenate([curve.values for curve in curves] or [np.zeros(0)])
     # The first steps warm up and may be slow: they must not flatten the rest of the curve.
     top = 1.5 * float(np.quantile(values, 0.95)) if values.size else 1.0
-    return _draw(curves, title="Time per step, median of 9", unit="ms", top=top)
+    return _draw(curves, _counts(sides), f"Time a step, median of {MEDIAN_OF} or more", "ms", top, [])
 
 
-def _draw(curves: list[Curve], title: str, unit: str, top: float) -> str:
-    steps = max(40, *(len(curve.values) for curve in curves))
+def bytes_in_use(trace: Trace, one_cache: bool = False) -> Values:
+    """Return the bytes of keys and values that a step could see, [steps].
+
+    A window's ring is as large from its first step as at its end; until it is full, a part of it is empty. With C
+    tokens of conditioning and N bytes in C + W slots, step i of a part uses (C + min(i + 1, W)) N / (C + W). Parts in
+    ``one_cache`` go on in its ring.
+    """
+    held = np.asarray([step.cache_bytes for step in list(trace.steps)], dtype=np.float64)
+    slots = trace.conditioning + (trace.window or 0)
+    ring = held[: trace.window or 0]
+    if trace.window is None or not held.size or (ring != ring[0]).any() or held[0] % slots:
+        return held
+    token = held[0] / slots
+    starts = [0] if one_cache else [0, *np.cumsum(trace.parts[:-1])]
+    for start in starts:
+        new = np.arange(start, min(start + trace.window - 1, held.size))
+        held[new] -= (trace.window - 1 - (new - start)) * token
+    return held
+
+
+def _picked(values: Values) -> Values:
+    """Thin a curve to ``POINTS`` values; the last one stays."""
+    if values.size <= POINTS:
+        return values
+    return values[np.linspace(0, values.size - 1, POINTS).round().astype(int)]
+
+
+def _medians(values: Sequence[float]) -> Values:
+    """Return at most ``POINTS`` medians, each of the nine or more values before its place."""
+    array = np.asarray(values, dtype=np.float64)
+    ends = np.linspace(1, array.size, min(array.size, POINTS)).round().astype(int)
+    width = max(MEDIAN_OF, array.size // POINTS)
+    return np.array([np.median(array[max(0, end - width) : end]) for end in ends])
+
+
+def _counts(sides: Sequence[Traced]) -> list[int]:
+    return [len(side.trace.steps) for side in sides]
+
+
+def _borders(sides: Sequence[Traced]) -> list[int]:
+    """Return the steps at which full attention's cache was begun anew, where there are few."""
+    for side in sides:
+        if side.attention == "full":
+            held = np.asarray([step.cache_bytes for step in list(side.trace.steps)])
+            found = (np.flatnonzero(np.diff(held) < 0) + 1).tolist() if held.size else []
+            return found if len(found) <= PARTS_SHOWN else []
+    return []
+
+
+def _draw(curves: list[Curve], counts: list[int], title: str, unit: str, top: float, borders: Sequence[int]) -> str:
+    steps = max([40, *counts])
     top = top if top > 0 else 1.0
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} ({unit})" class="curves" '
-        'xmlns="http://www.w3.org/2000/svg" fill="currentColor" font-size="12">'
+        f'xmlns="http://www.w3.org/2000/svg" fill="currentColor" font-size="{FONT}">'
     ]
-    drawn = [curve for curve in curves if curve.values.size]
     for value in _ticks(top):
         y = _y(value, top)
-        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="currentColor" stroke-opacity=".15"/>')
-        if drawn:
-            parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="currentColor" stroke-opacity=".18"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 5:.1f}" text-anchor="end">{value:g}</text>')
     for step in _ticks(steps):
+        parts.append(f'<text x="{_x(step, steps):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{step:g}</text>')
+    for step in borders:
         x = _x(step, steps)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{step:g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 4}" text-anchor="middle">step</text>')
+        parts.append(
+            f'<path class="part" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="currentColor" stroke-opacity=".45" '
+            'stroke-dasharray="2 4"/>'
+        )
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 5}" text-anchor="middle">step</text>')
     center = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(
-        f'<text transform="translate(14 {center:.0f}) rotate(-90)" text-anchor="middle">{unit if drawn else ""}</text>'
-    )
-    for curve, label_y in zip(drawn, _label_heights(drawn, top), strict=True):
-        parts.append(_line(curve, label_y, steps, top))
-    return f"<figure><figcaption>{escape(title)}</figcaption>{''.join(parts)}</svg></figure>"
-
-
-def _line(curve: Curve, label_y: float, steps: int, top: float) -> str:
-    picked = np.unique(np.linspace(0, len(curve.values) - 1, POINTS).round().astype(int))
-    points = " ".join(f"{_x(i + 1, steps):.1f},{_y(min(curve.values[i], top), top):.1f}" for i in picked)
-    dashes = ' stroke-dasharray="7 3"' if curve.dashed else ""
+    parts.append(f'<text transform="translate(15 {center:.0f}) rotate(-90)" text-anchor="middle">{unit}</text>')
+    # The first side is drawn last, over the others.
+    parts += [_line(*drawn, steps, top) for drawn in list(zip(curves, counts, strict=True))[::-1] if drawn[1]]
+    legend = [_swatch(curve) for curve in curves]
     return (
-        f'<polyline points="{points}" fill="none" stroke="{curve.color}" stroke-width="2.5"{dashes}/>'
-        f'<text x="{_x(len(curve.values), steps) + 6:.1f}" y="{label_y + 4:.1f}" fill="{curve.color}" '
-        f'font-weight="600">{escape(curve.label)}</text>'
+        f"<figure><figcaption><b>{escape(title)}</b><span class='legend'>{''.join(legend)}</span></figcaption>"
+        f"{''.join(parts)}</svg></figure>"
     )
 
 
-def _label_heights(curves: list[Curve], top: float) -> list[float]:
-    """Place the labels at the ends of their curves, but never on top of each other."""
-    heights = [_y(min(float(curve.values[-1]), top), top) for curve in curves]
-    if len(heights) == 2 and abs(heights[0] - heights[1]) < 16:
-        middle, upper_first = sum(heights) / 2, heights[0] <= heights[1]
-        heights = [middle - 8, middle + 8] if upper_first else [middle + 8, middle - 8]
-    return heights
+def _swatch(curve: Curve) -> str:
+    """One entry of the legend, in the page's ink: a colored label would be hard to read."""
+    dashes = ' stroke-dasharray="5 3"' if curve.dashed else ""
+    return (
+        f'<span><svg width="26" height="10" aria-hidden="true"><path d="M1 5H25" stroke="{curve.color}" '
+        f'stroke-width="3"{dashes}/></svg> {escape(curve.label)}</span>'
+    )
+
+
+def _line(curve: Curve, count: int, steps: int, top: float) -> str:
+    at = np.linspace(1, count, len(curve.values))
+    points = " ".join(f"{_x(x, steps):.1f},{_y(min(y, top), top):.1f}" for x, y in zip(at, curve.values, strict=True))
+    dashes = ' stroke-dasharray="7 3"' if curve.dashed else ""
+    return f'<polyline points="{points}" fill="none" stroke="{curve.color}" stroke-width="3"{dashes}/>'
 
 
 def _x(step: float, steps: int) -> float:
@@ -99,7 +188,7 @@ def _y(value: float, top: float) -> float:
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
 
 
-def _ticks(top: float) -> NDArray[np.float64]:
+def _ticks(top: float) -> Values:
     """Choose three to seven round numbers from 0 to ``top``."""
     power = 10.0 ** np.floor(np.log10(top))
     spacing = next(power * part for part in (0.2, 0.5, 1, 2) if top / (power * part) < 6)

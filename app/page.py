@@ -2,59 +2,124 @@
 
 from __future__ import annotations
 
-import gradio as gr
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from app import headline
+from app.guard import Guard, own_hosts
+from app.request import from_link
+from app.stage import Stage, Untrained
 from app.tabs import TABS
+from app.view import history, shown
 from wandlib.systems.base import SpeechSystem
 
 UPLOAD_LIMIT = "20mb"
 CACHE_SECONDS = (600, 3600)
-"""How often sounds, uploads included, are checked, and their age at deletion; all are deleted when the server ends."""
-WAITING_LIMIT = 16
-"""Requests that may queue; one is served at a time."""
-
-CSS = """
-.gradio-container {max-width: 1280px !important; margin: 0 auto}
-#heading h1 {font-size: 1.9rem; margin-bottom: .2rem}
-#heading p {font-size: 1.05rem; opacity: .85}
-figure {margin: 0; padding: .6rem .8rem .2rem}
-figcaption {font-weight: 600; padding-bottom: .3rem}
-svg.curves {width: 100%; height: auto; display: block}
-.dark svg.curves polyline, .dark svg.curves text[font-weight] {filter: brightness(1.5)}
-#full, #windowed {min-height: 190px}
-#numbers table, #numbers table * {font-family: inherit; font-size: .8rem}
-#numbers th * {padding-left: 1px; padding-right: 1px; word-break: normal !important; overflow-wrap: normal !important}
-#status {min-height: 1.6rem; overflow: hidden}
-#status .error, #status .clear-status {display: none}
-"""
+"""How often uploads are checked, and their age at deletion; all are deleted when the server ends."""
+HEAD = '<script defer src="wand/static/player.js"></script>'
 
 
-def build_app(system: SpeechSystem) -> gr.Blocks:
-    """Build the page for any speech system; show it with :func:`launch`."""
-    with gr.Blocks(
-        title="wandlib: full attention and the window",
-        analytics_enabled=False,
-        delete_cache=CACHE_SECONDS,
-    ) as page:
-        gr.Markdown(
-            "# Full attention and the window\n"
-            "The same sentence, synthesized twice by the same model: once with a cache that keeps every step, once "
-            "with one that keeps only the prompt and the last W steps. Listen to both, and watch what each step costs.",
-            elem_id="heading",
-        )
-        for title, build in TABS.items():
-            if len(TABS) == 1:  # a bar with a single tab would be in the way
-                build(page, system)
-            else:
-                with gr.Tab(title):
-                    build(page, system)
-    page.queue(max_size=WAITING_LIMIT)
+class Page(gr.Blocks):
+    """Blocks whose handlers answer a malformed request with a sentence, and that clean up when they are closed."""
+
+    stage: Stage
+
+    async def preprocess_data(self, *arguments: Any, **keywords: Any) -> Any:
+        """Read a request's values; of wrong kinds, gradio would answer ``null`` and print a traceback."""
+        try:
+            return await super().preprocess_data(*arguments, **keywords)
+        except gr.Error as problem:
+            problem.print_exception = False
+            raise
+        except Exception as problem:
+            reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+            raise shown(f"The request has a value of a wrong kind, or too few of them: {reason}") from None
+
+    def close(self, verbose: bool = True) -> None:
+        """Stop the server, what runs, and remove all sounds."""
+        super().close(verbose=verbose)
+        self.stage.close()
+
+
+def build_app(
+    system: SpeechSystem,
+    *,
+    checkpoint: str | None = None,
+    untrained: Untrained | None = None,
+    folder: Path | None = None,
+) -> Page:
+    """Build the page for any speech system; show it with :func:`launch`.
+
+    Parameters
+    ----------
+    checkpoint
+        Where the system's weights came from; None: shipped.
+    untrained
+        Loads the system with the teacher's weights under the window; None where there is no trained student.
+    folder
+        Where sounds are stored meanwhile; None: the system's temporary folder.
+    """
+    with Page(title=headline.TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
+        stage = page.stage = Stage(system, page, checkpoint, untrained, folder)
+        gr.HTML(headline.lead())
+        stage.numbers = gr.HTML(headline.example_numbers(), elem_id="numbers")
+        gr.HTML(headline.example_player() + headline.terms(), elem_id="example")
+        stage.history = gr.HTML(history([]), elem_id="history", render=False)  # below the tabs, which change it
+        with gr.Tabs() as tabs:
+            for title, build in TABS.items():
+                with gr.Tab(title, id=title.lower()):
+                    build(stage)
+        with gr.Accordion("Your results", open=False, elem_id="results"):
+            stage.history.render()
+        _open_links(stage, tabs)
+
+        def leave(request: gr.Request) -> None:
+            stage.stop(request.session_hash or "")
+
+        page.unload(leave)
+    page.queue(default_concurrency_limit=None)
     return page
 
 
-def launch(page: gr.Blocks, host: str, port: int) -> str:
-    """Serve the page in the background, never through a public tunnel; return its address."""
+def _open_links(stage: Stage, tabs: gr.Tabs) -> None:
+    """Fill the controls from the address, where it is a link to repeat a result."""
+    controls = [component for _, named in stage.links.values() for component in named.values()]
+
+    def fill(request: gr.Request) -> dict[Any, Any]:
+        query = dict(request.query_params)
+        if query.get("tab") not in stage.links:
+            return {tabs: gr.skip()}
+        limit, named = stage.links[query["tab"]]
+        found = from_link(stage.system, query, limit)
+        opened = {"windows": "window"}.get(query["tab"], query["tab"])
+        return {tabs: gr.Tabs(selected=opened)} | {named[name]: value for name, value in found.items() if name in named}
+
+    stage.page.load(fill, None, [tabs, *controls], api_visibility="private", queue=False, show_progress="hidden")
+
+
+def launch(page: Page, host: str, port: int, hosts: Iterable[str] = ()) -> str:
+    """Serve the page in the background, never through a public tunnel; return its address.
+
+    Parameters
+    ----------
+    hosts
+        Further names that the server answers to, beside this machine's and any plain address.
+    """
     fonts = ["system-ui", "sans-serif"]
+    routes = [
+        *page.stage.store.routes(),
+        Route("/wand/ready", lambda request: PlainTextResponse("ready")),
+        Mount("/wand/static", StaticFiles(directory=headline.STATIC)),
+        Mount("/wand/precomputed", StaticFiles(directory=headline.PRECOMPUTED)),
+    ]
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -65,8 +130,20 @@ def launch(page: gr.Blocks, host: str, port: int) -> str:
         ssr_mode=False,
         run_history=False,
         footer_links=[],
+        app_kwargs={
+            "routes": routes,
+            "middleware": [Middleware(Guard, hosts=own_hosts([*hosts, host]))],
+            "openapi_url": None,
+        },
         # Fonts by name only: the default theme fetches its own from the network.
         theme=gr.themes.Soft(font=fonts, font_mono=["ui-monospace", "monospace"], primary_hue="blue"),
-        css=CSS,
+        css_paths=headline.STATIC / "style.css",
+        head=HEAD,
     )
     return str(address)
+
+
+def wait_for_signal(page: Page) -> None:
+    """Block until SIGINT or SIGTERM ends the process; meanwhile remove sounds that are an hour old."""
+    while not threading.Event().wait(60):
+        page.stage.store.expire()

@@ -6,19 +6,20 @@ same at every batch size (`tests/systems/test_batching.py`).
 
 from __future__ import annotations
 
+import itertools
 import statistics
 
 from benchmarks.report import Result, Row
 from benchmarks.suite import Settings
 from benchmarks.timing import Runner, interleave, now, ratio
-from recipes.mini.sentences import HARVARD
 from wandlib import load_system
+from wandlib.evaluation.measurement import SENTENCES
 from wandlib.systems.base import Attention, SpeechSystem
 
 BATCHES = (1, 4, 16)
 TEXTS = 16
-SENTENCES = 3
-"""In a text: about eight seconds of speech."""
+PER_TEXT = 3
+"""Sentences in a text: about eight seconds of speech."""
 
 
 class Speaker:
@@ -40,9 +41,8 @@ class Speaker:
 def texts(settings: Settings) -> Result:
     """Measure texts a minute at each batch size, and what the window and the batch are worth."""
     tts, count = load_system("mini", device=settings.device), 2 if settings.quick else TEXTS
-    spoken = [
-        " ".join(HARVARD[n : n + (1 if settings.quick else SENTENCES)]) for n in range(0, SENTENCES * count, SENTENCES)
-    ]
+    sentences = itertools.cycle(SENTENCES)
+    spoken = [" ".join(itertools.islice(sentences, 1 if settings.quick else PER_TEXT)) for _ in range(count)]
     runners: dict[tuple[Attention, int], Runner] = {
         (attention, batch): Speaker(tts, spoken, attention, batch)
         for batch in (BATCHES[:2] if settings.quick else BATCHES)

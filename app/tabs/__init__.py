@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import gradio as gr
+from app.stage import Stage
+from app.tabs import compare, endless, windows, your_model
 
-from app.tabs import compare
-from wandlib.systems.base import SpeechSystem
-
-TABS: dict[str, Callable[[gr.Blocks, SpeechSystem], None]] = {
+TABS: dict[str, Callable[[Stage], None]] = {
     "Compare": compare.build,
+    "Endless": endless.build,
+    "Window": windows.build,
+    "Your model": your_model.build,
 }
-"""Title of a tab and the function that fills it: given the page, inside whose context it is called, and the system."""
+"""Title of a tab and the function that fills it: given what the tabs share, inside the page's context."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recipes.mini import analysis
+from recipes.mini import corpus as shards
 from recipes.mini.loop import join, train
 from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE
 from wandlib.systems.mini.layers import ConvNeXt
@@ -108,7 +109,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 1_500, seconds: float | N
     world, rank = join()
     torch.manual_seed(0)
     items, symbols = analysis.read(corpus), phones(corpus)
-    usable = [i for i, item in enumerate(items) if item.frames // STRIDE > 2 * len(symbols[i])][200:]
+    usable = [i for i, item in enumerate(items) if item.frames // STRIDE > 2 * len(symbols[i])][shards.HELD_OUT :]
     model = Recogniser()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     plan = Plan([items[i].frames for i in usable], BATCH_FRAMES)

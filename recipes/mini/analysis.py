@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import parselmouth
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from recipes.mini.corpus import Utterance, read_shards
+from recipes.mini.pool import each
 from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE, SAMPLE_RATE, SAMPLES_PER_CODE, LogMel
 
 
@@ -63,8 +62,7 @@ def analyse_shard(path: Path) -> None:
 def build(folder: Path, workers: int = 2) -> None:
     """Analyse every shard under ``folder``; finished ones are kept."""
     shards = sorted({utterance.path for utterance in read_shards(folder)})
-    with get_context("spawn").Pool(workers) as pool:
-        list(tqdm(pool.imap(analyse_shard, shards), total=len(shards), desc="analysis", unit="shard"))
+    list(each(analyse_shard, shards, workers, "analysis"))
 
 
 @dataclass(frozen=True)

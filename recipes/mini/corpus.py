@@ -12,8 +12,6 @@ import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,14 @@ import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from recipes.mini.hearing import well_spoken
+from recipes.mini.pool import each
 from wandlib.systems.mini.features import SAMPLE_RATE
 from wandlib.systems.mini.reference import leveled, without_silence
 
+HELD_OUT = 200
+"""Utterances at the start of the corpus that no training hears."""
 DETAILS = ("speed", "source", "passage", "place")
 """What a shard of speech tells of an utterance beside its text, speaker and samples."""
 
@@ -114,21 +114,6 @@ def read_shards(folder: Path, pattern: str = "[0-9][0-9][0-9][0-9].npy") -> list
     return found
 
 
-def streams(utterances: Sequence[Utterance]) -> list[list[Utterance]]:
-    """Find runs of utterances that follow each other in one passage: one speaker, one speed, in their natural order."""
-    found: list[list[Utterance]] = []
-    for passage, group in groupby(utterances, key=lambda utterance: utterance.passage):
-        run: list[Utterance] = []
-        for utterance in group:
-            # One that is missing in between, left out of the corpus, ends a run.
-            if run and (passage < 0 or utterance.place != run[-1].place + 1):
-                found.append(run)
-                run = []
-            run.append(utterance)
-        found.append(run)
-    return found
-
-
 def convert_shard(job: tuple[Path, Path]) -> float:
     """Write the training shard of one shard of speech; returns its hours."""
     source, folder = job
@@ -156,5 +141,4 @@ def build(speech: Path, folder: Path, workers: int = 2) -> None:
     if not sources:
         raise FileNotFoundError(f"no speech in {speech}: run `python -m recipes.mini speech` first")
     jobs = [(path, folder) for path in sources if not (folder / f"{path.stem}.npy").exists()]
-    with get_context("spawn").Pool(workers) as pool:
-        list(tqdm(pool.imap(convert_shard, jobs), total=len(jobs), desc="corpus", unit="shard"))
+    list(each(convert_shard, jobs, workers, "corpus"))

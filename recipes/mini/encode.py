@@ -5,24 +5,30 @@ from __future__ import annotations
 import functools
 import random
 from collections import defaultdict
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from recipes.mini import analysis
+from recipes.mini.pool import each
 from wandlib.systems.mini.codec import Codec
 from wandlib.systems.mini.features import FRAMES_PER_CODE
 
+LOOK_AHEAD: int | None = None
+"""Codes after a code that the decoder may depend on; None: 18, as many as before it. Fewer make sound come earlier."""
 REFERENCE_FRAMES = 75 * FRAMES_PER_CODE
+
+
+def build_codec() -> Codec:
+    """Make the untrained codec."""
+    return Codec(look_ahead=LOOK_AHEAD)
 
 
 def load_codec(folder: Path) -> Codec:
     """Load the averaged weights of ``folder/codec.pt``."""
-    codec = Codec()
+    codec = build_codec()
     codec.load_state_dict(torch.load(folder / "codec.pt", weights_only=True)["average"])
     return codec.eval()
 
@@ -38,8 +44,7 @@ def run(folder: Path, corpus: Path, workers: int = 2) -> None:
     if path.exists() and (stored := np.load(path))["codec"] == trained and len(stored["ends"]) == len(items):
         return
     jobs = [(folder, corpus, range(start, min(start + 200, len(items)))) for start in range(0, len(items), 200)]
-    with get_context("spawn").Pool(workers) as pool:
-        codes = [row for part in tqdm(pool.imap(encode, jobs), total=len(jobs), desc="codes") for row in part]
+    codes = [row for part in each(encode, jobs, workers, "codes") for row in part]
     partial = path.with_name("codes.partial.npz")
     np.savez(partial, codes=np.concatenate(codes), ends=np.cumsum([len(row) for row in codes]), codec=trained)
     partial.replace(path)

@@ -9,6 +9,7 @@ speech's length.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -16,11 +17,11 @@ from typing import Annotated, Any
 
 import soundfile
 import typer
-from tqdm import tqdm
 
+from recipes.mini.pool import each
 from wandlib.evaluation.error_rates import ErrorCounts, count_errors, normalize
 from wandlib.evaluation.mos import Unavailable
-from wandlib.evaluation.recognizers import FasterWhisper, default_recognizer, plain_english
+from wandlib.evaluation.recognizers import FasterWhisper, plain_english
 from wandlib.evaluation.report import markdown_table
 
 MOST_ERRORS = 0.35
@@ -82,15 +83,29 @@ def summary(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def run(folder: Path) -> None:
+@functools.cache
+def recognizer() -> FasterWhisper | Unavailable:
+    """Whisper tiny.en on one thread, loaded once a process; or what to install."""
+    try:
+        return FasterWhisper(threads=1)
+    except ImportError as error:
+        return Unavailable(str(error))
+
+
+def _listen(source: Path) -> None:
+    recognize = recognizer()
+    if not isinstance(recognize, Unavailable):
+        listen(source, recognize)
+
+
+def run(folder: Path, workers: int = 1) -> None:
     """Transcribe all finished shards that have no transcripts yet."""
-    recognize = default_recognizer()
+    recognize = recognizer()
     if isinstance(recognize, Unavailable):
         typer.echo(f"the speech is not checked, all of it is taken: {recognize.reason}")
         return
     sources = [path for path in sorted(folder.glob("[0-9]*.flac")) if not heard_path(path).exists()]
-    for source in tqdm(sources, desc="hearing", unit="shard"):
-        listen(source, recognize)
+    list(each(_listen, sources, workers, "hearing"))
 
 
 def main(

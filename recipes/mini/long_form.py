@@ -1,202 +1,280 @@
-"""A minute, three minutes in one decode: what teacher and student make of it, ten seconds at a time.
+"""Ten minutes and an hour of prose in one decode: ``python -m recipes.mini.long_form --write``, half an hour.
 
-    python -m recipes.mini.long_form
-
-Two ways to hold a long text. *one prompt*: all of it stands in front. *streamed text*: each sentence is put behind the
-last code when its turn has come, as later conditioning. Neither was trained: the longest utterance of the corpus has
-about 20 seconds. The window bounds memory and time; whether the voice stays itself is what this finds out.
+The held-out novel is read sentence by sentence in one cache (:mod:`recipes.mini.endless`): by the student under its
+window, and by the teacher with full attention on the same text, as far as it gets. Groups of whole sentences of up to
+25 s are judged by themselves: word errors by Whisper tiny.en, similarity to the speaker's reference by resemblyzer, the
+cache, and the time of a step. A decode is given up after five sentences in a row without an end. Each decode is kept on
+disk by the sum of the weights, and measured once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import os
+import platform
 import time
-from dataclasses import dataclass, field
-from itertools import cycle
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
-import jiwer
 import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 from tqdm import tqdm
-from transformers import DynamicCache
 
-from recipes.mini.sentences import HARVARD
-from wandlib.attention.cache.cache import WandCache
-from wandlib.attention.models import cache_inputs
-from wandlib.evaluation.recognizers import FasterWhisper, plain_english
+from recipes.mini import endless, prose
+from recipes.mini.endless import Endless, Sentence, Sound
+from recipes.mini.evaluate import digest_of
+from recipes.mini.listening import identity, known_voices, recognizer
+from recipes.mini.tables import shown
+from wandlib.evaluation.error_rates import Interval, count_errors
+from wandlib.evaluation.mos import Unavailable
+from wandlib.evaluation.recognizers import plain_english
 from wandlib.evaluation.report import markdown_table, put_measured
-from wandlib.evaluation.speakers import Resemblyzer, similarity
-from wandlib.profiling.measure import held_bytes
+from wandlib.evaluation.speakers import similarity
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE
-from wandlib.systems.mini.prompt import END, FIRST_CODE, TEXT, prompt
-from wandlib.systems.mini.system import MiniSystem, Voice
+from wandlib.systems.mini.system import MiniSystem
 
 HERE = Path(__file__).parent
 RESULTS, REPORT = HERE / "long_form.json", HERE / "LONG_FORM.md"
-BLOCK_SECONDS = 10
-PATIENCE = 5
-"""Codes a symbol after which a sentence that finds no end is left."""
+GROUP_SECONDS = 25.0
+"""Whisper hears 30 s at once."""
+EDGE = 120.0
+"""Seconds at the start and at the end that are compared."""
+GIVE_UP = 5
+"""Sentences in a row that find no end."""
+KEPT = 20
+"""Seconds at the end whose sound is kept."""
+Group = dict[str, Any]
+Decode = tuple[Path | None, Attention, str, float, Path]
+"""Voice folder, attention, speaker, minutes, and where the answer is kept."""
 
 
-@dataclass
-class Decode:
-    """One long decode: codes, and for each step its time and the cache."""
-
-    codes: list[int] = field(default_factory=list)
-    milliseconds: list[float] = field(default_factory=list)
-    cache_bytes: list[int] = field(default_factory=list)
-    sentences: list[str] = field(default_factory=list)
-    """Those begun."""
-
-    @property
-    def seconds(self) -> float:
-        return len(self.codes) / CODES_PER_SECOND
+def text_to_read() -> list[str]:
+    """Sentences of the held-out novel, in their order: eight hours."""
+    return list(chain.from_iterable(map(prose.sentences_of, prose.held_out_prose())))
 
 
-def name_of(attention: str, streamed: bool) -> str:
-    """Name a decode as the tables do."""
-    return f"{'student' if attention == 'window' else 'teacher'}, {'streamed text' if streamed else 'one prompt'}"
+class Judge:
+    """Collects sentences into groups, and measures each group.
 
-
-@torch.inference_mode()
-def decode(
-    system: MiniSystem, attention: Attention, voice: Voice, sentences: list[str], seconds: float, streamed: bool
-) -> Decode:
-    """Speak greedily until ``seconds`` are full or the text is at its end, in one cache."""
-    model = system.models[attention]
-    cache: Any = DynamicCache(config=model.config)
-    if attention == "window":
-        cache = WandCache(model.config, window=system.window)
-    blocks = [part for sentence in sentences for part in system.parts(sentence)]
-    if not streamed:
-        blocks = [[symbol for block in blocks for symbol in block]]
-    made = Decode()
-    most = round(seconds * CODES_PER_SECOND)
-    progress = tqdm(
-        total=round(seconds), unit="s", desc=f"{attention}, {'streamed text' if streamed else 'one prompt'}"
-    )
-    for number, symbols in enumerate(blocks):
-        if len(made.codes) >= most:
-            break
-        made.sentences += [sentences[number]] if streamed else sentences
-        head = prompt(voice.codes, symbols) if number == 0 else [TEXT, *prompt([], symbols)[2:]]
-        logits = model(input_ids=torch.tensor([head]), **cache_inputs(model, cache), logits_to_keep=1).logits[0, -1]
-        for _ in range(min(25 + PATIENCE * len(symbols), most - len(made.codes))):
-            allowed = torch.cat((logits[END : END + 1], logits[FIRST_CODE:-1]))
-            choice = int(allowed.argmax())
-            if choice == 0:
-                break
-            made.codes.append(choice - 1)
-            clock = time.perf_counter()
-            token = torch.tensor([[FIRST_CODE + choice - 1]])
-            logits = model(input_ids=token, **cache_inputs(model, cache)).logits[0, -1]
-            made.milliseconds.append(1000 * (time.perf_counter() - clock))
-            made.cache_bytes.append(held_bytes(cache))
-            progress.update(int(made.seconds) - progress.n)
-    progress.close()
-    return made
-
-
-def blocks_of(made: Decode, sound: NDArray[np.float32], reference: NDArray[np.float32]) -> list[dict[str, float]]:
-    """One row for each block of ten seconds: word errors, likeness to the reference, time, cache.
-
-    Each block is recognized by itself; all hypotheses together are aligned with the text, and every error counts where
-    its place in the hypothesis lies. A word that the border cuts is lost on both sides, for every system alike.
+    Parameters
+    ----------
+    assets
+        The voice folder, for the speaker's reference.
+    speaker
+        Who speaks.
+    longest
+        Seconds of a group; a longer sentence is one by itself. 0: every sentence is.
     """
-    recognize, encode = FasterWhisper(threads=1), Resemblyzer()
-    step = BLOCK_SECONDS * SAMPLE_RATE
-    pieces = [sound[start : start + step] for start in range(0, len(sound), step)]
-    pieces = [piece for piece in pieces if len(piece) > SAMPLE_RATE]
-    heard = [plain_english(recognize(piece, SAMPLE_RATE)).split() for piece in pieces]
-    errors, words = count_by_block(plain_english(" ".join(made.sentences)).split(), heard)
+
+    def __init__(self, assets: Path | None, speaker: str, longest: float = GROUP_SECONDS) -> None:
+        self.listen, self.identity, self.longest = recognizer(), identity(), longest
+        self.reference = known_voices(assets)[1].get(speaker)
+        self.waiting: list[Sentence] = []
+        self.sounds: list[Sound] = []
+        self.groups: list[Group] = []
+        self.codes = 0
+
+    def add(self, sentence: Sentence, sound: Sound) -> None:
+        """Take the next sentence; what was collected is measured where this one would make it too long."""
+        codes = sentence.codes + sum(one.codes for one in self.waiting)
+        if self.waiting and codes / CODES_PER_SECOND > self.longest:
+            self.finish()
+        self.waiting.append(sentence)
+        self.sounds.append(sound)
+
+    def finish(self) -> None:
+        """Measure what was collected."""
+        if not self.waiting:
+            return
+        codes, sound = sum(one.codes for one in self.waiting), np.concatenate(self.sounds)
+        steps = [ms for one in self.waiting for ms in one.milliseconds]
+        group: Group = {
+            "second": self.codes / CODES_PER_SECOND,
+            "seconds": codes / CODES_PER_SECOND,
+            "sentences": len(self.waiting),
+            "without an end": sum(not one.ended for one in self.waiting),
+            "ms a step": float(np.median(steps)) if steps else 0.0,
+            "cache bytes": max((count for one in self.waiting for count in one.cache_bytes), default=0),
+        }
+        audible = len(sound) > SAMPLE_RATE // 10
+        if not isinstance(self.listen, Unavailable):
+            text = " ".join(one.text for one in self.waiting)
+            counts = count_errors(text, self.listen(sound, SAMPLE_RATE) if audible else "", plain_english)
+            group |= {"word errors": counts.word_errors, "words": counts.words}
+        if not isinstance(self.identity, Unavailable) and self.reference is not None:
+            vector = self.identity(sound, SAMPLE_RATE) if audible else None
+            group["similarity"] = 0.0 if vector is None else similarity(vector, self.reference)
+        self.groups.append(group)
+        self.codes, self.waiting, self.sounds = self.codes + codes, [], []
+
+
+def measure(
+    assets: Path | None,
+    attention: Attention,
+    speaker: str,
+    minutes: float,
+    texts: Iterable[str],
+    speak: Endless = endless.speak,
+) -> tuple[dict[str, Any], Sound]:
+    """Read until so many minutes are full; returns what was found, and the last seconds' sound."""
+    system, judge = MiniSystem.load(assets), Judge(assets, speaker)
+    lost, seconds, given_up, last = 0, 0.0, False, np.zeros(0, np.float32)
+
+    def limited() -> Iterable[str]:
+        for text in texts:
+            if seconds >= 60 * minutes or given_up:
+                return
+            yield text
+
+    for sentence, sound in speak(system, attention, speaker, limited()):
+        judge.add(sentence, sound)
+        last = np.concatenate((last, sound))[-KEPT * SAMPLE_RATE :]
+        seconds += sentence.codes / CODES_PER_SECOND
+        lost = 0 if sentence.ended else lost + 1
+        given_up = given_up or lost == GIVE_UP
+    judge.finish()
+    return {"seconds": seconds, "given up": given_up, "groups": judge.groups}, last
+
+
+def work(job: Decode) -> dict[str, Any]:
+    """Do one decode, or read what it found before; the sound of its end is written next to it."""
+    import soundfile
+
+    assets, attention, speaker, minutes, path = job
+    if not path.exists():
+        torch.set_num_threads(1)
+        found, last = measure(assets, attention, speaker, minutes, text_to_read())
+        soundfile.write(path.with_suffix(".flac"), last, SAMPLE_RATE)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(found), encoding="utf-8")
+        partial.replace(path)
+    answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return answer
+
+
+def rate(groups: Sequence[Group], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """(values, weights) of a metric by group."""
+    if key == "WER":
+        pairs = [(group["word errors"], group["words"]) for group in groups]
+    else:
+        pairs = [(group[key] * group["seconds"], group["seconds"]) for group in groups]
+    values, weights = np.array(pairs, float).T
+    return values, weights
+
+
+def compared(groups: Sequence[Group], key: str, draws: int = 1000) -> tuple[float, float, Interval]:
+    """(first minutes, last minutes, their difference with its 95 % interval, bootstrapped over groups of sentences)."""
+    total = groups[-1]["second"] + groups[-1]["seconds"]
+    edges = [group for group in groups if group["second"] < EDGE], [g for g in groups if g["second"] >= total - EDGE]
+    rng, drawn, means = np.random.default_rng(0), [], []
+    for part in edges:
+        values, weights = rate(part, key)
+        times = rng.multinomial(len(part), [1 / len(part)] * len(part), size=draws)
+        drawn.append((times @ values) / (times @ weights))
+        means.append(float(values.sum() / weights.sum()))
+    low, high = np.percentile(drawn[1] - drawn[0], [2.5, 97.5])
+    return means[0], means[1], Interval(means[1] - means[0], float(low), float(high))
+
+
+def line(name: str, decode: dict[str, Any]) -> dict[str, Any]:
+    """One decode as a row."""
+    groups = decode["groups"]
+    row: dict[str, Any] = {"decode": name, "minutes": decode["seconds"] / 60}
+    for key in ("WER", "similarity"):
+        measured = all(("words" if key == "WER" else key) in group for group in groups)
+        first, last, apart = compared(groups, key) if measured else (math.nan, math.nan, None)
+        row |= {f"{key}, first 2 min": first, f"last 2 min ({key})": last, f"{key} apart": shown(apart, signed=True)}
+    first_minute = [group for group in groups if group["second"] < 60]
+    row["cache, kB, first minute"] = max(group["cache bytes"] for group in first_minute) / 1000
+    row["cache, kB, largest"] = max(group["cache bytes"] for group in groups) / 1000
+    times = compared(groups, "ms a step")
+    row |= {"ms a step, first": times[0], "ms a step, last": times[1]}
+    row["sentences without an end"] = (
+        f"{sum(g['without an end'] for g in groups)} of {sum(g['sentences'] for g in groups)}"
+    )
+    return row | {"given up": "yes" if decode["given up"] else ""}
+
+
+def course(decodes: dict[str, dict[str, Any]], minutes: float) -> list[dict[str, Any]]:
+    """WER and similarity of each stretch of some minutes, a column for each decode."""
+    longest = max(decode["seconds"] for decode in decodes.values())
     rows = []
-    for number, piece in enumerate(pieces):
-        codes = slice(round(number * BLOCK_SECONDS * CODES_PER_SECOND), None)
-        times = made.milliseconds[codes][: round(BLOCK_SECONDS * CODES_PER_SECOND)]
-        held = made.cache_bytes[codes][: len(times)]
-        rows.append(
-            {
-                "second": number * BLOCK_SECONDS,
-                "WER": errors[number] / max(1, words[number]),
-                "similarity": similarity(encode(piece, SAMPLE_RATE), reference),
-                "ms a step": float(np.median(times)),
-                "cache, kB": held[-1] / 1000,
-            }
-        )
+    for number in range(math.ceil(longest / (60 * minutes))):
+        row: dict[str, Any] = {"from minute": number * minutes}
+        for name, decode in decodes.items():
+            part = [g for g in decode["groups"] if int(g["second"] // (60 * minutes)) == number]
+            for key in ("WER", "similarity"):
+                if all(("words" if key == "WER" else key) in group for group in part):
+                    values, weights = rate(part, key) if part else (np.zeros(1), np.zeros(1))
+                    row[f"{key}, {name}"] = float(values.sum() / weights.sum()) if weights.sum() else math.nan
+        rows.append(row)
     return rows
 
 
-def count_by_block(text: list[str], heard: list[list[str]]) -> tuple[list[int], list[int]]:
-    """(word errors, words of the text) of each block, from one alignment of all that was heard with the text.
-
-    What comes after the last word that was heard is not counted: the decode stopped at its length.
-    """
-    owner = [number for number, words in enumerate(heard) for _ in words]
-    errors, words = [0] * len(heard), [0] * len(heard)
-    if not owner:
-        return [0] * len(heard), words
-    out = jiwer.process_words(" ".join(text), " ".join(word for block in heard for word in block))
-    for chunk in out.alignments[0]:
-        spoken = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
-        written = chunk.ref_end_idx - chunk.ref_start_idx
-        if chunk.type == "delete":
-            if chunk.hyp_start_idx < len(owner):
-                errors[owner[chunk.hyp_start_idx]] += written
-                words[owner[chunk.hyp_start_idx]] += written
-            continue
-        for place in spoken:
-            errors[owner[place]] += chunk.type != "equal"
-            words[owner[place]] += chunk.type != "insert"
-    return errors, words
-
-
 def document(result: dict[str, Any]) -> str:
-    """Write the measured part of LONG_FORM.md: a row for each ten seconds, a column for each decode."""
-    parts = []
-    for key in ("WER", "similarity", "ms a step", "cache, kB"):
-        longest = max((len(decode["blocks"]) for decode in result.values()), default=0)
-        rows: list[dict[str, Any]] = [
-            {"from second": BLOCK_SECONDS * number}
-            | {
-                name: decode["blocks"][number][key] if number < len(decode["blocks"]) else ""
-                for name, decode in result.items()
-            }
-            for number in range(longest)
-        ]
-        parts.append(f"{key}:\n\n{markdown_table(rows)}" if rows else "no speech")
-    return "\n\n".join(parts)
+    """Write the measured part of LONG_FORM.md."""
+    decodes = result["decodes"]
+    short = {name: decode for name, decode in decodes.items() if decode["minutes asked"] <= 10}
+    long = {name: decode for name, decode in decodes.items() if decode["minutes asked"] > 10}
+    lines = [
+        *result.get("notes", []),
+        "Intervals of 95 %, bootstrapped over groups of sentences of up to 25 s. WER by Whisper tiny.en.",
+        "",
+        markdown_table([line(name, decode) for name, decode in decodes.items()]),
+    ]
+    for part, minutes in ((short, 1), (long, 5)):
+        if part:
+            lines += [
+                "",
+                f"By {'minute' if minutes == 1 else 'five minutes'}:",
+                "",
+                markdown_table(course(part, minutes)),
+            ]
+    return "\n".join([*lines, "", f"Measured on {result['machine']}, {result['date']}."])
 
 
 def main(
-    seconds: Annotated[float, typer.Option(help="Of speech in one decode.")] = 180.0,
-    speaker: Annotated[str, typer.Option(help="Who speaks.")] = "henry",
-    assets: Annotated[Path | None, typer.Option(help="Weights; default: the shipped ones.")] = None,
-    write: Annotated[bool, typer.Option(help="Keep the numbers in long_form.json.")] = False,
+    minutes: Annotated[float, typer.Option(help="Of each speaker, student and teacher.")] = 10.0,
+    longest: Annotated[float, typer.Option(help="Of the first speaker, the student once; 0: not.")] = 60.0,
+    speakers: Annotated[list[str] | None, typer.Option("--speaker", help="Default: three of the voice's.")] = None,
+    assets: Annotated[Path | None, typer.Option(help="Voice folder; default: the shipped one.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where decodes are kept.")] = Path("runs/mini/long_form"),
+    workers: Annotated[int, typer.Option(help="Decodes at a time, one thread each.")] = 2,
+    write: Annotated[bool, typer.Option(help="Keep the numbers in long_form.json and LONG_FORM.md.")] = False,
 ) -> None:
-    """Print word errors, speaker similarity, time a step and cache for each ten seconds."""
-    torch.set_num_threads(1)
-    system = MiniSystem.load(assets)
-    voice = system.voice(speaker)
-    reference = Resemblyzer()(system.decode(np.array(voice.codes), voice), SAMPLE_RATE)
-    # More text than fits: a sentence takes two to three seconds.
-    sentences = [sentence for sentence, _ in zip(cycle(HARVARD), range(round(seconds / 1.5)), strict=False)]
-    result = {}
-    for streamed in (False, True):
-        for attention in get_args(Attention):
-            # One prompt holds the text that the time has room for, and no more.
-            text = sentences if streamed else sentences[: round(seconds / 2.6)]
-            made = decode(system, attention, voice, text, seconds, streamed)
-            rows = blocks_of(made, system.decode(np.array(made.codes), voice), reference)
-            name = name_of(attention, streamed)
-            result[name] = {"seconds": made.seconds, "blocks": rows}
+    """Print word errors, similarity, cache and time a step of the first and of the last minutes of long decodes."""
+    everybody = MiniSystem.load(assets).speakers
+    chosen = speakers or everybody[:: max(1, len(everybody) // 3)][:3]
+    kept = folder / digest_of(assets)
+    kept.mkdir(parents=True, exist_ok=True)
+    wanted: list[tuple[Attention, str, float]] = [("window", name, minutes) for name in chosen]
+    wanted += [("full", name, minutes) for name in chosen]
+    wanted += [("window", chosen[0], longest)] if longest else []
+    text = hashlib.sha256(Path(prose.__file__).read_bytes()).hexdigest()[:6]
+    jobs = [(assets, how, name, long, kept / f"{how}-{name}-{long:g}-{text}.json") for how, name, long in wanted]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with get_context("spawn").Pool(workers) as pool:
+        found = list(tqdm(pool.imap(work, jobs), total=len(jobs), desc="decodes"))
+    names = {"window": "student", "full": "teacher"}
+    result = {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "date": time.strftime("%Y-%m-%d"),
+        "voice": digest_of(assets),
+        "decodes": {
+            f"{names[how]}, {name}" + (f", {long:g} min" if long != minutes else ""): decode | {"minutes asked": long}
+            for (how, name, long), decode in zip(wanted, found, strict=True)
+        },
+    }
     print(document(result))
     if write:
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         REPORT.write_text(put_measured(REPORT.read_text(encoding="utf-8"), document(result)), encoding="utf-8")
 
 

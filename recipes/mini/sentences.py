@@ -66,7 +66,7 @@ def fragment(text: str, rng: random.Random) -> str:
 
 
 def robustness_sentences(count: int, seed: int = 7, folder: Path = WORDNET) -> list[str]:
-    """Texts as people type them: 1 to 40 words, digits, abbreviations, odd punctuation, mixed case.
+    """Texts as people type them: 1 to 60 words, figures, abbreviations, quotes, odd punctuation, mixed case.
 
     Their words come from examples that are held out of training.
     """
@@ -83,6 +83,8 @@ def robustness_sentences(count: int, seed: int = 7, folder: Path = WORDNET) -> l
         "{}/{} of {}",
         "{}, {}, {}, {}!",
         "{}",
+        "It was 03/{}/1999, or May {}, 2024?",
+        "On the {}th of July, {} B.C.: {}",
     )
     names = "Smith Jones water Monday eleven GREEN Paris school iPhone the2nd".split()
     found = []
@@ -92,7 +94,7 @@ def robustness_sentences(count: int, seed: int = 7, folder: Path = WORDNET) -> l
             fill = [rng.choice((str(rng.randrange(1, 2000)), rng.choice(names))) for _ in range(pattern.count("{}"))]
             found.append(pattern.format(*fill))
             continue
-        length = rng.choice((1, 2, 3, 5, 8, 12, 16, 20, 30, 40))
+        length = rng.choice((1, 2, 3, 5, 8, 12, 16, 20, 30, 40, 60))
         words: list[str] = []
         while len(words) < length:
             words += rng.choice(examples).split()

@@ -25,6 +25,8 @@ def run(folder: Path, source: Path = ASSETS) -> None:
         "teacher": system.language_model,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "teacher.pt").exists():  # the recipe's own may be of another size
+        system.language_model.config.save_pretrained(folder / "teacher")
     for name, module in parts.items():
         path = folder / f"{name}.pt"
         if not path.exists():

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from recipes.mini import align, analysis
+from recipes.mini import corpus as shards
+from recipes.mini.encode import build_codec
 from recipes.mini.loop import join, train
 from wandlib.systems.mini.codec import PITCH_HZ, Codec
 from wandlib.systems.mini.features import FRAMES_PER_CODE, HOP
@@ -95,8 +97,8 @@ def run(folder: Path, corpus: Path, total_steps: int = 12_000, seconds: float | 
     world, rank = join()
     torch.manual_seed(0)
     items = analysis.read(corpus)
-    validation, training = Crops(items[:200]), Crops(items[200:])
-    codec, recogniser = Codec(), align.load_recogniser(folder).requires_grad_(False)
+    validation, training = Crops(items[: shards.HELD_OUT]), Crops(items[shards.HELD_OUT :])
+    codec, recogniser = build_codec(), align.load_recogniser(folder).requires_grad_(False)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     held_out = [validation.sample(10_000_000 + i) for i in range(4)]
 

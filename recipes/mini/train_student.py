@@ -1,38 +1,36 @@
 """Train the student: the teacher's weights, taught by the teacher to speak under a window of ``WINDOW`` codes.
 
-Cross-entropy on the codes plus the skew KL divergence to the teacher, while the window closes
-(:class:`wandlib.WindowCurriculum`): the paper's recipe, run by :class:`wandlib.WandTrainer`.
+Cross-entropy on the codes plus the skew KL divergence to the teacher on the same rows, half of which are streams whose
+text expires (:mod:`recipes.mini.rows`), while the window closes (:class:`wandlib.WindowCurriculum`): the paper's
+recipe, run by :class:`wandlib.WandTrainer`.
 """
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import Qwen2ForCausalLM
 
 import wandlib
-from recipes.mini import align, analysis
-from recipes.mini.train_teacher import HELD_OUT_UTTERANCES, REFERENCE, build_model
+from recipes.mini import rows
+from recipes.mini.rows import MAX_GAP, PASSES, PINNED, Row, Rows, Speech
+from recipes.mini.train_teacher import build_model
 from wandlib.distillation.checkpoints import last_checkpoint
-from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt
 
 WINDOW = 16
-"""Codes, .64 s: there the teacher's own weights fall apart (RESULTS.md), so that training has something to mend."""
-LONG, LONG_TIMES = 150, 2
-"""Training takes utterances of this many codes, 6 s, twice as often: a window gets lost in long texts."""
+"""Codes, .64 s: where the teacher's own weights fall apart (RESULTS.md), so that training has something to mend."""
+BLOCKS = 2
+"""Texts that stay visible: the one being spoken and the one before it."""
 UNBOUNDED = 4096
-"""A window that hides nothing."""
+"""A window that hides nothing, and blocks that never expire."""
 BATCH = 16
-"""Utterances of each process in a step; the shipped student has two processes."""
+"""Rows of each process in a step; the shipped student has two processes."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class Variant:
     """How a student is trained; the defaults are those of the shipped one, the ablation changes one at a time."""
 
     window: int = WINDOW
+    blocks: int = BLOCKS
+    max_gap: int = MAX_GAP
     ce_weight: float = 1.0
     kl_weight: float = 1.0
     divergence: str = "skew"
@@ -52,69 +52,35 @@ class Variant:
     lora: bool = False
     full: bool = False
     """Train on under full attention with cross-entropy alone: what the same steps do without a window."""
+    share: float = 1.0
+    """Of the speech; less is read as often as the steps need."""
     steps: int = 320
     learning_rate: float = 5e-4
     seed: int = 0
 
 
-class Utterances(Dataset):  # type: ignore[type-arg]  # torch's Dataset has no type for a dict of tensors
-    """Samples [reference | text | codes]; the reference is always the same other utterance of the speaker.
-
-    Utterances of ``LONG`` codes or more are there ``long_times`` times, each with another reference.
-    """
-
-    def __init__(
-        self, symbols: list[list[int]], codes: list[np.ndarray], speakers: list[str], long_times: int = 1
-    ) -> None:
-        self.by_speaker: dict[str, list[int]] = defaultdict(list)
-        for number, (said, speaker) in enumerate(zip(codes, speakers, strict=True)):
-            if len(said) >= REFERENCE:
-                self.by_speaker[speaker].append(number)
-        self.symbols, self.codes, self.speakers = symbols, codes, speakers
-        self.numbers = [
-            number
-            for number, speaker in enumerate(speakers)
-            if speaker in self.by_speaker
-            for _ in range(long_times if len(codes[number]) >= LONG else 1)
-        ]
-        if not self.numbers:
-            raise ValueError(f"no utterance of {REFERENCE} codes or more: there is nothing to take a reference from")
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        number, rng = self.numbers[index], random.Random(index)
-        other = self.codes[rng.choice(self.by_speaker[self.speakers[number]])]
-        start = rng.randrange(len(other) - REFERENCE + 1)
-        head = prompt(other[start : start + REFERENCE].tolist(), self.symbols[number])
-        said = [*(FIRST_CODE + code for code in self.codes[number].tolist()), END]
-        return {
-            "input_ids": torch.tensor(head + said),
-            "labels": torch.tensor([-100] * len(head) + said),
-            "conditioning": torch.tensor([True] * len(head) + [False] * len(said)),
-        }
+def training_rows(speech: Speech, variant: Variant, world: int) -> tuple[list[Row], int]:
+    """Return the rows to train on and the steps: of all of the speech no more than :data:`PASSES` passes have."""
+    wanted, found, seed = variant.steps * BATCH * world, list[Row](), 0
+    while len(found) < wanted and (seed < PASSES or variant.share < 1):
+        found += speech.rows(1000 * variant.seed + seed)
+        seed += 1
+    return found, min(variant.steps, max(1, len(found) // (BATCH * world)))
 
 
-def read_utterances(corpus: Path) -> tuple[Utterances, Utterances]:
-    """(training, held out): every utterance with its codes and symbols."""
-    symbols, stored = align.phones(corpus), np.load(corpus / "codes.npz")
-    codes = np.split(stored["codes"].astype(np.int64), stored["ends"][:-1])
-    speakers = [item.utterance.speaker for item in analysis.read(corpus)]
-    split = HELD_OUT_UTTERANCES
-    return (
-        Utterances(symbols[split:], codes[split:], speakers[split:], LONG_TIMES),
-        Utterances(symbols[:split], codes[:split], speakers[:split]),
-    )
+def read_speech(corpus: Path, share: float = 1.0) -> tuple[Speech, Speech]:
+    """(training, held out): a share is the start of the corpus, which is balanced over speakers and sources."""
+    training, held_out = rows.read(corpus)
+    return Speech(training[: max(1, round(share * len(training)))]), Speech(held_out)
 
 
 def load_teacher(folder: Path) -> Qwen2ForCausalLM:
     """Load the averaged weights of ``folder/teacher.pt``."""
-    return _filled(torch.load(folder / "teacher.pt", weights_only=True)["average"])
+    return _filled(folder, torch.load(folder / "teacher.pt", weights_only=True)["average"])
 
 
-def _filled(weights: dict[str, Tensor]) -> Qwen2ForCausalLM:
-    model = build_model()
+def _filled(folder: Path, weights: dict[str, Tensor]) -> Qwen2ForCausalLM:
+    model = build_model(folder)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if set(missing) - {"lm_head.weight"} or unexpected:
         raise ValueError(f"the weights do not fit the model: {missing} missing, {unexpected} unexpected")
@@ -122,15 +88,22 @@ def _filled(weights: dict[str, Tensor]) -> Qwen2ForCausalLM:
     return model.eval()
 
 
-def student_of(folder: Path, lora: bool = False, window: int = WINDOW) -> Any:
+def student_of(folder: Path, variant: Variant) -> Any:
     """Apply the window to the teacher's weights, with an adapter for LoRA where asked for."""
-    student: Any = wandlib.convert(load_teacher(folder), window=window)
-    if lora:
+    student: Any = wandlib.convert(load_teacher(folder), **window_of(variant))
+    if variant.lora:
         from peft import LoraConfig, get_peft_model
 
         matrices = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
         student = get_peft_model(student, LoraConfig(r=16, lora_alpha=32, target_modules=matrices))
     return student
+
+
+def window_of(variant: Variant) -> dict[str, Any]:
+    """Return what :func:`wandlib.convert` takes."""
+    if variant.full:
+        return {"window": UNBOUNDED, "blocks": UNBOUNDED, "pinned": PINNED}
+    return {"window": variant.window, "blocks": variant.blocks, "pinned": PINNED}
 
 
 def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCausalLM:
@@ -141,16 +114,18 @@ def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCa
     output = folder / name
     done = output / "model.safetensors"
     if not done.exists():
-        training, held_out = read_utterances(corpus)
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        speech, held_out = read_speech(corpus, variant.share)
+        training, steps = training_rows(speech, variant, world)
         torch.manual_seed(variant.seed)
-        student = student_of(folder, variant.lora, UNBOUNDED if variant.full else variant.window)
+        student = student_of(folder, variant)
         trainer = wandlib.WandTrainer(
             model=student,
             teacher=None if variant.lora else load_teacher(folder),
-            args=arguments(variant, output),
-            train_dataset=training,
-            eval_dataset=held_out,
-            data_collator=wandlib.WandCollator(pad_token_id=END, pad_to_multiple_of=32),
+            args=arguments(replace(variant, steps=steps), output),
+            train_dataset=Rows(training),
+            eval_dataset=Rows(held_out.rows(0)),
+            data_collator=rows.collator(variant.max_gap, seed=variant.seed),
         )
         trainer.train(resume_from_checkpoint=last_checkpoint(str(output)))
         if trainer.is_world_process_zero():
@@ -165,7 +140,7 @@ def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCa
 
 def load_student(folder: Path, name: str = "student") -> Qwen2ForCausalLM:
     """Load what :func:`train` wrote under ``folder/name``, without a window."""
-    return _filled(load_file(folder / name / "model.safetensors"))
+    return _filled(folder, load_file(folder / name / "model.safetensors"))
 
 
 def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:

@@ -1,48 +1,45 @@
 """Train the teacher: a stock Qwen2 with full attention that speaks after [reference codes | text].
 
-Cross-entropy on the codes, and a pull on two heads towards the phone being spoken (the alignment of
+Half of its rows are streams of several texts (:mod:`recipes.mini.rows`), so that it can teach a student whose text
+expires. Cross-entropy on the codes, and a pull on two heads towards the phone being spoken (the alignment of
 :mod:`recipes.mini.align`), which makes the text take hold within minutes instead of hours. Matrices are trained
 with Muon, the rest with AdamW.
 """
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from recipes.mini import align, analysis
+from recipes.mini import align
 from recipes.mini.align import Plan
 from recipes.mini.loop import join, train
-from wandlib.systems.mini.prompt import BEGIN, END, FIRST_CODE, VOCABULARY, prompt
+from recipes.mini.rows import MAX_GAP, PINNED, ROW_TOKENS, Passes, Row, Speech, collator, read, row_length
+from wandlib.systems.mini.prompt import BEGIN, END, VOCABULARY
 
-REFERENCE = 75
-"""Codes of the reference: 3 s."""
-BATCH_TOKENS = 6_000
-HELD_OUT_UTTERANCES = 200
+BATCH_TOKENS = 4_000
+"""Tokens of each process in a step."""
 SUPERVISED = {2: 0, 3: 0}
 """Layer -> head that is pulled towards the spoken phone."""
 ALIGNMENT_WEIGHT = 0.2
 
 
-def build_model() -> Qwen2ForCausalLM:
-    """Make the untrained teacher."""
-    config = Qwen2Config(
+def build_config() -> Qwen2Config:
+    """Return the teacher's architecture: 11.2 million parameters, 22 MB in 16 bits."""
+    return Qwen2Config(
         vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=768,
+        hidden_size=384,
+        intermediate_size=1024,
         num_hidden_layers=6,
-        num_attention_heads=4,
+        num_attention_heads=6,
         num_key_value_heads=2,
-        max_position_embeddings=4096,
+        max_position_embeddings=PINNED + MAX_GAP + ROW_TOKENS,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True,
         bos_token_id=BEGIN,
@@ -50,18 +47,14 @@ def build_model() -> Qwen2ForCausalLM:
         pad_token_id=BEGIN,
         attn_implementation="sdpa",
     )
-    return Qwen2ForCausalLM(config)
 
 
-@dataclass
-class Example:
-    """One utterance as the teacher learns it."""
-
-    symbols: list[int]
-    codes: NDArray[np.int64]
-    positions: NDArray[np.int16]
-    """For each code, which symbol is spoken; empty where unknown."""
-    speaker: str
+def build_model(folder: Path | None = None) -> Qwen2ForCausalLM:
+    """Make an untrained teacher, as large as the one in ``folder`` where that holds one."""
+    if folder is not None and (folder / "teacher" / "config.json").is_file():
+        config = Qwen2Config.from_pretrained(folder / "teacher", attn_implementation="sdpa")
+        return Qwen2ForCausalLM(config)
+    return Qwen2ForCausalLM(build_config())
 
 
 @dataclass
@@ -71,46 +64,16 @@ class Batch:
     input_ids: Tensor
     labels: Tensor
     """-100 outside the generated part; labels[t] is what position t predicts."""
+    position_ids: Tensor
     attended: Tensor
     """For each position the key that a supervised head should look at, -1 for none."""
 
 
-class Examples:
-    """Utterances by number, each with a random reference of its speaker."""
-
-    def __init__(self, examples: list[Example]) -> None:
-        known = {example.speaker for example in examples if len(example.codes) >= REFERENCE}
-        self.examples = [example for example in examples if example.speaker in known]
-        if not self.examples:
-            raise ValueError(f"no utterance of {REFERENCE} codes or more: there is nothing to take a reference from")
-        self.by_speaker: dict[str, list[int]] = defaultdict(list)
-        for index, example in enumerate(self.examples):
-            if len(example.codes) >= REFERENCE:
-                self.by_speaker[example.speaker].append(index)
-        self.lengths = [REFERENCE + len(e.symbols) + len(e.codes) + 4 for e in self.examples]
-
-    def batch(self, indices: list[int], seed: int) -> Batch:
-        rng = random.Random(seed)
-        longest = round_up(max(self.lengths[i] for i in indices), 32)
-        input_ids = torch.full((len(indices), longest), END)
-        labels = torch.full((len(indices), longest), -100)
-        attended = torch.full((len(indices), longest), -1)
-        for row, index in enumerate(indices):
-            example = self.examples[index]
-            other = self.examples[rng.choice(self.by_speaker[example.speaker])].codes
-            start = rng.randrange(len(other) - REFERENCE + 1)
-            head = prompt(other[start : start + REFERENCE].tolist(), example.symbols)
-            codes = torch.from_numpy(example.codes) + FIRST_CODE
-            count, first = len(codes), len(head) - 1
-            input_ids[row, : len(head)] = torch.tensor(head)
-            input_ids[row, len(head) : len(head) + count] = codes
-            labels[row, first : first + count] = codes
-            labels[row, first + count] = END
-            if len(example.positions):
-                text = REFERENCE + 2
-                attended[row, first : first + count] = torch.from_numpy(example.positions.astype(np.int64)) + text
-                attended[row, first + count] = text + len(example.symbols) - 1
-        return Batch(input_ids, labels, attended)
+def batch_of(speech: Speech, rows: Sequence[Row], max_gap: int = MAX_GAP) -> Batch:
+    """Collate rows for the teacher."""
+    made = collator(max_gap)(rows)
+    labels = nn.functional.pad(made["labels"][:, 1:], (0, 1), value=-100)
+    return Batch(made["input_ids"], labels, made["position_ids"], speech.attended(rows, labels.shape[1]))
 
 
 def round_up(length: int, multiple: int) -> int:
@@ -167,7 +130,13 @@ def _head(linear: nn.Linear, head: int, size: int) -> tuple[Tensor, Tensor | Non
 def cross_entropy(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
     """Mean over the generated positions; logits exist for those alone."""
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        hidden = model.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            # Nothing sees padding on the right. Without a mask, transformers would take a gap for two packed rows.
+            attention_mask=torch.ones_like(batch.input_ids),
+            use_cache=False,
+        ).last_hidden_state
         places = (batch.labels.flatten() >= 0).nonzero().squeeze(-1)
         # Padded with uncounted places: see round_up.
         places = nn.functional.pad(places, (0, round_up(len(places), 512) - len(places)), value=-1)
@@ -187,45 +156,50 @@ def optimizers_for(model: nn.Module, muon: float = 3e-3, adamw: float = 2e-3) ->
     ]
 
 
-def read_examples(folder: Path, corpus: Path) -> list[Example]:
-    """Every utterance with codes, symbols and alignment."""
-    items, symbols = analysis.read(corpus), align.phones(corpus)
-    positions = align.align_corpus(folder, corpus)
-    stored = np.load(corpus / "codes.npz")
-    codes = np.split(stored["codes"].astype(np.int64), stored["ends"][:-1])
-    return [Example(s, c, p, i.utterance.speaker) for i, s, c, p in zip(items, symbols, codes, positions, strict=True)]
+def run(folder: Path, corpus: Path, speed: float = 1.0) -> Qwen2ForCausalLM:
+    """Train the teacher, or go on where ``folder/teacher.pt`` stands; torchrun's processes share the work.
 
-
-def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | None = None) -> Qwen2ForCausalLM:
-    """Train the teacher, or go on where ``folder/teacher.pt`` stands; torchrun's processes share the work."""
+    It ends when everything has been read :data:`~recipes.mini.rows.PASSES` times.
+    """
     world, rank = join()
     torch.manual_seed(0)
-    everything = read_examples(folder, corpus)
-    training, validation = Examples(everything[HELD_OUT_UTTERANCES:]), Examples(everything[:HELD_OUT_UTTERANCES])
-    model = build_model()
+    spoken, held = read(corpus, align.align_corpus(folder, corpus))
+    speech, unheard = Speech(spoken), Speech(held)
+    model = build_model(folder)
+    if world > 1:
+        torch.distributed.barrier()  # nobody reads the file while it is being written
+    if rank == 0:
+        model.config.save_pretrained(folder / "teacher")
     pull = HeadPull(model)
-    plan = Plan(training.lengths, BATCH_TOKENS)
+    passes = Passes(speech, BATCH_TOKENS)
 
     def step(number: int) -> dict[str, Tensor]:
-        place = number * world + rank
-        batch = training.batch(plan[place], place)
+        batch = batch_of(speech, passes[number * world + rank])
         ce = cross_entropy(model, batch)
         pulled = pull.loss(batch.attended)
         return {"loss": ce + ALIGNMENT_WEIGHT * pulled, "ce": ce, "pull": pulled}
 
-    held_out = [validation.batch(indices, 10_000_000) for indices in Plan(validation.lengths, BATCH_TOKENS).batches]
+    rows = unheard.rows(0)
+    kinds = {
+        "ce": [row for row in rows if len(row["blocks"]) == 1],
+        "stream_ce": [row for row in rows if len(row["blocks"]) > 1],
+    }
 
     def validate() -> dict[str, float]:
-        weights = [int((batch.labels >= 0).sum()) for batch in held_out]
-        rows = [(float(cross_entropy(model, batch)), float(pull.loss(batch.attended))) for batch in held_out]
-        total = sum(weights)
-        return {
-            "ce": sum(w * row[0] for w, row in zip(weights, rows, strict=True)) / total,
-            "pull": sum(w * row[1] for w, row in zip(weights, rows, strict=True)) / total,
-        }
+        return {name: held_out_loss(model, unheard, chosen) for name, chosen in kinds.items() if chosen}
 
     train(
-        "teacher", folder, model, optimizers_for(model), step, total_steps, validate,
-        warm_up=50, hold=0.3, every=100, decay=0.998, seconds=seconds,
+        "teacher", folder, model, optimizers_for(model), step, max(2, round(len(passes) // world / speed)), validate,
+        warm_up=50, hold=0.3, every=100, decay=0.998,
     )  # fmt: skip
     return model.eval()
+
+
+def held_out_loss(model: Qwen2ForCausalLM, speech: Speech, rows: Sequence[Row], max_gap: int = 0) -> float:
+    """Cross-entropy in nats a code over all rows."""
+    total, count = 0.0, 0
+    for numbers in Plan([row_length(row) for row in rows], BATCH_TOKENS).batches:
+        batch = batch_of(speech, [rows[number] for number in numbers], max_gap)
+        weight = int((batch.labels >= 0).sum())
+        total, count = total + weight * float(cross_entropy(model, batch)), count + weight
+    return total / count

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from recipes.mini import analysis
-from recipes.mini.encode import load_codec
+from recipes.mini import corpus as shards
+from recipes.mini.encode import LOOK_AHEAD, load_codec
 from recipes.mini.loop import join, train
 from recipes.mini.train_codec import Crops
 from wandlib.systems.mini.codec import PITCH_HZ, Acoustics, Codec
@@ -64,12 +65,17 @@ def sample(items: list[analysis.Analysed], seed: int, batch: int = BATCH) -> tup
     return acoustics_of(mel, pitch), torch.from_numpy(waveform)
 
 
+def build_vocoder() -> Vocoder:
+    """Make the untrained vocoder, which sees one frame ahead a layer where the codec's look-ahead is limited."""
+    return Vocoder(ahead=None if LOOK_AHEAD is None else 1)
+
+
 def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | None = None) -> Vocoder:
     """Train the vocoder, or go on where ``folder/vocoder.pt`` stands; returns the averaged model."""
     torch.manual_seed(0)
     items = analysis.read(corpus)
-    validation, training = items[:200], items[200:]
-    vocoder = Vocoder()
+    validation, training = items[: shards.HELD_OUT], items[shards.HELD_OUT :]
+    vocoder = build_vocoder()
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(number: int) -> dict[str, torch.Tensor]:
@@ -89,7 +95,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | N
 def load_vocoder(folder: Path) -> Vocoder:
     """Load the averaged weights of ``folder/tuned_vocoder.pt``, or of ``folder/vocoder.pt`` where it was not tuned."""
     tuned = folder / "tuned_vocoder.pt"
-    vocoder = Vocoder()
+    vocoder = build_vocoder()
     path = tuned if tuned.exists() else folder / "vocoder.pt"
     vocoder.load_state_dict(torch.load(path, weights_only=True)["average"])
     return vocoder.eval()
@@ -110,7 +116,7 @@ def tune(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | 
     world, rank = join()
     torch.manual_seed(0)
     items = analysis.read(corpus)
-    validation, training = Crops(items[:200]), Crops(items[200:])
+    validation, training = Crops(items[: shards.HELD_OUT]), Crops(items[shards.HELD_OUT :])
     codec, vocoder = load_codec(folder), load_vocoder(folder).train()
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
 

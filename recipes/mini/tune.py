@@ -1,24 +1,30 @@
-"""Choose what is set after training, on held-out sentences of the corpus (not Harvard): about four minutes.
+"""Choose what is set after training, on held-out sentences of the corpus (not Harvard): ``folder/choices.json``.
 
-    python -m recipes.mini.tune
-
-``contrast`` sharpens the spectra that the codec's decoder smooths; the temperature is that of the default sampling.
-``--references NAME`` compares utterances of a speaker as the built-in reference instead (:data:`export.REFERENCES`).
+``contrast`` sharpens the spectra that the codec's decoder smooths. The utterance that a built-in speaker's voice is
+read from is chosen in two rounds, by how well the teacher is understood with it; the second round is of other
+sentences: the best of many by a few sentences is partly the luckiest. How the teacher does at other temperatures is
+noted; what is used by default is a constant of the library.
 """
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
+import numpy as np
 import torch
 import typer
 from tqdm import tqdm
 
 from recipes.mini import analysis
+from recipes.mini import corpus as shards
 from recipes.mini.corpus import Utterance
-from recipes.mini.train_teacher import HELD_OUT_UTTERANCES
-from wandlib.evaluation.error_rates import ErrorRates, error_rates
+from recipes.mini.export import CONTRAST, system_of
+from recipes.mini.hearing import recognizer
+from wandlib.evaluation.error_rates import error_rates
+from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.recognizers import FasterWhisper
 from wandlib.systems.mini.features import SAMPLE_RATE
 from wandlib.systems.mini.reference import clean_reference
@@ -26,79 +32,98 @@ from wandlib.systems.mini.system import MiniSystem
 
 CONTRASTS = (1.0, 1.25, 1.5)
 TEMPERATURES = (0.0, 0.2, 0.35, 0.5)
-
-
-CANDIDATES, FINALISTS = 14, 4
-"""Utterances of each speaker that might be the built-in reference, and how many of them are heard a second time."""
-FIRST, SECOND = slice(0, 10), slice(10, 36)
+SENTENCES = 24
+CANDIDATES, FINALISTS = 6, 2
+"""Utterances of each speaker that might be the reference, and how many of them are heard a second time."""
+FIRST, SECOND = slice(0, 8), slice(8, 24)
 """Sentences of the two rounds."""
 
 
-def sentences_of(folder: Path, count: int) -> list[analysis.Analysed]:
+def sentences_of(items: list[analysis.Analysed], count: int) -> list[analysis.Analysed]:
     """Held-out utterances of the corpus to tune on."""
-    items = analysis.read(folder / "corpus")[:HELD_OUT_UTTERANCES]
-    usual = [item for item in items if 5 <= len(item.utterance.text.split()) <= 14 and item.utterance.seconds > 3]
+    usual = [item for item in items if 5 <= len(item.utterance.text.split()) <= 14 and item.utterance.seconds > 2]
     return usual[:count]
 
 
-def compare_references(system: MiniSystem, folder: Path, speakers: list[str]) -> None:
-    """Print, for each speaker, how well the teacher is understood with one reference and another, in two rounds.
+class Tuning:
+    """The voice, the recognizer, and the sentences."""
 
-    The second round is of other sentences: the best of many by a few sentences is partly the luckiest.
-    """
-    recognize = FasterWhisper(threads=1)
-    texts = [item.utterance.text for item in sentences_of(folder, SECOND.stop)]
-    held_out = [item.utterance for item in analysis.read(folder / "corpus")[:HELD_OUT_UTTERANCES]]
+    def __init__(self, system: MiniSystem, recognize: FasterWhisper, items: list[analysis.Analysed]) -> None:
+        self.system, self.recognize, self.items = system, recognize, items
+        self.chosen = sentences_of(items, SENTENCES)
 
-    def rates(said: Utterance, texts: list[str]) -> ErrorRates:
-        system.voices["candidate"] = system.voice_of(clean_reference(said.samples, SAMPLE_RATE))
-        heard = [recognize(system.synthesize(text, "candidate").waveform, SAMPLE_RATE) for text in texts]
-        return error_rates(texts, heard, recognize.normalize)
+    def error(self, texts: list[str], sounds: list[np.ndarray]) -> float:
+        """Word and character error rate together: few words say little of words."""
+        found = error_rates(texts, [self.recognize(sound, SAMPLE_RATE) for sound in sounds], self.recognize.normalize)
+        return found.wer + found.cer
 
-    for speaker in speakers:
-        candidates = [said for said in held_out if said.speaker == speaker and 4 <= said.seconds <= 8][:CANDIDATES]
-        for chosen in (FIRST, SECOND):
-            heard = [(rates(said, texts[chosen]), said) for said in tqdm(candidates, desc=speaker, leave=False)]
-            heard.sort(key=lambda row: row[0].wer + row[0].cer)
-            for found, said in heard:
-                print(f"{speaker}: WER {found.wer:.3f}, CER {found.cer:.3f}: {said.text!r}", flush=True)
-            candidates = [said for _, said in heard[:FINALISTS]]
-            print(flush=True)
+    def contrast(self, value: float) -> float:
+        """Error of the codec's round trip at a contrast."""
+        codec, before, sounds, texts = self.system.codec, self.system.codec.contrast, [], []
+        codec.contrast = value
+        for item in self.chosen:
+            voice = self.system.voices.get(item.utterance.speaker)
+            if voice is not None:
+                mel, _ = analysis.batch_of([(item, 0)], item.frames)
+                sounds.append(self.system.decode(codec.encode(mel, voice.vector)[0].numpy(), voice))
+                texts.append(item.utterance.text)
+        codec.contrast = before
+        return self.error(texts, sounds)
+
+    def temperature(self, value: float) -> float:
+        """Error of the teacher at a temperature."""
+        texts, names = [item.utterance.text for item in self.chosen], self.system.speakers
+        sounds = [
+            self.system.synthesize(text, names[number % len(names)], temperature=value, seed=number).waveform
+            for number, text in enumerate(texts)
+        ]
+        return self.error(texts, sounds)
+
+    def reference(self, candidates: list[Utterance]) -> Utterance:
+        """Choose the utterance with which the teacher is understood best."""
+        for part, left in ((FIRST, FINALISTS), (SECOND, 1)):
+            texts = [item.utterance.text for item in self.chosen[part]]
+            if len(candidates) > left and texts:
+                candidates = sorted(candidates, key=lambda said: self._with(said, texts))[:left]
+        return candidates[0]
+
+    def _with(self, said: Utterance, texts: list[str]) -> float:
+        self.system.voices["candidate"] = self.system.voice_of(clean_reference(said.samples, SAMPLE_RATE))
+        sounds = [self.system.synthesize(text, "candidate").waveform for text in texts]
+        del self.system.voices["candidate"]
+        return self.error(texts, sounds)
+
+    def references(self) -> dict[str, str]:
+        """Text of the utterance chosen for each speaker."""
+        candidates: dict[str, list[Utterance]] = defaultdict(list)
+        for item in self.items:
+            if item.utterance.speaker in self.system.voices and 4 <= item.utterance.seconds <= 8:
+                candidates[item.utterance.speaker].append(item.utterance)
+        return {
+            name: self.reference(said[:CANDIDATES]).text for name, said in tqdm(candidates.items(), desc="references")
+        }
 
 
 @torch.inference_mode()
-def main(
-    folder: Annotated[Path, typer.Option(help="The recipe's folder.")] = Path("runs/mini"),
-    assets: Annotated[Path | None, typer.Option(help="Weights; default: the shipped ones.")] = None,
-    count: Annotated[int, typer.Option(help="Sentences.")] = 50,
-    references: Annotated[list[str] | None, typer.Option(help="Compare references of this speaker instead.")] = None,
-) -> None:
-    """Print the CER of the codec by contrast, and of the teacher by temperature."""
-    torch.set_num_threads(1)
-    system, recognize = MiniSystem.load(assets), FasterWhisper(threads=1)
-    if references:
-        compare_references(system, folder, references)
+def run(folder: Path, corpus: Path) -> None:
+    """Write ``folder/choices.json``; one that is there is kept."""
+    path = folder / "choices.json"
+    if path.exists():
         return
-    chosen = sentences_of(folder, count)
-    texts = [item.utterance.text for item in chosen]
-    shipped = system.codec.contrast
-    for contrast in CONTRASTS:
-        system.codec.contrast = contrast
-        heard = []
-        for item in tqdm(chosen, desc=f"contrast {contrast}", leave=False):
-            voice = system.voices[item.utterance.speaker]
-            mel, _ = analysis.batch_of([(item, 0)], item.frames)
-            codes = system.codec.encode(mel, voice.vector)[0].numpy()
-            heard.append(recognize(system.decode(codes, voice), SAMPLE_RATE))
-        print(f"codec, contrast {contrast}: CER {error_rates(texts, heard, recognize.normalize).cer:.3f}")
-    system.codec.contrast = shipped
-    for temperature in TEMPERATURES:
-        heard = []
-        for number, item in enumerate(tqdm(chosen, desc=f"temperature {temperature}", leave=False)):
-            speech = system.synthesize(texts[number], item.utterance.speaker, temperature=temperature, seed=number)
-            heard.append(recognize(speech.waveform, SAMPLE_RATE))
-        print(f"teacher, temperature {temperature}: CER {error_rates(texts, heard, recognize.normalize).cer:.3f}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    recognize = recognizer()
+    if isinstance(recognize, Unavailable):
+        typer.echo(
+            f"nothing is chosen, contrast {CONTRAST} and each speaker's first utterance stay: {recognize.reason}"
+        )
+        return
+    torch.set_num_threads(1)
+    tuning = Tuning(system_of(folder, corpus), recognize, analysis.read(corpus)[: shards.HELD_OUT])
+    found: dict[str, Any] = {"contrasts": {value: tuning.contrast(value) for value in CONTRASTS}}
+    found["contrast"] = min(found["contrasts"], key=found["contrasts"].__getitem__)
+    tuning.system.codec.contrast = found["contrast"]
+    found["references"] = tuning.references()
+    found["temperatures"] = {value: tuning.temperature(value) for value in TEMPERATURES}
+    typer.echo(json.dumps(found, indent=1))
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    partial.replace(path)

@@ -1,170 +1,220 @@
-"""The app as a visitor meets it: a real browser, a sentence, two players, two growing curves."""
+"""The app as a visitor meets it, in a real browser: sound while it is made, curves that grow, errors, a phone."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import gradio as gr
 import pytest
+from browser import DESKTOP, PHONE, Visitor, asked_elsewhere, chromium, complaints, installed
 from fake_system import FakeSystem
-from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-from selenium.webdriver.common.by import By
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
-from served_app import free_port
+from served_app import Served
 
-from app.page import build_app, launch
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not installed(), reason="needs Debian's chromium, chromium-driver"),
+]
 
-pytestmark = pytest.mark.browser
+TABS = ["Compare", "Endless", "Window", "Your model"]
 
-SECONDS = 30
-WINDOW_SIZE = (1400, 1050)
+
+class Talker(FakeSystem):
+    """Takes 10 ms a step, and its sound comes piece by piece."""
+
+    def utterances(self, texts, reference, settings, *, streaming):  # type: ignore[no-untyped-def]
+        import numpy as np
+
+        class Pieces:
+            def push(self, code: int) -> np.ndarray:
+                return np.full(640, 0.01, np.float32)
+
+            def finish(self) -> np.ndarray:
+                return np.zeros(0, np.float32)
+
+        for utterance in super().utterances(texts, reference, settings, streaming=streaming):
+            utterance.sound = Pieces()
+            yield utterance
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[str]:
-    """The address of an app that takes 10 ms a step."""
-    blocks: gr.Blocks = build_app(FakeSystem(seconds_per_step=0.01))
-    yield launch(blocks, "127.0.0.1", free_port())
-    blocks.close()
+    served = Served(Talker(seconds_per_step=0.01), untrained=lambda: Talker(seconds_per_step=0.01))
+    yield served.address
+    served.page.close()
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Chrome]:
-    """Headless Chromium that resolves no name but this machine's."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs the Debian packages chromium and chromium-driver")
-    options = ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--no-first-run",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        "--window-size={},{}".format(*WINDOW_SIZE),
-    ):
-        options.add_argument(argument)
-    chrome = Chrome(options=options, service=ChromeService(driver))
-    try:
+    with chromium(tmp_path / "profile") as chrome:
         yield chrome
-    finally:
-        chrome.quit()
 
 
-class Visitor:
-    """What a visitor does and sees."""
-
-    def __init__(self, browser: Chrome, page: str) -> None:
-        self.browser = browser
-        browser.get(page)
-        self.wait_until(lambda: self.find("#start"))
-
-    def find(self, selector: str) -> list[WebElement]:
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
-
-    def wait_until(self, happens: Callable[[], object], seconds: float = SECONDS) -> None:
-        # gradio replaces what it draws anew, so that an element may be gone between finding and reading it.
-        gone = [StaleElementReferenceException]
-        WebDriverWait(self.browser, seconds, 0.05, gone).until(lambda _: happens())
-
-    def speak(self, text: str) -> None:
-        (box,) = self.find("#text textarea")
-        box.send_keys(Keys.CONTROL, "a")
-        box.send_keys(text)
-        (button,) = self.find("#start")
-        button.click()
-
-    def status(self) -> str:
-        (line,) = self.find("#status")
-        return line.text
-
-    def sounds(self) -> list[str]:
-        """Addresses of the sounds that the two players hold."""
-        links = self.find("#full a[download]") + self.find("#windowed a[download]")
-        return [link.get_attribute("href") or "" for link in links]
-
-    def points(self, curve: str) -> list[int]:
-        """Points in each line of a curve."""
-        return [len((line.get_attribute("points") or "").split()) for line in self.find(f"#{curve} polyline")]
-
-
-def test_sentence_is_spoken_twice(browser: Chrome, page: str, tmp_path: Path) -> None:
+def test_text_is_heard_while_it_is_made(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
-    assert visitor.sounds() == []
-    visitor.speak("We type this here and hear it twice in two ways")  # 11 words, 110 steps, over 1.1 s a run
+    (first,) = visitor.find("#example .wand-player")
+    assert first.is_displayed(), "a result to play before anything is pressed"
+    assert first.rect["y"] + first.rect["height"] < DESKTOP[1]
 
-    visitor.wait_until(lambda: visitor.points("cache"))
-    early = visitor.points("cache")
-    assert early[0] < 110, "the curve was drawn only when all was over"
-    visitor.wait_until(lambda: len(visitor.sounds()) == 2)
-    visitor.wait_until(lambda: "Done: play both." in visitor.status())
-
-    visitor.wait_until(lambda: visitor.points("cache") == visitor.points("milliseconds") == [110, 110])
-    shown = {"full", "window", "110", "130.0", "28.0", "end token"}
-    visitor.wait_until(lambda: shown <= {cell.text for cell in visitor.find("#numbers [role=gridcell]")})
-    first, second = (heard_seconds(browser, address) for address in visitor.sounds())
-    assert first == second == pytest.approx(110 / FakeSystem.codes_per_second, abs=0.05)
-
-    assert browser.save_screenshot(str(tmp_path / "page.png"))
-    assert os.path.getsize(tmp_path / "page.png") > 20_000
-    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    visitor.speak("We type this here and hear it in three ways now")  # 11 words, 110 steps a side
+    visitor.wait_until(lambda: visitor.find("#compare-player .wand-player"))
+    visitor.wait_until(lambda: min(visitor.known()) > 0.4)
+    assert max(visitor.known()) < 4.4, "the sound came when all was over"
+    early = visitor.points()
+    visitor.wait_until(lambda: "Done." in visitor.status())
+    visitor.wait_until(lambda: visitor.points() == [110] * 6)
+    assert 0 < early[0] < 110, "the curve was drawn only when all was over"
+    visitor.wait_until(lambda: visitor.known() == [4.4, 4.4, 4.4])
+    visitor.wait_until(lambda: visitor.heard() > 0.5)
+    (numbers,) = visitor.find("#numbers")
+    assert "130 kB" in numbers.text
+    assert "28 kB" in numbers.text
+    assert "−78 %" in numbers.text
+    assert numbers.rect["y"] - browser.execute_script("return scrollY") == pytest.approx(0, abs=2), (
+        "numbers stay in view"
+    )
+    assert complaints(browser) == []
     assert asked_elsewhere(browser, page) == []
 
 
-def test_error_is_read_and_mended(browser: Chrome, page: str) -> None:
+def test_switch_keeps_the_place(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
+    visitor.speak("word " * 12)
+    visitor.wait_until(lambda: visitor.find("#compare-player .wand-player") and visitor.heard() > 1)
+    before = visitor.heard()
+    visitor.press("#compare-player [data-side=window]")
+    visitor.wait_until(lambda: visitor.heard() > before + 0.2)
+    assert visitor.heard() < before + 2.5, "it began anew, or jumped"
+    (chosen,) = visitor.find("#compare-player [aria-pressed=true]")
+    assert chosen.get_attribute("data-side") == "window"
+    visitor.press("#compare-player .wand-play")
+    paused = visitor.heard()
+    time.sleep(0.4)
+    assert visitor.heard() == paused
+
+
+def test_error_after_a_result_leaves_it(browser: Chrome, page: str) -> None:
+    visitor = Visitor(browser, page)
+    visitor.speak("Fine")
+    visitor.wait_until(lambda: "Done." in visitor.status())
+    name = visitor.player().get_attribute("data-name")
+    table = visitor.find("#compare-numbers table")
     visitor.speak("   ")
     message = "the text is empty: write a sentence of up to <1000> characters"
     visitor.wait_until(lambda: any(message in toast.text for toast in visitor.find("[data-testid=toast-body]")))
+    visitor.wait_until(lambda: f"Nothing was said: {message}" in visitor.status())
     assert "Traceback" not in browser.page_source
+    assert visitor.player().get_attribute("data-name") == name
+    assert visitor.find("#compare-numbers table") == table
+    visitor.wait_until(lambda: not visitor.find("[data-testid=toast-body]"), seconds=20)  # it goes by itself
     visitor.speak("Better")
-    visitor.wait_until(lambda: len(visitor.sounds()) == 2)
+    visitor.wait_until(lambda: visitor.player().get_attribute("data-name") != name)
+    visitor.wait_until(lambda: "Done." in visitor.status())
+    visitor.press("#results button")
+    visitor.wait_until(lambda: len(visitor.find("#history li")) == 2)
+    visitor.press("#history li:nth-child(2) .wand-again")
+    visitor.wait_until(lambda: visitor.find("#history .wand-player .wand-play"))
 
 
 def test_stop(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
-    visitor.speak("word " * 100)  # 10 s a run
+    (stop,) = visitor.find("#compare-stop")
+    assert not stop.is_enabled(), "there is nothing to stop yet"
+    visitor.speak("word " * 100)  # 30 s
     visitor.wait_until(lambda: ": step " in visitor.status())
-    (stop,) = visitor.find("#stop")
-    stop.click()
-    visitor.wait_until(lambda: "Stopped." in visitor.status(), seconds=5)
-    assert visitor.sounds() == []
+    visitor.wait_until(stop.is_enabled)
+    visitor.press("#compare-stop")
+    visitor.wait_until(lambda: "Stopped." in visitor.status(), seconds=10)
+    assert max(visitor.known()) < 39
+    visitor.wait_until(lambda: visitor.find("#compare-start")[0].is_enabled())
+
+
+def test_second_visitor_sees_the_queue(browser: Chrome, page: str, tmp_path: Path) -> None:
+    first = Visitor(browser, page)
+    first.speak("word " * 100)
+    first.wait_until(lambda: ": step " in first.status())
+    with chromium(tmp_path / "second") as other:
+        second = Visitor(other, page)
+        second.speak("short")
+        second.wait_until(lambda: second.status() == "Waiting: 1 before you.")
+        first.press("#compare-stop")
+        second.wait_until(lambda: "Done." in second.status())
+
+
+def test_endless(browser: Chrome, page: str) -> None:
+    visitor = Visitor(browser, page)
+    visitor.open("Endless")
+    visitor.speak("Some words that go on. " * 12)
+    visitor.wait_until(lambda: visitor.find("#endless-player .wand-player") and max(visitor.known()) > 1)
+    assert ": step " in visitor.status(), "the sound came when all was over"
+    visitor.wait_until(lambda: "Done." in visitor.status())
+    assert "its cache took more than it may" in visitor.find("#endless-notes")[0].text
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_every_tab_fits_and_is_legible(page: str, tmp_path: Path, size: tuple[int, int], dark: bool) -> None:
+    with chromium(tmp_path / "profile", size, dark=dark) as chrome:
+        visitor = Visitor(chrome, page)
+        assert bool(visitor.find("body.dark")) == dark
+        for title in TABS:
+            visitor.open(title)
+            if title != "Your model":
+                visitor.speak("Speak")
+                visitor.wait_until(lambda: "Done." in visitor.status())
+                assert visitor.find(f"#{visitor.tab}-numbers table")
+            assert visitor.width() <= size[0], title
+            assert visitor.pale() == [], title
+
+
+def test_keyboard_alone(browser: Chrome, page: str) -> None:
+    visitor = Visitor(browser, page)
+    visitor.write("Typed").send_keys(Keys.SHIFT, Keys.ENTER)
+    visitor.wait_until(lambda: "Done." in visitor.status())
+    (start,) = visitor.find("#compare-start")
+    box = visitor.write("Again")
+    for _ in range(30):
+        if browser.switch_to.active_element == start:
+            break
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+    assert browser.switch_to.active_element == start
+    assert box.get_property("value") == "Again"
+    name = visitor.player().get_attribute("data-name")
+    start.send_keys(Keys.ENTER)
+    visitor.wait_until(lambda: visitor.player().get_attribute("data-name") != name)
+    (line,) = visitor.find("#compare-status [role=status]")
+    assert line.get_attribute("aria-live") == "polite"
+
+
+def test_link_repeats_with_the_same_settings(browser: Chrome, page: str) -> None:
+    visitor = Visitor(browser, f"{page}?tab=endless&text=Once+more&speaker=high&window=32")
+    (box,) = visitor.find("#endless-text textarea")
+    visitor.wait_until(lambda: box.get_property("value") == "Once more")
+    visitor.wait_until(box.is_displayed)
+    assert visitor.find("#endless-window input[type=number]")[0].get_property("value") == "32"
+
+
+def test_blind_test(browser: Chrome, page: str) -> None:
+    visitor = Visitor(browser, page)
+    visitor.press("#blind button")
+    visitor.wait_until(lambda: visitor.find("#blind-next")[0].is_displayed())
+    visitor.press("#blind-next")
+    visitor.wait_until(lambda: "Pair 1 of 10" in visitor.find("#blind-status")[0].text)
+    labels = [button.text for button in visitor.find("#blind-player .wand-choice")]
+    assert labels == ["A", "B"]
+    shown = visitor.find("#blind-player .wand-player")[0].get_attribute("outerHTML") or ""
+    assert not any(word in shown for word in ("full", "window", "Student", "Teacher", "student", "teacher"))
+    visitor.wait_until(lambda: visitor.find("#blind-vote-a")[0].is_enabled())
+    visitor.press("#blind-vote-a")
+    visitor.wait_until(lambda: "1 of 10 voted" in visitor.find("#blind-status")[0].text)
+    assert not visitor.find("#blind-vote-a")[0].is_enabled()
 
 
 def test_example_fills_the_text(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
     visitor.wait_until(lambda: len(visitor.find("#examples button")) == 3)
-    visitor.find("#examples button")[1].click()
-    (box,) = visitor.find("#text textarea")
+    visitor.press("#examples button:nth-child(2)")
+    (box,) = visitor.find("#compare-text textarea")
     visitor.wait_until(lambda: str(box.get_property("value")).startswith("Glue the sheet"))
-
-
-def heard_seconds(browser: Chrome, address: str) -> float:
-    """Length of a sound, as the browser decodes it."""
-    return float(
-        browser.execute_async_script(
-            "const [address, done] = arguments;"
-            "fetch(address).then(answer => answer.arrayBuffer())"
-            ".then(bytes => new OfflineAudioContext(1, 1, 16000).decodeAudioData(bytes))"
-            ".then(sound => done(sound.duration), problem => done(String(problem)));",
-            address,
-        )
-    )
-
-
-def asked_elsewhere(browser: Chrome, page: str) -> list[str]:
-    """Everything that the page fetched, or tried to, from another place than the app."""
-    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    return [name for name in fetched if not name.startswith((page, "data:", "blob:"))]

@@ -6,8 +6,10 @@ import copy
 import inspect
 import warnings
 from contextlib import nullcontext
+from types import MethodType
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from naive import dense_masks
@@ -257,6 +259,35 @@ def test_one_generate_has_one_cache(model: Any) -> None:
 
 
 @torch.no_grad()
+def test_accelerate_unwraps_a_forward(plain: Any, model: Any) -> None:
+    """What it takes autocast off again, it binds to the model."""
+    model.forward = MethodType(model.forward, model)
+    sequences, conditioning = ids(25), prefix(PROMPT, 25)
+    told = {"conditioning": conditioning.expand(2, -1), "use_cache": False}
+    for call in (model, model.forward):
+        assert torch.allclose(call(sequences, **told).logits, dense(plain, sequences, conditioning), atol=1e-4)
+
+
+def compiled_forward(model: Any) -> None:
+    model.forward = torch.compile(model.forward, backend="eager")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning")
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "compiles", [lambda model: model.compile(backend="eager"), compiled_forward], ids=["", "forward"]
+)
+def test_compiled_models_obey(model: Any, compiles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where dynamo breaks the graph, it calls forward itself."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # dynamo cannot trace its checks
+    torch._dynamo.reset()
+    expected = greedy(model, prompt := ids()).sequences
+    compiles(model)
+    assert torch.equal(greedy(model, prompt).sequences, expected)
+
+
+@torch.no_grad()
 def test_a_forward_that_others_wrapped(plain: Any) -> None:
     """Before convert and after it, as accelerate does for autocast; restore leaves theirs."""
     calls = []
@@ -319,6 +350,9 @@ def test_other_caches_are_refused_and_nothing_changes(model: Any) -> None:
         model.model(input_ids=ids(), paged_cache=foreign)
     with pytest.raises(ValueError, match="keys outside of the sequence"):
         model.model(input_ids=ids(), encoder_hidden_states=torch.zeros(2, 3, 32))
+    layers = ((torch.zeros(2, 2, 3, 8),) * 2,) * 3  # as releases before 5 had it
+    with pytest.raises(ValueError, match="a tuple of keys and values is no cache"):
+        model(ids(1), **{NAME: layers}, use_cache=True)
     empty = DynamicCache(config=model.config)
     with pytest.raises(ValueError, match="conditioning must be a bool tensor"):
         model(ids(), **{NAME: empty}, conditioning=torch.ones(2, 3, dtype=torch.bool), use_cache=True)

@@ -22,6 +22,7 @@ import wandlib
 from wandlib.attention.conversion import hook_of
 from wandlib.cli import app as cli
 from wandlib.cli.train import train
+from wandlib.cli.training_run import Source
 from wandlib.distillation.arguments import WandTrainingArguments
 from wandlib.distillation.checkpoints import last_checkpoint
 from wandlib.distillation.trainer import WandTrainer
@@ -65,9 +66,10 @@ def test_defaults_are_those_of_the_trainer() -> None:
     options = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
     shared = {name: known[other.get(name, name)] for name in options if other.get(name, name) in known}
     assert len(shared) >= 17
-    del shared["window"]  # there None, for what the student was converted with
+    assert shared.pop("bf16") is False
+    assert options["bf16"] is None  # off, but for a system on a GPU that has it
     assert {name: options[name] for name in shared} == shared
-    assert options["window"] == inspect.signature(wandlib.convert).parameters["window"].default
+    assert Source("a model", None, None).window == inspect.signature(wandlib.convert).parameters["window"].default
 
 
 def test_a_run_ends_with_a_student_that_loads(run: Run) -> None:

@@ -186,3 +186,10 @@ def test_a_student_of_another_rule_is_refused(tmp_path: Path, settings: dict[str
     trainer = build(tmp_path, build_teacher(), StreamCollator(END), max_steps=1, settings=settings)
     with pytest.raises(ValueError, match=message):
         trainer.train()
+
+
+def test_a_stream_names_its_utterances() -> None:
+    utterances = spoken(9)
+    for stream in streams_of(utterances, begin=[1], reference=2, max_length=40, stop=0.3):
+        named = [utterances[number] for number in stream["utterances"]]
+        assert stream["blocks"] == [(list(one["text"]), list(one["codes"])) for one in named]

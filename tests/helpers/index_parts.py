@@ -12,6 +12,7 @@ from wandlib.systems.acoustics.resample import resample
 from wandlib.systems.acoustics.weight_norm import fold_weight_norm, unfold_weight_norm
 from wandlib.systems.indextts import tiny
 from wandlib.systems.indextts.checkpoint import language_config
+from wandlib.systems.indextts.code_encoder import CodeEncoder
 from wandlib.systems.indextts.decoding import generate
 from wandlib.systems.indextts.features import LogMel
 from wandlib.systems.indextts.language_model import IndexLM
@@ -44,6 +45,7 @@ GPT: dict[str, Any] = {
         "perceiver_mult": 2,
     },
 }
+VQVAE: dict[str, Any] = tiny.SETTINGS["vqvae"] | {"num_resnet_blocks": 3, "hidden_dim": 16}
 BIGVGAN: dict[str, Any] = tiny.SETTINGS["bigvgan"] | {"upsample_initial_channel": 128}
 SOUND = 0.5 * sinusoid("sound", (1, 9000))
 MEL = sinusoid("mel", (1, 100, 37)) - 4
@@ -57,6 +59,18 @@ STATES = sinusoid("states", (1, 3, 32))
 def language_model() -> tuple[IndexLM, VoiceEncoder]:
     """Language model and voice encoder."""
     return fill(IndexLM(language_config(GPT))), fill(VoiceEncoder(GPT["model_dim"], GPT["condition_module"]))
+
+
+def code_encoder() -> CodeEncoder:
+    """What makes codes of recordings."""
+    built = CodeEncoder(VQVAE)
+    fill(built)
+    return built
+
+
+def contrasts(frames: int) -> Tensor:
+    """Frames that are not alike."""
+    return 3 * sinusoid("contrasts", (1, 100, frames))
 
 
 def published_vocoder_weights() -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""From speech to training shards: rate, level, what is left out, and streams in their order."""
+"""From speech to training shards: rate, level, and what is left out."""
 
 from __future__ import annotations
 
@@ -51,20 +51,11 @@ def test_training_shards_have_the_voices_rate_and_level(spoken: Path, tmp_path: 
         assert (said.passage, said.place) == PLACES[number]
 
 
-def test_what_was_not_understood_is_left_out_and_ends_a_stream(spoken: Path, tmp_path: Path) -> None:
+def test_what_was_not_understood_is_left_out(spoken: Path, tmp_path: Path) -> None:
     transcribe(spoken, ["one came home", "without you", "3 came home!", "Um...", "alone, at last"])
     corpus.build(spoken, tmp_path / "corpus", workers=1)
     made = corpus.read_shards(tmp_path / "corpus")
     assert [said.text for said in made] == [TEXTS[i] for i in (0, 2, 3, 4)]
-    assert [[said.text for said in run] for run in corpus.streams(made)] == [[text.text] for text in made]
-
-
-def test_streams_keep_the_natural_order(spoken: Path, tmp_path: Path) -> None:
-    corpus.build(spoken, tmp_path / "corpus", workers=1)
-    runs = corpus.streams(corpus.read_shards(tmp_path / "corpus"))
-    assert [[said.text for said in run] for run in runs] == [list(TEXTS[:3]), [TEXTS[3]], [TEXTS[4]]]
-    lone = [corpus.Utterance(text, "anna", tmp_path, 0, 1) for text in TEXTS]  # human speech has no passages
-    assert corpus.streams(lone) == [[said] for said in lone]
 
 
 def test_finished_shards_are_kept(spoken: Path, tmp_path: Path) -> None:
@@ -92,7 +83,7 @@ def test_hearing_listens_once(spoken: Path, monkeypatch: pytest.MonkeyPatch) -> 
         calls.append((len(sound), rate))
         return "words"
 
-    monkeypatch.setattr(hearing, "default_recognizer", lambda: recognize)
+    monkeypatch.setattr(hearing, "recognizer", lambda: recognize)
     hearing.run(spoken)
     hearing.run(spoken)
     assert calls == [(12_000 + 2400 * n, 24_000) for n in range(5)]

@@ -14,8 +14,6 @@ from recipes.mini import (
     align,
     analysis,
     corpus,
-    evaluate,
-    export,
     human_speech,
     sentences,
     train_codec,
@@ -23,8 +21,6 @@ from recipes.mini import (
     train_vocoder,
 )
 from recipes.mini.loop import cosine, train
-from wandlib.evaluation.report import put_measured
-from wandlib.systems.mini.prompt import END, FIRST_CODE, FIRST_SYMBOL, SPEECH
 from wandlib.systems.mini.reference import LEVEL
 from wandlib.systems.mini.text import SPACE, SYMBOLS
 
@@ -156,28 +152,6 @@ def test_forced_alignment_finds_planted_symbols(shards: Path) -> None:
     codes = item.frames // 4
     assert list(found) == sorted(found)
     assert abs(int((found == 0).sum()) - codes / 2) <= 1
-
-
-def test_the_teachers_batch() -> None:
-    examples = [
-        train_teacher.Example([1, 2, 3], np.arange(100), np.repeat([0, 1, 2], [40, 30, 30]).astype(np.int16), "a"),
-        train_teacher.Example([4], np.arange(80) + 1000, np.zeros(0, np.int16), "a"),
-    ]
-    batch = train_teacher.Examples(examples).batch([0, 1], seed=0)
-    head = 1 + train_teacher.REFERENCE + 1 + 3 + 1
-    row, labels = batch.input_ids[0], batch.labels[0]
-    assert row[head - 1] == SPEECH
-    assert torch.equal(row[head : head + 100], torch.arange(100) + FIRST_CODE)
-    assert (labels[: head - 1] == -100).all()
-    # What a position predicts is what the next position holds.
-    assert torch.equal(labels[head - 1 : head + 99], row[head : head + 100])
-    assert labels[head + 99] == END
-    text = 1 + train_teacher.REFERENCE + 1
-    looked = row[batch.attended[0, head - 1 : head + 99]]
-    assert torch.equal(looked, torch.tensor([1, 2, 3]).repeat_interleave(torch.tensor([40, 30, 30])) + FIRST_SYMBOL)
-    assert batch.attended[0, head + 99] == text + 2
-    assert (batch.attended[1] == -1).all()
-    assert (batch.labels[1] >= 0).sum() == 81
 
 
 def test_the_pull_is_the_models_own_attention() -> None:
@@ -317,83 +291,12 @@ def test_arctic_layout(tmp_path: Path) -> None:
     assert len(human_speech.read(line, longest=2.0)[2]) == 0
 
 
-def test_cards_quote_the_results() -> None:
-    """README and model cards hold exactly what the evaluation wrote."""
-    result = json.loads(evaluate.RESULTS.read_text(encoding="utf-8"))
-    for card in evaluate.CARDS:
-        text = card.read_text(encoding="utf-8")
-        assert put_measured(text, evaluate.report(result)) == text, card
-
-
-def test_voiced_share() -> None:
-    time = np.arange(16_000) / 16_000
-    tone = np.sign(np.sin(2 * np.pi * 120 * time)).astype(np.float32) * 0.1
-    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
-    assert evaluate.voiced_share(tone) > 0.95
-    assert evaluate.voiced_share(noise) < 0.1
-    assert evaluate.voiced_share(np.concatenate((tone, noise))) == pytest.approx(0.5, abs=0.08)
-
-
-def test_a_speaker_with_short_utterances_only_is_left_out() -> None:
-    long, short = np.arange(100), np.arange(20)
-    none = np.zeros(0, np.int16)
-    made = [train_teacher.Example([1], long, none, "a"), train_teacher.Example([1], short, none, "b")]
-    assert [example.speaker for example in train_teacher.Examples(made).examples] == ["a"]
-    with pytest.raises(ValueError, match="75 codes or more"):
-        train_teacher.Examples(made[1:])
-
-
 def test_a_batch_that_could_not_be_aligned_has_no_pull() -> None:
     pull = train_teacher.HeadPull(train_teacher.build_model())
     assert pull.loss(torch.full((2, 9), -1)) == 0
-
-
-def test_references_are_of_every_speaker_and_of_the_right_length(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [(1, "zoe"), (5, "zoe"), (6, "zoe"), (7, "adam"), (30, "eve")]
-    made = [corpus.Utterance("", name, tmp_path, 0, 16_000 * seconds) for seconds, name in rows]
-    assert {name: said.seconds for name, said in export.references(made).items()} == {"zoe": 5, "adam": 7}
-    monkeypatch.setitem(export.REFERENCES, "zoe", "The chosen")
-    chosen = corpus.Utterance("The chosen one.", "zoe", tmp_path, 0, 16_000 * 7)
-    too_long = corpus.Utterance("The chosen one, long.", "zoe", tmp_path, 0, 16_000 * 9)
-    assert export.references([*made, chosen, too_long])["zoe"] is chosen
-    with pytest.raises(ValueError, match="4 to 8 seconds"):
-        export.references(made[-1:])
 
 
 def test_another_corpus_is_not_mixed_in(tmp_path: Path) -> None:
     corpus.write_shard(tmp_path, 0, tones(2))
     with pytest.raises(ValueError, match="holds other speakers"):
         human_speech.build(tmp_path, [("text", "somebody", tmp_path / "a.wav")])
-
-
-def test_a_short_utterance_breaks_no_instrument() -> None:
-    assert evaluate.voiced_share(np.zeros(0, np.float32)) == 0
-
-
-def test_summary_of_planted_rows() -> None:
-    one, two = np.array([1.0, 0.0], np.float32), np.array([0.0, 1.0], np.float32)
-    rows = [
-        evaluate.Measured(stage, name, f"{first} words here", heard, voiced, vector)
-        for name, vector, first in (("a", one, "some"), ("b", two, "more"))
-        for stage, heard, voiced in (("source", f"{first} words here", 0.8), ("teacher", f"{first} words", 0.6))
-    ]
-    by_stage, by_speaker = evaluate.summarise(rows, {"a": one, "b": two})
-    assert [row["WER"] for row in by_stage] == [0, pytest.approx(1 / 3)]
-    assert by_stage[1]["voiced, worst"] == pytest.approx(0.75)
-    assert by_stage[1]["margin, worst"] == pytest.approx(1)
-    assert [row["closest other"] for row in by_speaker] == [0, 0]
-    assert by_stage[1]["CER, 95 %"] == "0.333 to 0.333"
-
-
-@pytest.mark.skipif(not sentences.WORDNET.is_dir(), reason="needs the Debian package wordnet-base")
-def test_odd_sentences_cover_what_people_type() -> None:
-    texts = sentences.robustness_sentences(200)
-    lengths = [len(text.split()) for text in texts]
-    assert min(lengths) == 1
-    assert max(lengths) == 40
-    assert any(character in text for text in texts for character in "$%&")
-    assert any(text.isupper() for text in texts)
-    assert any("Dr." in text for text in texts)
-    assert texts == sentences.robustness_sentences(200)

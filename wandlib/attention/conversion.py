@@ -14,6 +14,8 @@ not around a ``yield``, so that a generator at rest does not change what others 
 
 from __future__ import annotations
 
+import importlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,9 @@ from wandlib.attention.models import base_decoder, inner_model, passes_on, read_
 from wandlib.attention.window import check_blocks, check_window, whole_number
 
 Model = TypeVar("Model", bound=nn.Module)
+
+OWN_MODELS: dict[str, str] = {}
+"""``module:class`` of models that are not transformers' own, by ``model_type``: for :func:`load`."""
 
 
 def hook_of(model: nn.Module) -> WindowHook:
@@ -184,14 +189,27 @@ def load(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
     ValueError
         If the folder's config names no window or no architecture of transformers.
     """
+    own = own_model(folder)  # imported first: then transformers knows its config
     config = AutoConfig.from_pretrained(folder)
     settings = getattr(config, "wand", None)
     if settings is None:
         raise ValueError(f"{folder} does not hold a converted model: load it with from_pretrained, then convert it")
     if is_adapter(folder):
         return convert(load_adapter(folder, **kwargs), **settings)
-    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    architecture = own or getattr(transformers, (config.architectures or [""])[0], None)
     if architecture is None:
         raise ValueError(f"{folder}/config.json names no architecture of transformers: {config.architectures}")
     model: PreTrainedModel = architecture.from_pretrained(folder, **kwargs)
     return convert(model, **settings)
+
+
+def own_model(folder: str | Path) -> Any:
+    """Return the class in :data:`OWN_MODELS` for the model in a folder; None: it is transformers'."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        return None
+    entry = OWN_MODELS.get(json.loads(path.read_text(encoding="utf-8")).get("model_type"))
+    if entry is None:
+        return None
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)

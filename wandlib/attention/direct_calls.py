@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from typing import Any
 
-import torch
 from torch import nn
+
+ENTERED = "_through_hooks"
+"""The keyword by which the last hook tells forward that the hooks have run, and on which module."""
 
 
 class HookedForward:
     """Stands in for ``module.forward``: a call that went past the module's hooks is made again through them.
 
-    ``module(...)`` runs the hooks first, the last of which leaves a mark that its call of ``forward`` takes away. Made
-    after the other hooks; :meth:`remove` ends it.
+    Made after the other hooks; :meth:`remove` ends it. The hooks' word comes with the call, and not by an attribute, so
+    that threads, replicas of the module (``DataParallel``) and compiled code do not mix theirs up.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.removed = module, False
         self.replaced = vars(module).get("forward")
         """The forward that another wrapper had put on this object, as accelerate does."""
-        self.entering: set[int] = set()
-        """The threads that have run the hooks and are about to call forward."""
-        self.handle = module.register_forward_pre_hook(self._enter)
+        self.handle = module.register_forward_pre_hook(self._enter, with_kwargs=True)
         module.forward = self
 
     @property
@@ -31,26 +30,22 @@ class HookedForward:
         """That of the class."""
         return inspect.signature(type(self.module).forward.__get__(self.module))
 
-    @property
-    def __func__(self) -> Any:
-        """The function of a bound method, which accelerate wraps for autocast."""
-        return type(self.module).forward
-
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        """Leave the mark: the last forward pre-hook of the module."""
-        if not torch.compiler.is_compiling():
-            self.entering.add(threading.get_ident())
+    def _enter(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Give the word: the last forward pre-hook."""
+        return args, kwargs | {ENTERED: module}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module; arguments and result are its own."""
-        if not self.removed and not torch.compiler.is_compiling():
-            thread = threading.get_ident()
-            if thread not in self.entering:
+        if args and args[0] is self.module:  # accelerate binds what it unwraps
+            args = args[1:]
+        module = kwargs.pop(ENTERED, None)
+        if module is None:
+            if not self.removed:
                 return self.module(*args, **kwargs)
-            self.entering.discard(thread)
+            module = self.module
         if self.replaced is not None:
             return self.replaced(*args, **kwargs)
-        return type(self.module).forward(self.module, *args, **kwargs)
+        return type(module).forward(module, *args, **kwargs)
 
     def remove(self) -> None:
         """Put back what was there; where another wrapper was put around this since, only hand on."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.cache.masks import counted_positions, padding_of
@@ -188,6 +188,11 @@ class WindowHook:
                 if not kwargs["use_cache"]:
                     return None
                 kwargs[name] = past = WandCache(module.config, self.window, **options)
+            elif not isinstance(past, Cache):
+                raise ValueError(
+                    f"a {type(past).__name__} of keys and values is no cache of this release: pass "
+                    f"{name}=WandCache(model.config, window=...) or nothing"
+                )
             elif type(past) is DynamicCache and past.get_seq_length() == 0 and not past.offloading:
                 past = WandCache.adopt(past, module.config, self.window, **options)
             else:

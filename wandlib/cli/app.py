@@ -1,4 +1,4 @@
-"""The command line: ``wandlib say``, ``compare``, ``profile``, ``train`` and ``evaluate``."""
+"""The command line: ``wandlib say``, ``compare``, ``profile``, ``prepare``, ``train``, ``export`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import typer
 
 from wandlib.cli.compare import compare
 from wandlib.cli.evaluate import evaluate
+from wandlib.cli.export import export
+from wandlib.cli.prepare import prepare
 from wandlib.cli.profile import profile
 from wandlib.cli.say import say
 from wandlib.cli.train import train
 
 app = typer.Typer(no_args_is_help=True, help="Text-to-speech that costs the same per step however long it speaks.")
-for command in (say, compare, profile, train, evaluate):
+for command in (say, compare, profile, prepare, train, export, evaluate):
     app.command()(command)
 
 

@@ -18,6 +18,7 @@ from wandlib.cli.options import (
     Reference,
     Seed,
     Speaker,
+    Student,
     System,
     Temperature,
     TopK,
@@ -43,6 +44,7 @@ def compare(
     top_k: TopK = None,
     system: System = "mini",
     checkpoint: Checkpoint = None,
+    student: Student = None,
     device: Device = "cpu",
     force: Force = False,
 ) -> None:
@@ -51,7 +53,7 @@ def compare(
         check_text(text)
         for attention in get_args(Attention):
             check_new(folder / f"{attention}.wav", force)
-        tts = options.load(system, checkpoint, device)
+        tts = options.load(system, checkpoint, device, student)
         settings = {"window": window, "seed": seed, "temperature": temperature, "top_k": top_k}
         voice = chosen_voice(speaker, reference, tts)
         tts.synthesize("Hello.", voice)  # the first speech of a process is slow, which is no fault of its attention

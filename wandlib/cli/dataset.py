@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.losses import IGNORE_INDEX
 from wandlib.systems import InputError
@@ -19,7 +21,8 @@ class Utterances:
     Parameters
     ----------
     path
-        An utterance a line, as :class:`wandlib.distillation.collator.WandCollator` takes them.
+        An utterance a line, as :class:`wandlib.distillation.collator.WandCollator` takes them; a tensor is
+        ``{"file": name, "tensor": key}``, in a .safetensors file beside this one.
     limits
         The decoder's config: its vocabulary, and its positions if they end.
 
@@ -34,12 +37,14 @@ class Utterances:
         self.starts: list[int] = []
         """Where each utterance begins, in bytes."""
         collator = WandCollator(max_length=getattr(limits, "max_position_embeddings", None))
+        vocabulary, files = getattr(limits, "input_size", limits.vocab_size), set[str]()
         start = 0
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:
-                        check_utterance(line, collator, limits.vocab_size)
+                        check_utterance(line, collator, vocabulary)
+                        check_files(line, path.parent, files)
                     except ValueError as error:
                         # The collator speaks of batches, which this user has not made.
                         problem = str(error).replace("utterance 0 of the batch", "it", 1)
@@ -56,7 +61,22 @@ class Utterances:
         with self.path.open("rb") as file:
             file.seek(self.starts[index])
             sample: dict[str, Any] = json.loads(file.readline())
+        for name, value in sample.items():
+            if isinstance(value, dict):
+                with safe_open(self.path.parent / value["file"], "pt") as stored:
+                    sample[name] = stored.get_tensor(value["tensor"])
         return sample
+
+
+def check_files(line: bytes, folder: Path, known: set[str]) -> None:
+    """Raise ValueError unless the files are there that a line's tensors are in; ``known`` are those that were found."""
+    for name, value in json.loads(line).items():
+        if isinstance(value, dict) and value.get("file") not in known:
+            if not isinstance(value.get("file"), str) or not (folder / value["file"]).is_file():
+                raise ValueError(
+                    f"{name} is in {value.get('file')!r}, which is not in {str(folder)!r}: prepare it again"
+                )
+            known.add(value["file"])
 
 
 def check_utterance(line: bytes, collator: WandCollator, vocabulary: int) -> None:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from wandlib.cli import options
-from wandlib.cli.options import Checkpoint, Config, System, check_parent, console, exit_on_input_error
+from wandlib.cli.options import Checkpoint, Config, Student, System, check_parent, console, exit_on_input_error
 from wandlib.evaluation.mos import mos_predictors
 from wandlib.systems import InputError
 
@@ -75,6 +75,7 @@ def evaluate(
     ] = None,
     system: System = "mini",
     checkpoint: Checkpoint = None,
+    student: Student = None,
     device: Annotated[str, typer.Option(help="Where system, recognizer and encoder run: cpu, cuda.")] = "cpu",
     by_speaker: Annotated[bool, typer.Option("--by-speaker", help="A row for each speaker.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write every utterance to this file.")] = None,
@@ -88,7 +89,7 @@ def evaluate(
 
         lines = SENTENCES if texts is None else read_sentences(texts)
         check_parent(json)
-        tts = options.load(system, checkpoint, device)
+        tts = options.load(system, checkpoint, device, student)
         names = list(dict.fromkeys(speakers or tts.speakers))
         if not names:
             raise InputError(f"{system} has no built-in speakers: give --speaker and an audio file")

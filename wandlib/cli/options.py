@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from wandlib.systems import InputError, SpeechSystem, Step, Trace
-from wandlib.systems.registry import SYSTEMS, load_system
+from wandlib.systems.registry import SYSTEMS, TRAINING, load_system
 
 console = Console(stderr=True)
 
@@ -25,6 +25,11 @@ System = Annotated[str, typer.Option(help=f"Which system speaks: {', '.join(SYST
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Folder of the system's checkpoint; default: the embedded voice's own.")
 ]
+Student = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a student that wandlib train wrote: under the window it takes the model's place."),
+]
+TrainedSystem = Annotated[str | None, typer.Option("--system", help=f"Which system: {', '.join(TRAINING)}.")]
 Device = Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:1, mps.")]
 Speaker = Annotated[str | None, typer.Option("--speaker", "-s", help="A built-in speaker; default: the first.")]
 Reference = Annotated[Path | None, typer.Option("--reference", help="An audio file with the voice to speak in.")]
@@ -48,10 +53,12 @@ def say_line(message: str) -> None:
     console.print(shown, highlight=False, markup=False, soft_wrap=True)
 
 
-def load(name: str, checkpoint: Path | None, device: str) -> SpeechSystem:
+def load(name: str, checkpoint: Path | None, device: str, student: Path | None = None) -> SpeechSystem:
     """Load a system, and say so meanwhile: it takes seconds."""
     with console.status(f"loading {name}"):
-        return load_system(name, checkpoint, device=device)
+        if student is None:
+            return load_system(name, checkpoint, device=device)
+        return load_system(name, checkpoint, device=device, student=student)
 
 
 def chosen_voice(speaker: str | None, reference: Path | None, system: SpeechSystem) -> str | Path | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +16,7 @@ from rich.table import Table
 from wandlib.cli import options
 from wandlib.cli.options import Config, check_parent, console, exit_on_input_error
 from wandlib.systems import InputError
-from wandlib.systems.registry import SYSTEMS
+from wandlib.systems.registry import SYSTEMS, TRAINING, training_of
 from wandlib.systems.settings import check_device
 
 if TYPE_CHECKING:
@@ -48,12 +50,41 @@ def profile(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder of a system's checkpoint: measure its own language model.")
     ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(help=f"What ten seconds cost at the published size, on paper: all, {', '.join(TRAINING)}."),
+    ] = None,
+    measured_too: Annotated[
+        bool, typer.Option("--measure", help="With --system: also the milliseconds of its last --steps. Minutes.")
+    ] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="What training takes in memory, computed, of --system or of MODEL.")
+    ] = False,
+    length: Annotated[int, typer.Option(min=1, help="With --train: tokens of the longest utterance.")] = 512,
+    lora: Annotated[int | None, typer.Option(min=1, help="With --train: adapters of this rank, no teacher.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16/--no-bf16", help="With --train: compute in bfloat16.")] = True,
     config: Config = None,
 ) -> None:
     """Decode random tokens with full attention, then with the window: what each step costs, measured and on paper."""
     with exit_on_input_error():
         import torch
 
+        if train or system is not None:
+            from wandlib.cli import system_costs
+
+            if train:
+                if system == system_costs.ALL:
+                    raise InputError("--train is for one system: name it")
+                student = fake_student(model, length) if system is None else training_of(system).random_model
+                memory = system_costs.training_memory_of(student, lora=lora, batch=batch, length=length, bf16=bf16)
+                title = f"{system or model}, batch {batch} x {length} tokens" + (", bfloat16" if bf16 else "")
+                Console().print(system_costs.memory_table(memory, title + (f", LoRA {lora}" if lora else "")))
+                return
+            names = system_costs.names_of(str(system))
+            place, kind = check_device(device), getattr(torch, dtype)
+            clock = partial(system_costs.step_milliseconds, steps=steps, warmup=warmup, device=place, dtype=kind)
+            Console().print(system_costs.costs_table(names, clock if measured_too else None))
+            return
         from wandlib.attention.conversion import full_attention
         from wandlib.profiling.measure import profile as measure
         from wandlib.profiling.paper_systems import SHAPES
@@ -94,6 +125,34 @@ def apply_window(decoder: Any, window: int) -> None:
         set_window(decoder, window=window)
 
 
+def fake_student(name: str, positions: int) -> Callable[[], Any]:
+    """Return what makes the decoder of a shape or config, for a computation of its memory."""
+    from transformers import AutoModelForCausalLM
+
+    config = config_of(name, positions)
+    return lambda: AutoModelForCausalLM.from_config(config)
+
+
+def config_of(name: str, positions: int) -> PreTrainedConfig:
+    """Return the config of a shape of the paper, or of a folder or hub name.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it has fewer positions.
+    """
+    from transformers import AutoConfig
+
+    from wandlib.profiling.paper_systems import SHAPES
+
+    try:
+        config: PreTrainedConfig = SHAPES[name].config if name in SHAPES else AutoConfig.from_pretrained(name)
+    except ValueError as error:
+        raise InputError(f"{name!r} is no causal decoder of transformers: {error}") from error
+    check_positions(name, config, positions)
+    return config
+
+
 def build(name: str, positions: int, checkpoint: Path | None = None) -> PreTrainedModel:
     """Return the decoder of that name: a system's own, or one of its shape with random weights.
 
@@ -102,7 +161,7 @@ def build(name: str, positions: int, checkpoint: Path | None = None) -> PreTrain
     InputError
         When there is no such model, or it has fewer positions.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from wandlib.profiling.paper_systems import SHAPES
 
@@ -113,12 +172,9 @@ def build(name: str, positions: int, checkpoint: Path | None = None) -> PreTrain
             raise InputError(f"{name} has no single language model to measure: name a shape or a config")
         check_positions(name, model.config, positions)
         return model
+    config = config_of(name, positions)  # before the weights, which may be gigabytes
     try:
-        config = SHAPES[name].config if name in SHAPES else AutoConfig.from_pretrained(name)
-        check_positions(name, config, positions)  # before the weights, which may be gigabytes
         return AutoModelForCausalLM.from_config(config).eval()
-    except InputError:
-        raise
     except ValueError as error:
         raise InputError(f"{name!r} is no causal decoder of transformers: {error}") from error
 

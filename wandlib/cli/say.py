@@ -20,6 +20,7 @@ from wandlib.cli.options import (
     Reference,
     Seed,
     Speaker,
+    Student,
     System,
     Temperature,
     TopK,
@@ -65,6 +66,7 @@ def say(
     long: Long = None,
     system: System = "mini",
     checkpoint: Checkpoint = None,
+    student: Student = None,
     device: Device = "cpu",
     list_speakers: Annotated[bool, typer.Option("--list-speakers", help="Print the built-in speakers.")] = False,
     force: Force = False,
@@ -76,7 +78,7 @@ def say(
     }  # fmt: skip
     with exit_on_input_error():
         if list_speakers:
-            for name in options.load(system, checkpoint, device).speakers:
+            for name in options.load(system, checkpoint, device, student).speakers:
                 typer.echo(name)
             return
         if texts is not None or folder is not None:
@@ -89,13 +91,13 @@ def say(
                 raise InputError("give --speaker or --reference, not both")
             items = read_texts(texts, voice)
             plan = Plan(items, folder, settings | {"system": system, "checkpoint": checkpoint}, force=force)
-            tts = None if plan.complete else options.load(system, checkpoint, device)
+            tts = None if plan.complete else options.load(system, checkpoint, device, student)
             raise typer.Exit(say_many(plan, tts, batch_size, settings))
         if text is None:
             raise InputError("nothing to say: give a text, - for standard input, or --from a file")
         target = check_output(output, play, force)
         said = standard_input() if text == PIPE else check_said(text)
-        tts = options.load(system, checkpoint, device)
+        tts = options.load(system, checkpoint, device, student)
         voice = chosen_voice(speaker, reference, tts)
         with seconds_spoken(tts, f"{attention} attention") as show:
             stream = tts.stream(said, voice, on_step=show, **settings)

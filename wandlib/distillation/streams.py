@@ -138,7 +138,8 @@ def streams_of(
 ) -> list[dict[str, Any]]:
     """Make streams out of single utterances: each has one speaker, whose utterances follow in random order.
 
-    Every utterance is in one stream. Another ``seed`` gives other streams, for the next epoch.
+    Every utterance is in one stream; a stream names them, by number, in ``utterances``. Another ``seed`` gives other
+    streams, for the next epoch.
 
     Parameters
     ----------
@@ -182,13 +183,16 @@ def streams_of(
                     "the speaker out, or shorten reference"
                 )
             source, left, blocks = draw.choice(others), room, []
+            numbers = list[int]()
             while waiting and waiting[0] != source and length_of(utterances[waiting[0]]) <= left:
-                utterance = utterances[waiting.popleft()]
+                numbers.append(waiting.popleft())
+                utterance = utterances[numbers[-1]]
                 left -= length_of(utterance)
                 blocks.append((list(utterance["text"]), list(utterance["codes"])))
                 if draw.random() < stop:
                     break
-            streams.append({"pinned": [*begin, *utterances[source]["codes"][:reference]], "blocks": blocks})
+            pinned = [*begin, *utterances[source]["codes"][:reference]]
+            streams.append({"pinned": pinned, "blocks": blocks, "utterances": numbers})
     return draw.sample(streams, len(streams))
 
 

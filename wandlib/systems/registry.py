@@ -1,14 +1,21 @@
-"""The systems there are: a name, and where the class is that loads it. A new system is one line here."""
+"""The systems there are: a name, and where the class is that loads it. A new system is one line here.
+
+What can be trained has a second line, and one that lets :func:`wandlib.load` find the class of its language model.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from wandlib.attention.conversion import OWN_MODELS
 from wandlib.systems.base import SpeechSystem
 from wandlib.systems.settings import InputError, check_device
+
+if TYPE_CHECKING:
+    from wandlib.systems.training import SystemTraining
 
 SYSTEMS = {
     "mini": "wandlib.systems.mini:MiniSystem",
@@ -19,6 +26,22 @@ SYSTEMS = {
     "llasa": "wandlib.systems.codec_lm.system:LlasaSystem",
 }
 """``module:class`` by name, imported when it is asked for; the class has a ``load(folder, ...)``."""
+
+TRAINING = {
+    "cosyvoice2": "wandlib.systems.cosyvoice2.training:CosyVoice2Training",
+    "sparktts": "wandlib.systems.sparktts.training:SparkTraining",
+    "indextts": "wandlib.systems.indextts.training:IndexTraining",
+    "neutts": "wandlib.systems.codec_lm.training:NeuTTSTraining",
+    "llasa": "wandlib.systems.codec_lm.training:LlasaTraining",
+}
+"""``module:class`` of the :class:`~wandlib.systems.training.SystemTraining` of what can be trained."""
+
+OWN_MODELS.update(
+    {
+        "cosyvoice2_lm": "wandlib.systems.cosyvoice2.language_model:CosyVoice2LM",
+        "indextts": "wandlib.systems.indextts.language_model:IndexLM",
+    }
+)
 
 
 def load_system(
@@ -58,8 +81,7 @@ def load_system(
     """
     if name not in SYSTEMS:
         raise InputError(f"no system named {name!r}: there is {', '.join(map(repr, SYSTEMS))}")
-    module, _, kind = SYSTEMS[name].partition(":")
-    load = getattr(importlib.import_module(module), kind).load
+    load = imported(SYSTEMS[name]).load
     parameters = inspect.signature(load).parameters
     if folder is None and parameters["folder"].default is inspect.Parameter.empty:
         raise InputError(f"{name} comes without weights: give the folder of its checkpoint")
@@ -68,3 +90,29 @@ def load_system(
         raise InputError(f"{name} takes no {', '.join(unknown)}: it takes {', '.join(parameters)}")
     system: SpeechSystem = load(folder, device=check_device(device), dtype=dtype, student=student, **options)
     return system
+
+
+def imported(entry: str) -> Any:
+    """Return the class that ``module:class`` names."""
+    module, _, kind = entry.partition(":")
+    return getattr(importlib.import_module(module), kind)
+
+
+def training_of(name: str) -> SystemTraining:
+    """Return what training needs of a system.
+
+    Parameters
+    ----------
+    name
+        In :data:`TRAINING`, or the beginning of one name alone ("cosyvoice").
+
+    Raises
+    ------
+    InputError
+        If nothing, or more than one, is called so.
+    """
+    found = [entry for entry in TRAINING if entry == name] or [entry for entry in TRAINING if entry.startswith(name)]
+    if not name or len(found) != 1:
+        raise InputError(f"no system named {name!r} can be trained: there is {', '.join(map(repr, TRAINING))}")
+    training: SystemTraining = imported(TRAINING[found[0]])()
+    return training

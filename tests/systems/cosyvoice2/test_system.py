@@ -16,8 +16,8 @@ from wandlib.systems.cosyvoice2 import CosyVoice2System
 from wandlib.systems.cosyvoice2.flow import NOISE_FRAMES, published_noise
 from wandlib.systems.cosyvoice2.reference import Reference
 from wandlib.systems.cosyvoice2.streaming import AcousticStream, cross_fade
-from wandlib.systems.cosyvoice2.system import explained_memory
 from wandlib.systems.cosyvoice2.tiny import language_model
+from wandlib.systems.memory import explained_memory
 
 TEXT = "Hello there, how are you today?"
 

@@ -31,6 +31,12 @@ def test_golden_values_of_the_language_model() -> None:
     golden.check(FOLDER / "golden_language.safetensors", index_parts.language_outputs(*index_parts.language_model()))
 
 
+def test_golden_codes_of_a_recording() -> None:
+    """Made by the published class, DiscreteVAE of tag v1.5.0, with the same weights (the upstream test)."""
+    codes = index_parts.code_encoder()(index_parts.contrasts(37))
+    assert codes.tolist() == [[62, 47, 45, 62, 62, 16, 44, 23, 11, 44]]
+
+
 def test_resampling_keeps_a_tone() -> None:
     """Far from the ends, a tone below both limits comes out as that tone at the new rate."""
     time = torch.arange(4410, dtype=torch.float64) / 22_050
@@ -133,7 +139,7 @@ def test_a_training_sequence_is_the_second_pass(parts: tuple[IndexLM, Tensor]) -
     config = model.config
     text = [config.vocab_size + token for token in (config.start_text, *index_parts.TEXT[0].tolist(), config.end_text)]
     codes = [config.start_code, *index_parts.CODES[0].tolist(), config.end_code]
-    ids = torch.tensor([[model.latent_token] * latents.shape[1] + text + codes])
+    ids = torch.tensor([[model.config.latent_token] * latents.shape[1] + text + codes])
     with wandlib.full_attention(model):
         expected = model.mel_head(model.states(latents, index_parts.TEXT, index_parts.CODES))
         found = model(input_ids=ids, latents=latents, use_cache=False).logits
@@ -150,7 +156,7 @@ def test_a_training_sequence_is_the_second_pass(parts: tuple[IndexLM, Tensor]) -
 
 def test_a_loss_and_gradients(parts: tuple[IndexLM, Tensor]) -> None:
     model, latents = parts
-    ids = torch.tensor([[model.latent_token] * 32 + [66, 70, 67] + [64, 5, 6, 65]])
+    ids = torch.tensor([[model.config.latent_token] * 32 + [66, 70, 67] + [64, 5, 6, 65]])
     conditioning = torch.arange(ids.shape[1])[None] < 36
     labels = ids.masked_fill(conditioning, -100)
     model.train()
@@ -193,7 +199,7 @@ def test_a_training_sample(parts: tuple[IndexLM, Tensor]) -> None:
     """What it holds is what the second pass reads, and it has a loss."""
     model, latents = parts
     text, codes = index_parts.TEXT[0].tolist(), index_parts.CODES[0].tolist()
-    sample = training_sample(model, text, codes, latents[0])
+    sample = training_sample(model.config, text, codes, latents[0])
     batch = {name: value[None] for name, value in sample.items()}
     with torch.no_grad():
         expected = model.mel_head(model.states(latents, index_parts.TEXT, index_parts.CODES, window=WINDOW))
@@ -202,4 +208,4 @@ def test_a_training_sample(parts: tuple[IndexLM, Tensor]) -> None:
     torch.testing.assert_close(found.logits[:, start : start + len(codes)], expected)
     assert found.loss.isfinite()
     with pytest.raises(InputError, match="62 codes; IndexTTS has positions for 30 and 61"):
-        training_sample(model, text, [1] * 62, latents[0])
+        training_sample(model.config, text, [1] * 62, latents[0])

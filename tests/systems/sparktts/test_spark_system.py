@@ -18,9 +18,9 @@ import wandlib
 from wandlib.attention.models import cache_inputs
 from wandlib.systems.base import InputError
 from wandlib.systems.sparktts import tiny
-from wandlib.systems.sparktts.checkpoint import write_student
 from wandlib.systems.sparktts.prompt import START_CODES, Control, clone_prompt, control_prompt
 from wandlib.systems.sparktts.system import SparkSystem
+from wandlib.systems.students import write_back
 
 LIMIT = 150
 
@@ -241,7 +241,7 @@ def test_a_student_speaks_under_the_window_alone(folder: Path, tmp_path: Path, r
     ]
     assert np.array_equal(said[0].codes, said[1].codes)
     assert not np.array_equal(said[2].codes, said[3].codes)
-    write_student(system.models["window"], folder / "LLM", tmp_path / "back")
+    write_back(system.models["window"], folder / "LLM", tmp_path / "back")
     assert (tmp_path / "back" / "config.json").read_bytes() == (folder / "LLM" / "config.json").read_bytes()
     before, after = (load_file(path / "model.safetensors") for path in (folder / "LLM", tmp_path / "back"))
     assert before.keys() == after.keys()

@@ -27,6 +27,10 @@ class Dialect(ABC):
 
     Attributes
     ----------
+    title
+        Its name.
+    needs_reference
+        Whether there is no prompt without a recording and what it says.
     repository, codec_repository
         Where the folders of language model and codec are published.
     codec
@@ -39,6 +43,8 @@ class Dialect(ABC):
         Of the sampling, as published; ``least`` codes come before an end.
     """
 
+    title: str
+    needs_reference: bool
     repository: str
     codec_repository: str
     codec: str
@@ -108,6 +114,8 @@ def espeak() -> Callable[[list[str]], list[str]]:
 
 
 NEUTTS = NeuTTS(
+    title="neutts",
+    needs_reference=True,
     repository="neuphonic/neutts-air",
     codec_repository="neuphonic/neucodec",
     codec="neucodec",
@@ -119,6 +127,8 @@ NEUTTS = NeuTTS(
     least=50,
 )
 LLASA = Llasa(
+    title="llasa",
+    needs_reference=False,
     repository="HKUSTAudio/Llasa-1B",
     codec_repository="HKUSTAudio/xcodec2-hf",
     codec="xcodec2",

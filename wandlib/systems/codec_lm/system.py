@@ -13,9 +13,6 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -23,19 +20,18 @@ from transformers import (
 )
 
 from wandlib.attention.conversion import convert
-from wandlib.systems.acoustics.resample import resample
-from wandlib.systems.base import InputError, SpeechSystem
+from wandlib.systems.base import InputError, OnStep, SpeechSystem, Trace
 from wandlib.systems.codec_lm.dialects import END, LLASA, NEUTTS, Dialect
+from wandlib.systems.codec_lm.reference import CodecReader, check_folder, code_tokens, load_reader
 from wandlib.systems.decoding import Choose, Sampler, Utterance
+from wandlib.systems.memory import explained_memory
 from wandlib.systems.settings import Settings
-from wandlib.systems.sound_file import read_sound
-from wandlib.systems.streaming import AtOnce
+from wandlib.systems.streaming import AtOnce, Piece
+from wandlib.systems.students import trained_window
 
 WINDOW = 64
 CONTEXT = 2048
 """Tokens of prompt and answer together, as published."""
-MAXIMUM_SECONDS = 20.0
-"""Of a reference: half of the context."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,8 @@ class CodecLMSystem(SpeechSystem):
     ----------
     language_model, tokenizer
         Unconverted; it is converted in place.
-    codec, extractor
-        The codec, and what makes its inputs of a waveform.
+    reader
+        Recordings to codes; its codec also makes the sound.
     student
         A language model trained for the window; None: the language model itself.
     """
@@ -96,24 +92,18 @@ class CodecLMSystem(SpeechSystem):
         self,
         language_model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        codec: PreTrainedModel,
-        extractor: Any,
+        reader: CodecReader,
         student: PreTrainedModel | None = None,
     ) -> None:
         full = convert(language_model.eval(), window=WINDOW)
         self.models = {"full": full, "window": full if student is None else convert(student.eval(), window=WINDOW)}
         """The language model behind each attention; one object where there is no student."""
-        self.tokenizer, self.codec, self.extractor = tokenizer, codec.eval(), extractor
-        config: Any = codec.config
-        self.reference_rate = int(getattr(config, "input_sampling_rate", 0) or config.sampling_rate)
+        self.tokenizer, self.reader, self.codec = tokenizer, reader, reader.codec
+        config: Any = reader.codec.config
         self.sample_rate = int(getattr(config, "output_sampling_rate", 0) or config.sampling_rate)
-        known = tokenizer.get_vocab()
-        names = [self.dialect.code.format(index) for index in range(int(np.prod(config.quantization_levels)))]
-        absent = next((name for name in (*names, END) if name not in known), None)
-        if absent is not None:
-            raise InputError(f"the tokenizer has no {absent}: it is not that of {self.dialect.repository}")
-        self._codes = {known[name]: index for index, name in enumerate(names)}
-        self._ends = frozenset({known[END]})
+        tokens = code_tokens(self.dialect, tokenizer, reader.codes)
+        self._codes = {token: index for index, token in enumerate(tokens)}
+        self._ends = frozenset({tokenizer.get_vocab()[END]})
 
     @classmethod
     def load(
@@ -147,30 +137,20 @@ class CodecLMSystem(SpeechSystem):
         InputError
             If the two do not belong together.
         """
-        dialect, place = cls.dialect, Path(folder) / "codec" if codec is None else Path(codec)
-        wanted = (
-            (Path(folder), dialect.repository, ("config.json", "tokenizer_config.json")),
-            (place, dialect.codec_repository, ("config.json", "preprocessor_config.json")),
-        )
-        for root, repository, files in wanted:
-            for file in files:
-                if not (root / file).is_file():
-                    raise FileNotFoundError(
-                        f"no {file} in {str(root)!r}: get it with `hf download {repository} --local-dir {root}`"
-                    )
-        kind = AutoConfig.from_pretrained(place).model_type
-        if kind != dialect.codec:
-            raise InputError(f"{str(place)!r} holds {kind}, {cls.name} needs {dialect.codec}")
+        check_folder(cls.dialect, folder)
         if dtype is None and torch.device(device).type == "cpu":
             dtype = torch.float32
-        models: list[Any] = [None, None]
-        for index, source in enumerate([folder] if isinstance(student, bool) else [folder, student]):
-            models[index] = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
-            models[index].to(device)
-            vars(models[index].config).pop("wand", None)
-        sound: Any = AutoModel.from_pretrained(place, dtype=torch.float32)
-        extractor = AutoFeatureExtractor.from_pretrained(place)
-        return cls(models[0], AutoTokenizer.from_pretrained(folder), sound.to(device), extractor, models[1])
+        with explained_memory(device):
+            reader = load_reader(cls.dialect, Path(folder) / "codec" if codec is None else Path(codec), device)
+            models: list[Any] = [None, None]
+            for index, source in enumerate([folder] if isinstance(student, bool) else [folder, student]):
+                models[index] = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+                models[index].to(device)
+                vars(models[index].config).pop("wand", None)
+        system = cls(models[0], AutoTokenizer.from_pretrained(folder), reader, models[1])
+        if not isinstance(student, bool):
+            system.window = trained_window(student) or WINDOW
+        return system
 
     @property
     def speakers(self) -> list[str]:
@@ -181,15 +161,9 @@ class CodecLMSystem(SpeechSystem):
         """The teacher: a stock model with the window applied to it."""
         return self.models["full"]
 
-    @torch.inference_mode()
-    def encode(self, reference: str | Path) -> Int[Tensor, " codes"]:
-        """Codes of a recording; InputError as :func:`wandlib.systems.sound_file.read_sound`."""
-        samples, rate = read_sound(reference, MAXIMUM_SECONDS)
-        sound = resample(torch.from_numpy(samples.mean(axis=1)).float()[None], rate, self.reference_rate)
-        inputs = self.extractor(sound[0].numpy(), sampling_rate=self.reference_rate, return_tensors="pt")
-        codec: Any = self.codec
-        codes: Tensor = codec.encode(**inputs.to(codec.device)).audio_codes
-        return codes.flatten().cpu()
+    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
+        with explained_memory(self.language_model.device):
+            yield from super()._pieces(utterances, trace, on_step)
 
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool
@@ -228,7 +202,7 @@ class CodecLMSystem(SpeechSystem):
                 raise InputError("the text holds '<|', which would be read as a special token of the prompt")
         if (reference is None) != (transcript is None):
             raise InputError("a reference needs its transcript, and a transcript its reference: give both or neither")
-        codes = [] if reference is None else self.encode(reference).tolist()
+        codes = [] if reference is None else self.reader(reference).tolist()
         ids = self.dialect.prompt(self.tokenizer, text, transcript, codes)
         if len(ids) >= CONTEXT:
             raise InputError(

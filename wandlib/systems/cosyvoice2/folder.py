@@ -6,6 +6,8 @@ folder is run, its two ONNX files apart.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -17,6 +19,7 @@ from wandlib.systems.base import InputError
 from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
 from wandlib.systems.cosyvoice2.llm_weights import read_llm
 from wandlib.systems.cosyvoice2.settings import NAME, Settings, read_yaml
+from wandlib.systems.torch_file import Weight, stored_tensors
 
 REPOSITORY = "FunAudioLLM/CosyVoice2-0.5B"
 BASE = "CosyVoice-BlankEN"
@@ -72,32 +75,38 @@ def check_folder(folder: str | Path, needed: tuple[str, ...] = NEEDED) -> Path:
     return root
 
 
-def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the state dict of a .pt file, on the CPU, without what training adds (epoch, step).
-
-    Parameters
-    ----------
-    path
-        The file.
-    mapped
-        Leave the numbers on the disk until they are used.
 
     Raises
     ------
     InputError
         If it holds anything but tensors, or is damaged.
     """
+    with explained(path):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}, not a state dict")
+    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+
+
+def unread_tensors(path: Path) -> dict[str, Weight]:
+    """Return the same with the numbers still in the file; InputError likewise."""
+    with explained(path):
+        return stored_tensors(path)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn errors of reading a .pt file into InputErrors with the cure."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        yield
     except UnpicklingError as error:
         raise InputError(
             f"{path.name} holds more than tensors, and code in a checkpoint is not run here: download it again"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, TypeError) as error:
         raise InputError(f"{path.name} cannot be read ({error}): download it again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path.name} holds a {type(content).__name__}, not a state dict: download it again")
-    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
 def load_acoustics(module: nn.Module, path: Path, prefix: str = "") -> nn.Module:
@@ -147,7 +156,8 @@ def load_language_model(folder: str | Path, dtype: torch.dtype | None = None) ->
         if not (root / name).is_file():
             raise FileNotFoundError(f"no {name} in {str(root)!r}: download the folder again")
     base = Qwen2Config.from_pretrained(root / BASE, local_files_only=True)
-    return read_llm(read_tensors(root / "llm.pt"), base, dtype)
+    with explained(root / "llm.pt"):
+        return read_llm(unread_tensors(root / "llm.pt"), base, dtype)
 
 
 def load_settings(root: Path) -> Settings:

@@ -25,6 +25,7 @@ from transformers import Qwen2Config
 from wandlib.systems.base import InputError
 from wandlib.systems.cosyvoice2.configuration import LAYOUTS, CosyVoice2Config, Layout
 from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM, empty
+from wandlib.systems.torch_file import Weight, equal, read, read_into
 
 DECODER = "llm.model.model."
 SPEECH, TASKS, TEXT = "speech_embedding.weight", "llm_embedding.weight", DECODER + "embed_tokens.weight"
@@ -32,7 +33,7 @@ TIED = "llm.model.lm_head.weight"
 TABLE = "model.embed_tokens.weight"
 
 
-def layout_of(weights: Mapping[str, Tensor]) -> tuple[int, Layout]:
+def layout_of(weights: Mapping[str, Weight]) -> tuple[int, Layout]:
     """Return version and layout of a state dict, by its names.
 
     Raises
@@ -51,7 +52,7 @@ def layout_of(weights: Mapping[str, Tensor]) -> tuple[int, Layout]:
     return version, LAYOUTS[version]
 
 
-def config_of(weights: Mapping[str, Tensor], base: Qwen2Config) -> CosyVoice2Config:
+def config_of(weights: Mapping[str, Weight], base: Qwen2Config) -> CosyVoice2Config:
     """Return the language model's configuration: the sizes of ``base`` (CosyVoice-BlankEN), the ids of ``weights``."""
     version, layout = layout_of(weights)
     sizes = {
@@ -78,13 +79,13 @@ def config_of(weights: Mapping[str, Tensor], base: Qwen2Config) -> CosyVoice2Con
     )
 
 
-def read_llm(weights: dict[str, Tensor], base: Qwen2Config, dtype: torch.dtype | None = None) -> CosyVoice2LM:
+def read_llm(weights: dict[str, Weight], base: Qwen2Config, dtype: torch.dtype | None = None) -> CosyVoice2LM:
     """Return the language model that ``weights`` hold. They are taken out of the dict as they are used.
 
     Parameters
     ----------
     weights
-        The state dict of ``llm.pt``; empty afterwards.
+        The state dict of ``llm.pt``, in memory or still in the file; empty afterwards.
     base
         The config of ``CosyVoice-BlankEN``.
     dtype
@@ -97,7 +98,7 @@ def read_llm(weights: dict[str, Tensor], base: Qwen2Config, dtype: torch.dtype |
     """
     config = config_of(weights, base)
     tied, text = weights.pop(TIED, None), weights[TEXT]
-    if tied is not None and tied.data_ptr() != text.data_ptr() and not torch.equal(tied, text):
+    if tied is not None and not equal(tied, text):
         raise InputError(
             "llm.model.lm_head.weight and llm.model.model.embed_tokens.weight differ in this llm.pt, though they are "
             "one tensor in CosyVoice: save it again from the model that upstream loads"
@@ -119,14 +120,14 @@ def read_llm(weights: dict[str, Tensor], base: Qwen2Config, dtype: torch.dtype |
             )
         place, _, last = ours.rpartition(".")
         module: nn.Module = model.get_submodule(place)
-        setattr(module, last, nn.Parameter(tensor.to(wanted), requires_grad=True))
+        setattr(module, last, nn.Parameter(read(tensor, wanted), requires_grad=True))
         del expected[ours]
     if expected:
         raise InputError(f"this llm.pt has nothing for {next(iter(expected))}: download it again")
     return model
 
 
-def table(weights: dict[str, Tensor], config: CosyVoice2Config, dtype: torch.dtype) -> Tensor:
+def table(weights: dict[str, Weight], config: CosyVoice2Config, dtype: torch.dtype) -> Tensor:
     """Return the three embeddings as one, and take them out of ``weights``."""
     rows = torch.empty(config.vocab_size, config.hidden_size, dtype=dtype)
     start = 0
@@ -136,7 +137,7 @@ def table(weights: dict[str, Tensor], config: CosyVoice2Config, dtype: torch.dty
         part = weights.pop(name)
         if list(part.shape) != [count, config.hidden_size]:
             raise InputError(f"{name} has the shape {list(part.shape)}, wanted {[count, config.hidden_size]}")
-        rows[start : start + count] = part
+        read_into(part, rows[start : start + count])
         start += count
     return rows
 

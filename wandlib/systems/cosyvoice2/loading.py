@@ -12,8 +12,10 @@ from wandlib.systems.cosyvoice2 import folder as published
 from wandlib.systems.cosyvoice2.configuration import CosyVoice2Config
 from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
 from wandlib.systems.cosyvoice2.onnx_models import SpeakerEncoder, SpeechTokenizer
-from wandlib.systems.cosyvoice2.system import CosyVoice2System, explained_memory
+from wandlib.systems.cosyvoice2.speakers import read_speakers
+from wandlib.systems.cosyvoice2.system import CosyVoice2System
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
+from wandlib.systems.memory import explained_memory
 
 
 def load_system(
@@ -55,6 +57,7 @@ def load_system(
             sampling=settings.sampling,
             window=window or 32,
             device=target,
+            speakers=read_speakers(root),
         )
 
 

@@ -52,7 +52,7 @@ def read_audio(path: str | Path) -> tuple[NDArray[np.float32], int]:
     InputError
         As :func:`wandlib.systems.sound_file.open_sound`.
     """
-    with open_sound(path, wanted="an audio file of 3 to 10 s of one speaker") as file:
+    with open_sound(path, MAXIMUM_SECONDS, wanted="an audio file of 3 to 10 s of one speaker") as file:
         return file.read(dtype="float32", always_2d=True).mean(axis=1), file.samplerate
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from wandlib.systems.cosyvoice2.text import TextFrontend
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
 from wandlib.systems.cosyvoice2.voice import Voice, VoiceReader
 from wandlib.systems.decoding import Utterance
+from wandlib.systems.memory import explained_memory
 from wandlib.systems.settings import InputError, Settings, check_text
 from wandlib.systems.speech import Trace
 from wandlib.systems.streaming import Piece
@@ -83,6 +83,10 @@ class CosyVoice2System(SpeechSystem):
         How codes are drawn.
     window
         Keys of generated codes that a query sees, unless asked otherwise.
+    device
+        Where it runs.
+    speakers
+        Built-in voices, by name; the folder may have some.
     """
 
     name = "cosyvoice2"
@@ -102,11 +106,12 @@ class CosyVoice2System(SpeechSystem):
         sampling: RepetitionAware | None = None,
         window: int = 32,
         device: torch.device | str = "cpu",
+        speakers: Mapping[str, Voice] | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.flow, self.vocoder = flow.to(self.device).eval(), vocoder.to(self.device).eval().fold_norms()
         self.tokenizer, self.frontend = tokenizer, TextFrontend(lambda text: len(tokenizer(text)))
-        self.voices = VoiceReader(tokenizer, self.frontend, speech_tokenizer, speaker_encoder)
+        self.voices = VoiceReader(tokenizer, self.frontend, speech_tokenizer, speaker_encoder, speakers)
         self.window = window
         full = convert(language_model.to(self.device).eval(), window=window)  # type: ignore[arg-type]
         windowed = full if student is None else convert(student.to(self.device).eval(), window=window)  # type: ignore[arg-type]
@@ -153,7 +158,7 @@ class CosyVoice2System(SpeechSystem):
 
     @property
     def speakers(self) -> list[str]:
-        return []
+        return list(self.voices.speakers)
 
     @property
     def language_model(self) -> CosyVoice2LM:
@@ -218,15 +223,3 @@ class CosyVoice2System(SpeechSystem):
 def seeded(seed: int) -> torch.Generator:
     """Return a generator on the CPU; torch's own is left alone. Codes and the vocoder's noise have one each."""
     return torch.Generator().manual_seed(seed)
-
-
-@contextmanager
-def explained_memory(device: torch.device) -> Iterator[None]:
-    """Turn CUDA's out-of-memory error into an InputError with the cure."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(
-            f"{device} has too little memory: load with dtype=torch.bfloat16 (1 GB less), speak shorter parts, or use "
-            "device='cpu'"
-        ) from error

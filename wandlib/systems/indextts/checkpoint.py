@@ -18,6 +18,7 @@ from wandlib.systems.base import InputError
 from wandlib.systems.indextts.language_model import IndexConfig, IndexLM
 from wandlib.systems.indextts.voice_encoder import LATENTS, VoiceEncoder
 from wandlib.systems.published import Layout, check_keys, read_pickle
+from wandlib.systems.students import read_student
 
 LAYOUT = Layout(
     system="IndexTTS",
@@ -74,8 +75,10 @@ def language_config(settings: Mapping[str, Any]) -> IndexConfig:
     )
 
 
-def read_language_model(path: Path, settings: Mapping[str, Any]) -> tuple[IndexLM, VoiceEncoder]:
-    """Language model and voice encoder of ``gpt.pth``, in fp32 and strictly.
+def read_language_model(
+    path: Path, settings: Mapping[str, Any], dtype: torch.dtype = torch.float32
+) -> tuple[IndexLM, VoiceEncoder]:
+    """Language model in ``dtype`` and voice encoder in fp32 of ``gpt.pth``, strictly.
 
     Raises
     ------
@@ -93,7 +96,32 @@ def read_language_model(path: Path, settings: Mapping[str, Any]) -> tuple[IndexL
     of_the_voice = {name: tensor for name, tensor in state.items() if name.startswith(VOICE)}
     voice.load_state_dict(of_the_voice, strict=True, assign=True)
     model.load_state_dict({n: t for n, t in state.items() if n not in of_the_voice}, strict=True, assign=True)
-    return model.eval().float(), voice.eval().float()
+    return model.eval().to(dtype), voice.eval().float()
+
+
+def load_student(place: str | Path, settings: Mapping[str, Any], dtype: torch.dtype) -> IndexLM:
+    """Return a trained language model: of a folder that ``wandlib train`` wrote, or of a ``gpt.pth``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    InputError
+        If it is another model, or of other sizes.
+    """
+    path = Path(place)
+    if path.is_dir() and not (path / "gpt.pth").is_file():
+        model: IndexLM = read_student(path, IndexLM, "IndexTTS").to(dtype)
+        wanted = language_config(settings)
+        if (model.config.n_embd, model.config.vocab_size) != (wanted.n_embd, wanted.vocab_size):
+            raise InputError(f"the student in {str(path)!r} is of other sizes than config.yaml says")
+        return model
+    return read_language_model(path / "gpt.pth" if path.is_dir() else path, settings, dtype)[0]
+
+
+def original_dtype(path: Path) -> torch.dtype:
+    """Return the type of the weights in a published ``gpt.pth``."""
+    return next(iter(read_pickle(path, "model").values())).dtype
 
 
 def write_language_model(path: Path, model: IndexLM, original: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import GenerationMixin, GPT2Config, GPT2Model, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, GPT2Config, GPT2Model, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 
 from wandlib.attention.cache.cache import WandCache
@@ -73,6 +73,16 @@ class IndexConfig(GPT2Config):
         """Codes an utterance can have."""
         return self.code_positions - 2
 
+    @property
+    def latent_token(self) -> int:
+        """What stands for a latent in ``input_ids`` of a whole sequence."""
+        return int(self.vocab_size + self.text_size)
+
+    @property
+    def input_size(self) -> int:
+        """Tokens of the joint vocabulary of whole sequences."""
+        return self.latent_token + 1
+
 
 class IndexLM(PreTrainedModel, GenerationMixin):
     """The language model, for ``generate``, :func:`wandlib.convert` and training.
@@ -120,11 +130,6 @@ class IndexLM(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         """Head of the codes; the head of the text is for training upstream alone."""
         return self.mel_head
-
-    @property
-    def latent_token(self) -> int:
-        """What stands for a latent in ``input_ids``."""
-        return int(self.config.vocab_size + self.config.text_size)
 
     def prefix(
         self, latents: Float[Tensor, "1 latents width"], text: Int[Tensor, "1 text"]
@@ -181,7 +186,7 @@ class IndexLM(PreTrainedModel, GenerationMixin):
     ) -> Float[Tensor, "batch time width"]:
         """Embedded sequence of the joint vocabulary, positions counted from each start token."""
         codes, texts = self.config.vocab_size, self.config.text_size
-        is_code, is_latent = input_ids < codes, input_ids == self.latent_token
+        is_code, is_latent = input_ids < codes, input_ids == self.config.latent_token
         real = torch.ones_like(is_code) if attention_mask is None else attention_mask.bool()
         is_text = ~is_code & ~is_latent
         code_place = ((is_code & real).cumsum(1) - 1).clamp_min(0)
@@ -289,3 +294,7 @@ class IndexLM(PreTrainedModel, GenerationMixin):
         output = self.gpt(inputs_embeds=embedded, **cached)
         states: Tensor = self.final_norm(output.last_hidden_state)[:, prompt.shape[1] - 1 : -2]
         return states
+
+
+AutoConfig.register(IndexConfig.model_type, IndexConfig, exist_ok=True)
+AutoModelForCausalLM.register(IndexConfig, IndexLM, exist_ok=True)

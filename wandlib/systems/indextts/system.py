@@ -26,18 +26,20 @@ from transformers import DynamicCache
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert
 from wandlib.profiling.measure import held_bytes
-from wandlib.systems.base import InputError, SpeechSystem, Step, Trace
+from wandlib.systems.base import InputError, OnStep, SpeechSystem, Step, Trace
 from wandlib.systems.decoding import GREEDY_BELOW, Sampler, Utterance, attention_of
-from wandlib.systems.indextts.checkpoint import LAYOUT, check_settings, read_language_model
+from wandlib.systems.indextts.checkpoint import LAYOUT, check_settings, load_student, read_language_model
 from wandlib.systems.indextts.decoding import BEAMS, MOST_CODES, TEMPERATURE, TOP_K, generate, spoken_codes
 from wandlib.systems.indextts.features import SAMPLE_RATE, LogMel, read_reference
 from wandlib.systems.indextts.language_model import IndexLM
 from wandlib.systems.indextts.text import TextNormalizer, Tokenizer, load_wetext
 from wandlib.systems.indextts.vocoder import Vocoder
 from wandlib.systems.indextts.voice_encoder import VoiceEncoder
+from wandlib.systems.memory import explained_memory
 from wandlib.systems.published import read_yaml
 from wandlib.systems.settings import Settings
-from wandlib.systems.streaming import AtOnce
+from wandlib.systems.streaming import AtOnce, Piece
+from wandlib.systems.students import trained_window
 
 WINDOW = 32
 
@@ -139,7 +141,8 @@ class IndexSystem(SpeechSystem):
         dtype
             Of the language model; None: fp32. Voice encoder and vocoder run in fp32.
         student
-            A ``gpt.pth`` trained for the window, or the folder with it; the published folder has none.
+            A language model trained for the window: the folder that ``wandlib train`` wrote, a ``gpt.pth``, or a folder
+            with one. The published folder has none.
 
         Raises
         ------
@@ -153,17 +156,18 @@ class IndexSystem(SpeechSystem):
         root = LAYOUT.check(folder)
         settings: Any = check_settings(read_yaml(root / "config.yaml"))
         tokenizer = Tokenizer(root / "bpe.model", TextNormalizer(load_wetext()))
-        model, voice = read_language_model(root / "gpt.pth", settings["gpt"])
-        trained: Any = None
-        if not isinstance(student, bool):
-            place = Path(student)
-            trained, _ = read_language_model(place / "gpt.pth" if place.is_dir() else place, settings["gpt"])
-        models: list[Any] = [model, trained]
-        for language_model in models:
-            if language_model is not None:
-                language_model.to(device=device, dtype=dtype or torch.float32)
+        model, voice = read_language_model(root / "gpt.pth", settings["gpt"], dtype or torch.float32)
+        trained = None if isinstance(student, bool) else load_student(student, settings["gpt"], dtype or torch.float32)
         vocoder = Vocoder.load(root / "bigvgan_generator.pth", settings["bigvgan"])
-        return cls(model, voice.to(device), vocoder.to(device), tokenizer, trained)
+        parts: list[Any] = [model, trained, voice, vocoder]
+        with explained_memory(device):
+            for part in parts:
+                if part is not None:
+                    part.to(device=device)
+        system = cls(model, voice, vocoder, tokenizer, trained)
+        if not isinstance(student, bool):
+            system.window = trained_window(student) or WINDOW
+        return system
 
     @property
     def speakers(self) -> list[str]:
@@ -193,6 +197,10 @@ class IndexSystem(SpeechSystem):
             mel = self._log_mel(read_reference(path).to(self.language_model.device))
             self._voices = {key: (mel, self.voice_encoder(mel))}
         return self._voices[key]
+
+    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
+        with explained_memory(self.language_model.device):
+            yield from super()._pieces(utterances, trace, on_step)
 
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool

@@ -1,4 +1,4 @@
-"""The embedded voice: a small codec, a small Qwen2, seven speakers; offline, on a CPU."""
+"""The embedded voice: a small codec, a small Qwen2, a few speakers; offline, on a CPU."""
 
 from wandlib.systems.mini.system import MiniSystem
 

@@ -107,6 +107,9 @@ class Codec(nn.Module):
     contrast
         How far :meth:`decode` moves each band away from the mean of its neighbours: above 1 it restores the
         formants that a decoder trained on absolute error smooths away. Not used in training.
+    look_ahead
+        How many codes after a code the decoder's layers at 25 Hz may depend on, all together; those at 100 Hz then see
+        one frame each. None: each layer sees as much ahead as behind.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Codec(nn.Module):
         fine_layers: int = 2,
         speaker_dims: int = 64,
         contrast: float = 1.0,
+        look_ahead: int | None = None,
     ) -> None:
         super().__init__()
         self.config = {
@@ -128,6 +132,7 @@ class Codec(nn.Module):
             "fine_layers": fine_layers,
             "speaker_dims": speaker_dims,
             "contrast": contrast,
+            "look_ahead": look_ahead,
         }
         self.contrast = contrast
         self.speaker_encoder = SpeakerEncoder(128, speaker_dims)
@@ -136,9 +141,14 @@ class Codec(nn.Module):
         self.to_code = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(LEVELS)))
         self.quantizer = FiniteScalarQuantizer()
         self.from_code = nn.Linear(len(LEVELS), width)
-        self.decoder = nn.ModuleList([ConvNeXt(width, condition=speaker_dims) for _ in range(decoder_layers)])
+        self.decoder = nn.ModuleList(
+            [ConvNeXt(width, condition=speaker_dims, ahead=ahead) for ahead in shares(look_ahead, decoder_layers)]
+        )
         self.refine = nn.Linear(width, FRAMES_PER_CODE * fine_width)
-        self.fine = nn.ModuleList([ConvNeXt(fine_width, condition=speaker_dims) for _ in range(fine_layers)])
+        ahead = None if look_ahead is None else 1
+        self.fine = nn.ModuleList(
+            [ConvNeXt(fine_width, condition=speaker_dims, ahead=ahead) for _ in range(fine_layers)]
+        )
         self.leave = nn.Sequential(nn.LayerNorm(fine_width), nn.Linear(fine_width, BANDS + 2))
 
     def speaker(self, mel: Float[Tensor, "batch frames 80"]) -> Float[Tensor, "batch dims"]:
@@ -203,6 +213,13 @@ class Codec(nn.Module):
         """Return what the vocoder needs, from what the decoder gives."""
         envelope = nn.functional.avg_pool1d(nn.functional.pad(mel, (7, 7), mode="replicate"), 15, stride=1)
         return Acoustics(envelope + self.contrast * (mel - envelope), pitch, voicing.sigmoid())
+
+
+def shares(total: int | None, layers: int) -> list[int | None]:
+    """Return how much of a look-ahead each layer has, evenly; None: no layer is limited."""
+    if total is None:
+        return [None] * layers
+    return [total * (layer + 1) // layers - total * layer // layers for layer in range(layers)]
 
 
 def stack(mel: Float[Tensor, "batch frames 80"]) -> Float[Tensor, "batch codes 320"]:

@@ -12,11 +12,22 @@ class ConvNeXt(nn.Module):
 
     Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545; in one dimension as in Vocos, arXiv 2306.00814.
     ``condition`` is a vector per utterance that shifts and scales the normalized frames.
+
+    Attributes
+    ----------
+    behind, ahead
+        Frames before a frame, and after it, that it depends on: together one less than the kernel, by default the same.
     """
 
-    def __init__(self, width: int, expansion: int = 3, kernel: int = 7, condition: int = 0) -> None:
+    def __init__(
+        self, width: int, expansion: int = 3, kernel: int = 7, condition: int = 0, ahead: int | None = None
+    ) -> None:
         super().__init__()
-        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.ahead = kernel // 2 if ahead is None else ahead
+        self.behind = kernel - 1 - self.ahead
+        if min(self.behind, self.ahead) < 0:
+            raise ValueError(f"a kernel of {kernel} frames sees 0 to {kernel - 1} of them ahead, not {ahead}")
+        self.depthwise = nn.Conv1d(width, width, kernel, groups=width)
         self.norm = nn.LayerNorm(width)
         self.modulate = nn.Linear(condition, 2 * width) if condition else None
         if self.modulate is not None:
@@ -29,25 +40,14 @@ class ConvNeXt(nn.Module):
     def forward(
         self, frames: Float[Tensor, "batch time width"], condition: Float[Tensor, "batch condition"] | None = None
     ) -> Float[Tensor, "batch time width"]:
-        return self._mixed(frames, self.depthwise(frames.transpose(1, 2)), condition)
-
-    @property
-    def reach(self) -> int:
-        """Frames to each side that a frame depends on."""
-        return self.depthwise.kernel_size[0] // 2
+        return self.inside(nn.functional.pad(frames, (0, 0, self.behind, self.ahead)), condition)
 
     def inside(
         self, frames: Float[Tensor, "batch time width"], condition: Float[Tensor, "batch condition"] | None = None
     ) -> Float[Tensor, "batch inner width"]:
-        """Return the frames that have all neighbors: ``reach`` fewer at each end, and nothing padded."""
-        mixed = nn.functional.conv1d(
-            frames.transpose(1, 2), self.depthwise.weight, self.depthwise.bias, groups=self.depthwise.groups
-        )
-        return self._mixed(frames[:, self.reach : frames.shape[1] - self.reach], mixed, condition)
-
-    def _mixed(self, frames: Tensor, mixed: Tensor, condition: Tensor | None) -> Tensor:
-        """Return the frames plus what the block makes of their convolution, [batch, width, time]."""
-        hidden = self.norm(mixed.transpose(1, 2))
+        """Return the frames that have all neighbors: ``behind`` fewer at the start, ``ahead`` fewer at the end."""
+        hidden = self.norm(self.depthwise(frames.transpose(1, 2)).transpose(1, 2))
+        frames = frames[:, self.behind : frames.shape[1] - self.ahead]
         if self.modulate is not None:
             if condition is None:
                 raise ValueError("this block was built with a condition; give it one")

@@ -1,8 +1,8 @@
 """Codes in, sound out, while the codes still come: each layer keeps the few frames that its neighbors need.
 
 Nothing is computed twice and nothing is approximated. A layer gives out a frame once all frames that it depends on are
-there, so that the look-ahead is that of the network, counted by :func:`look_ahead`: six convolutions at 25 Hz and six
-at 100 Hz, each of which sees 3 frames ahead, and the overlapping frames of the vocoder's source.
+there, so that the look-ahead is that of the network, counted by :func:`look_ahead`: what the convolutions at 25 Hz and
+at 100 Hz see ahead, and the overlapping frames of the vocoder's source.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ OVERLAP = 1
 def look_ahead(codec: Codec, vocoder: Vocoder) -> int:
     """Return how many codes after a code its sound depends on."""
     blocks = [*codec.decoder, *codec.fine, *vocoder.blocks]
-    reach = [block.reach for block in blocks if isinstance(block, ConvNeXt)]
-    slow = sum(reach[: len(codec.decoder)])
-    fast = sum(reach[len(codec.decoder) :]) + OVERLAP
+    ahead = [block.ahead for block in blocks if isinstance(block, ConvNeXt)]
+    slow = sum(ahead[: len(codec.decoder)])
+    fast = sum(ahead[len(codec.decoder) :]) + OVERLAP
     return slow + -(-fast // FRAMES_PER_CODE)
 
 
@@ -51,19 +51,19 @@ class Rolling:
     def __init__(self, block: ConvNeXt, condition: Tensor | None = None) -> None:
         self.block, self.condition = block, condition
         weight = block.depthwise.weight
-        self.held = weight.new_zeros(1, block.reach, weight.shape[0])
-        """Frames that later ones still need, [1, up to 2 reach, width]."""
+        self.held = weight.new_zeros(1, block.behind, weight.shape[0])
+        """Frames that later ones still need, [1, behind to behind + ahead, width]."""
 
     def __call__(self, frames: Float[Tensor, "1 new width"], last: bool) -> Float[Tensor, "1 ready width"]:
         """Take frames; return those that are ready."""
-        reach = self.block.reach
+        span = self.block.behind + self.block.ahead
         held = torch.cat((self.held, frames), 1)
         if last:
-            held = torch.cat((held, held.new_zeros(1, reach, held.shape[2])), 1)
-        if held.shape[1] <= 2 * reach:
+            held = torch.cat((held, held.new_zeros(1, self.block.ahead, held.shape[2])), 1)
+        if held.shape[1] <= span:
             self.held = held
             return held[:, :0]
-        self.held = held[:, -2 * reach :]
+        self.held = held[:, held.shape[1] - span :]
         return self.block.inside(held, self.condition)
 
 

@@ -31,13 +31,15 @@ class Vocoder(nn.Module):
     ----------
     width, layers
         Size of the network that draws the filters.
+    ahead
+        Frames after a frame that each layer depends on; None: as many as before it.
     """
 
-    def __init__(self, width: int = 160, layers: int = 4) -> None:
+    def __init__(self, width: int = 160, layers: int = 4, ahead: int | None = None) -> None:
         super().__init__()
-        self.config = {"width": width, "layers": layers}
+        self.config = {"width": width, "layers": layers, "ahead": ahead}
         self.enter = nn.Linear(BANDS + 2, width)
-        self.blocks = nn.ModuleList([ConvNeXt(width) for _ in range(layers)])
+        self.blocks = nn.ModuleList([ConvNeXt(width, ahead=ahead) for _ in range(layers)])
         filters = nn.Linear(width, 2 * BANDS)
         nn.init.zeros_(filters.weight)
         nn.init.zeros_(filters.bias)

@@ -84,8 +84,12 @@ class BiCodec(nn.Module):
         self, features: Float[Tensor, "batch time features"], mel: Float[Tensor, "batch bands frames"]
     ) -> tuple[Int[Tensor, "batch codes"], Int[Tensor, "batch tokens"]]:
         """Semantic codes of wav2vec features, and global tokens of a mel spectrum (see :func:`mel_spectrogram`)."""
-        codes = self.quantizer.encode(self.encoder(features.transpose(1, 2)))
-        return codes, self.speaker_encoder.encode(mel)
+        return self.semantic(features), self.speaker_encoder.encode(mel)
+
+    def semantic(self, features: Float[Tensor, "batch time features"]) -> Int[Tensor, "batch codes"]:
+        """Semantic codes of wav2vec features."""
+        codes: Tensor = self.quantizer.encode(self.encoder(features.transpose(1, 2)))
+        return codes
 
     def decode(
         self, codes: Int[Tensor, "batch codes"], tokens: Int[Tensor, "batch tokens"]

@@ -6,12 +6,6 @@ of them (a student too) is shared under the same terms, with credit to SparkAudi
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
-
 from wandlib.systems.published import Layout
 
 WAV2VEC = "wav2vec2-large-xlsr-53"
@@ -32,25 +26,3 @@ LAYOUT = Layout(
         f"{WAV2VEC}/pytorch_model.bin",
     ),
 )
-
-
-def write_student(model: PreTrainedModel, original: Path, folder: Path) -> None:
-    """Write a student as an ``LLM/`` folder that upstream's code reads; it speaks there with full attention.
-
-    All files but the weights are the original's: transformers 5 writes a config whose rotary base older releases
-    misread.
-
-    Parameters
-    ----------
-    model
-        The trained language model.
-    original
-        The published ``LLM/``.
-    folder
-        Folder to write.
-    """
-    shutil.copytree(original, folder, dirs_exist_ok=True)
-    trained = model.state_dict()
-    before = load_file(original / "model.safetensors")
-    back = {name: trained[name].to(old).contiguous() for name, old in before.items()}
-    save_file(back, folder / "model.safetensors", metadata={"format": "pt"})

@@ -126,10 +126,18 @@ class ReferenceReader:
         return total / len(LAYERS)
 
     @torch.inference_mode()
+    def codes(self, sound: Sound) -> Int[Tensor, " codes"]:
+        """Return the semantic codes of a recording that :meth:`read` returned."""
+        return self.codec.semantic(self.features(sound))[0].cpu()
+
+    @torch.inference_mode()
+    def tokens(self, sound: Sound) -> Int[Tensor, " tokens"]:
+        """Return the global tokens of a recording that :meth:`read` returned."""
+        clip = torch.from_numpy(np.resize(sound, self.clip_samples)).float()[None]
+        device = next(self.codec.parameters()).device
+        return self.codec.speaker_encoder.encode(self.mel(clip.to(device)))[0].cpu()
+
     def __call__(self, path: str | Path) -> Voice:
         """Return the voice in a recording; InputError as :meth:`read`."""
         sound = self.read(path)
-        clip = torch.from_numpy(np.resize(sound, self.clip_samples)).float()[None]
-        device = next(self.codec.parameters()).device
-        codes, tokens = self.codec.encode(self.features(sound), self.mel(clip.to(device)))
-        return Voice(codes[0].cpu(), tokens[0].cpu())
+        return Voice(self.codes(sound), self.tokens(sound))

@@ -19,8 +19,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from wandlib.attention.conversion import convert
-from wandlib.systems.base import InputError, SpeechSystem
+from wandlib.systems.base import InputError, OnStep, SpeechSystem, Trace
 from wandlib.systems.decoding import Sampler, Utterance
+from wandlib.systems.memory import explained_memory
 from wandlib.systems.published import read_yaml
 from wandlib.systems.settings import Settings
 from wandlib.systems.sparktts.bicodec import BiCodec, mel_spectrogram
@@ -28,6 +29,8 @@ from wandlib.systems.sparktts.checkpoint import LAYOUT, WAV2VEC
 from wandlib.systems.sparktts.prompt import AcousticVocabulary, Control, clone_prompt, control_prompt, speakable
 from wandlib.systems.sparktts.reference import ReferenceReader, Voice, load_wav2vec
 from wandlib.systems.sparktts.streaming import PIECE, CodecStream, context_frames
+from wandlib.systems.streaming import Piece
+from wandlib.systems.students import trained_window
 
 WINDOW = 64
 MAXIMUM_TOKENS = 3000
@@ -144,26 +147,20 @@ class SparkSystem(SpeechSystem):
             If the folder is another system's, or its parts do not fit together.
         """
         root = LAYOUT.check(folder)
-        settings = read_yaml(root / "BiCodec" / "config.yaml").get("audio_tokenizer")
-        if not isinstance(settings, dict):
-            raise InputError("BiCodec/config.yaml has no audio_tokenizer: download the file again")
         if dtype is None and torch.device(device).type == "cpu":
             dtype = torch.float32
-        extractor, wav2vec = load_wav2vec(root / WAV2VEC, device)
-        reader = ReferenceReader(
-            BiCodec.load(root / "BiCodec", settings).to(device),
-            mel_spectrogram(settings).to(device),
-            extractor,
-            wav2vec,
-            read_yaml(root / "config.yaml"),
-        )
-        return cls(
-            _language_model(root / "LLM", dtype).to(device),
-            AutoTokenizer.from_pretrained(root / "LLM"),
-            reader,
-            settings,
-            None if isinstance(student, bool) else _language_model(Path(student), dtype).to(device),
-        )
+        with explained_memory(device):
+            reader, settings = load_reader(root, device)
+            system = cls(
+                read_language_model(root / "LLM", dtype).to(device),
+                AutoTokenizer.from_pretrained(root / "LLM"),
+                reader,
+                settings,
+                None if isinstance(student, bool) else read_language_model(Path(student), dtype).to(device),
+            )
+        if not isinstance(student, bool):
+            system.window = trained_window(student) or WINDOW
+        return system
 
     @property
     def speakers(self) -> list[str]:
@@ -201,6 +198,10 @@ class SparkSystem(SpeechSystem):
                 "Spark-TTS has no voice of its own: give a reference recording, or a gender, pitch or speed"
             )
         return clone_prompt(text, voice.tokens.tolist(), transcript, voice.codes.tolist() if transcript else None)
+
+    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
+        with explained_memory(self.language_model.device):
+            yield from super()._pieces(utterances, trace, on_step)
 
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool
@@ -257,7 +258,23 @@ class _Made:
         return torch.tensor([self._tokens])
 
 
-def _language_model(folder: Path, dtype: torch.dtype | None) -> Any:
+def load_reader(root: Path, device: str | torch.device) -> tuple[ReferenceReader, dict[str, Any]]:
+    """Return what reads recordings, with the codec that also makes the sound, and the codec's settings."""
+    settings = read_yaml(root / "BiCodec" / "config.yaml").get("audio_tokenizer")
+    if not isinstance(settings, dict):
+        raise InputError("BiCodec/config.yaml has no audio_tokenizer: download the file again")
+    extractor, wav2vec = load_wav2vec(root / WAV2VEC, device)
+    reader = ReferenceReader(
+        BiCodec.load(root / "BiCodec", settings).to(device),
+        mel_spectrogram(settings).to(device),
+        extractor,
+        wav2vec,
+        read_yaml(root / "config.yaml"),
+    )
+    return reader, settings
+
+
+def read_language_model(folder: Path, dtype: torch.dtype | None) -> Any:
     """Return a language model, without the window that a student was saved with."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
     vars(model.config).pop("wand", None)

@@ -1,4 +1,4 @@
-"""Training samples of Spark-TTS: the prompt of a clone without transcript, then the codes of the utterance.
+"""Training of Spark-TTS: the prompt of a clone without transcript, then the codes of the utterance.
 
     task_tts | text | 32 globals | start codes <|im_end|>
 
@@ -8,15 +8,35 @@ Upstream published no training code; the sequence is that of its inference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
+from wandlib.profiling.paper_systems import PAPER_TOKENS, SHAPES
+from wandlib.systems.corpora import Recording
+from wandlib.systems.model_card import Base
+from wandlib.systems.settings import InputError
+from wandlib.systems.sparktts.checkpoint import LAYOUT
 from wandlib.systems.sparktts.prompt import START_CODES, clone_prompt, speakable
+from wandlib.systems.sparktts.reference import MAXIMUM_SECONDS, ReferenceReader
+from wandlib.systems.sparktts.system import WINDOW, load_reader, read_language_model
+from wandlib.systems.students import read_student, stored_dtypes, write_back
+from wandlib.systems.training import NO_OTHER, SystemTraining, TenSeconds, read_recording, skipped
 
 END = "<|im_end|>"
+VOCABULARY = 166_000
+"""Of the published language model."""
 
 
 def training_sample(
@@ -45,3 +65,100 @@ def training_sample(
         "labels": torch.tensor([-100] * len(prefix) + generated),
         "conditioning": torch.arange(len(prefix) + len(generated)) < len(prefix),
     }
+
+
+class SparkEncoder:
+    """Recordings to samples.
+
+    Parameters
+    ----------
+    tokenizer
+        Of the language model.
+    reader
+        Recordings to codes and global tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, reader: ReferenceReader) -> None:
+        self.tokenizer, self.reader = tokenizer, reader
+
+    def __call__(self, recordings: list[Recording]) -> Iterator[dict[str, Any]]:
+        """Yield a sample for each recording, or ``{"skipped": reason, "audio": file}``."""
+        for recording in recordings:
+            made = self.sample(recording)
+            yield made if isinstance(made, dict) else skipped(recording, made)
+
+    def sample(self, recording: Recording) -> dict[str, Any] | str:
+        """Return ids and the length of the conditioning, or the reason why there are none."""
+        if (reason := read_recording(recording, MAXIMUM_SECONDS)) is not None:
+            return reason
+        if recording.other is None:
+            return NO_OTHER
+        try:
+            speakable(recording.text)
+            sound, other = self.reader.read(recording.audio), self.reader.read(recording.other.audio)
+        except InputError as error:
+            return str(error)
+        codes, tokens = self.reader.codes(sound).tolist(), self.reader.tokens(other).tolist()
+        made = training_sample(self.tokenizer, recording.text, codes, tokens)
+        return {"input_ids": made["input_ids"].tolist(), "conditioning": int(made["conditioning"].sum())}
+
+
+class SparkTraining(SystemTraining):
+    """Spark-TTS."""
+
+    window = WINDOW
+    ten_seconds = TenSeconds(SHAPES["sparktts"].conditioning, PAPER_TOKENS["sparktts"])
+    files = "LLM"
+    base = Base(
+        system="sparktts",
+        title="Spark-TTS",
+        repository=LAYOUT.repository,
+        page="https://arxiv.org/abs/2503.01710",
+        license="cc-by-nc-sa-4.0",
+        terms="CC-BY-NC-SA-4.0, as the base model: no commercial use, and whatever is made of it is shared alike.",
+        credits=(
+            "Spark-TTS: Wang et al., *Spark-TTS: An Efficient LLM-Based Text-to-Speech Model with Single-Stream\n"
+            "  Decoupled Speech Tokens*, arXiv 2503.01710; weights (c) SparkAudio, CC-BY-NC-SA-4.0.",
+            "The decoder was initialized from Qwen2.5-0.5B (Apache-2.0).",
+        ),
+        codes_per_second=50.0,
+    )
+
+    def check_folder(self, folder: str | Path) -> Path:
+        return LAYOUT.check(folder)
+
+    def encoder(self, folder: str | Path, batch: int, device: str) -> SparkEncoder:
+        root = LAYOUT.check(folder)
+        reader, _ = load_reader(root, device)
+        return SparkEncoder(AutoTokenizer.from_pretrained(root / "LLM"), reader)
+
+    def config(self, folder: str | Path) -> PreTrainedConfig:
+        return AutoConfig.from_pretrained(LAYOUT.check(folder) / "LLM")
+
+    def language_model(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        model: PreTrainedModel = read_language_model(LAYOUT.check(folder) / "LLM", dtype)
+        return model
+
+    def export(self, student: Path, target: Path, original: Path | None) -> list[str]:
+        if original is None:
+            raise InputError("a student takes the other files of the published LLM/: give its folder, --checkpoint")
+        root = LAYOUT.check(original)
+        dtype = next(iter(stored_dtypes(root / "LLM")))
+        model = read_student(student, Qwen2ForCausalLM, "Spark-TTS", dtype)
+        write_back(model, root / "LLM", target)
+        return [
+            f"put it in the place of LLM/ of {LAYOUT.repository}: the published code speaks with it, full attention"
+        ]
+
+    def random_model(self) -> PreTrainedModel:
+        return Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=VOCABULARY,
+                num_hidden_layers=24,
+                hidden_size=896,
+                num_attention_heads=14,
+                num_key_value_heads=2,
+                intermediate_size=4864,
+                tie_word_embeddings=True,
+            )
+        )

@@ -3,17 +3,21 @@
 ==========  =============================================================================================
 LibriTTS    folders of speakers and chapters; beside ``x.wav`` its text in ``x.normalized.txt``
 LJSpeech    ``metadata.csv``, lines of ``name|text`` or ``name|text|normalized text``; ``wavs/name.wav``
-jsonl       a file, lines of ``{"audio": "path", "text": "words"}``; paths start at the file's folder
+jsonl       a file, lines of ``{"audio": "path", "text": "words", "speaker": "who"}``, the speaker where it is known;
+            paths start at the file's folder
 ==========  =============================================================================================
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wandlib.systems.base import InputError
+from wandlib.systems.settings import InputError
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -30,11 +34,18 @@ class Recording:
         What it says.
     normalized
         Whether numbers and abbreviations are written out already.
+    speaker
+        Who speaks; None: not known.
+    other
+        Another recording of the same speaker, for systems that learn a voice from other words than the utterance's;
+        None: there is none.
     """
 
     audio: Path
     text: str
     normalized: bool
+    speaker: str | None = None
+    other: Recording | None = None
 
 
 def find_recordings(data: str | Path) -> list[Recording]:
@@ -58,7 +69,22 @@ def find_recordings(data: str | Path) -> list[Recording]:
         raise InputError(
             f"no utterances in {str(root)!r}: there is no metadata.csv, and no .normalized.txt beside a recording"
         )
-    return found
+    return with_others(found)
+
+
+def with_others(recordings: Sequence[Recording]) -> list[Recording]:
+    """Return the recordings, each with another one of its speaker: the same in every run, and spread over all."""
+    by = defaultdict[str, list[int]](list)
+    for index, recording in enumerate(recordings):
+        if recording.speaker is not None:
+            by[recording.speaker].append(index)
+    paired = list(recordings)
+    for indices in by.values():
+        for place, index in enumerate(indices if len(indices) > 1 else []):
+            step = 1 + zlib.crc32(recordings[index].audio.name.encode()) % (len(indices) - 1)
+            other = recordings[indices[(place + step) % len(indices)]]
+            paired[index] = replace(recordings[index], other=other)
+    return paired
 
 
 def _libritts(root: Path) -> list[Recording]:
@@ -67,7 +93,8 @@ def _libritts(root: Path) -> list[Recording]:
         stem = words.name.removesuffix(".normalized.txt")
         audio = next((file for end in ENDINGS if (file := words.with_name(stem + end)).is_file()), None)
         if audio is not None:
-            found.append(Recording(audio, words.read_text(encoding="utf-8").strip(), normalized=True))
+            speaker = stem.partition("_")[0]  # LibriTTS: speaker_chapter_paragraph_sentence
+            found.append(Recording(audio, words.read_text(encoding="utf-8").strip(), normalized=True, speaker=speaker))
     return found
 
 
@@ -81,7 +108,7 @@ def _ljspeech(root: Path) -> list[Recording]:
             raise InputError(f"line {number} of metadata.csv has no '|': it must be name|text or name|text|normalized")
         audio = root / "wavs" / fields[0]
         audio = audio if audio.suffix in ENDINGS else audio.with_name(audio.name + ".wav")
-        found.append(Recording(audio, fields[-1].strip(), normalized=len(fields) > 2))
+        found.append(Recording(audio, fields[-1].strip(), normalized=len(fields) > 2, speaker=root.name))
     return found
 
 
@@ -92,10 +119,11 @@ def _jsonl(path: Path) -> list[Recording]:
             continue
         try:
             row = json.loads(line)
-            audio, text = row["audio"], row["text"]
-        except (ValueError, KeyError, TypeError) as error:
+            audio, text, speaker = row["audio"], row["text"], row.get("speaker")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f'line {number} of {path.name} is not {{"audio": "path", "text": "words"}}: {error!r}'
             ) from error
-        found.append(Recording(path.parent / audio, str(text).strip(), normalized=False))
+        known = None if speaker is None else str(speaker)
+        found.append(Recording(path.parent / audio, str(text).strip(), normalized=False, speaker=known))
     return found

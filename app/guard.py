@@ -1,0 +1,86 @@
+"""What the server refuses, before gradio sees it: foreign host names, foreign frames, pages that nobody needs.
+
+A page anywhere on the web can point a name of its own at 127.0.0.1 and then talk to a server here as if it were its own
+(DNS rebinding). Its requests carry that name as their host, which is not one of ours. An address as
+host cannot be forged so.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Iterable
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HIDDEN = ("/openapi.json", "/monitoring", "/docs", "/redoc")
+"""Ends, or middles, of paths that answer 404."""
+HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
+"""An IPv6 address in brackets, or anything else, and perhaps a port."""
+SPACE_FRAMES = "https://huggingface.co https://*.hf.space"
+
+
+def own_hosts(further: Iterable[str] = ()) -> set[str]:
+    """Return the names that this server answers to: this machine's, a Space's, and ``further`` ones."""
+    names = {"localhost", socket.gethostname(), os.environ.get("SPACE_HOST", ""), *further}
+    return {name.lower().rstrip(".") for name in names if name}
+
+
+class Guard:
+    """ASGI middleware around the whole server.
+
+    Parameters
+    ----------
+    hosts
+        Names that requests may be addressed to, beside any plain IP address.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: set[str]) -> None:
+        self.app, self.hosts = app, hosts
+        frames = SPACE_FRAMES if os.environ.get("SPACE_HOST") else "'none'"
+        self.headers = [
+            (b"content-security-policy", f"frame-ancestors {frames}".encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"same-origin"),
+        ]
+        if frames == "'none'":
+            self.headers.append((b"x-frame-options", b"DENY"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on and add headers to the answer."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        if not self.knows(host):
+            await PlainTextResponse("this server does not go by that name; --allow-host adds one", 421)(
+                scope, receive, send
+            )
+            return
+        if any(scope["path"].endswith(end) or f"{end}/" in scope["path"] for end in HIDDEN):
+            await PlainTextResponse("not found", 404)(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self.headers]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+    def knows(self, host: str) -> bool:
+        """Tell whether a Host header is one of ours: a known name or an address, with or without a port."""
+        found = HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = (found[1] or found[2]).lower().rstrip(".")
+        if name in self.hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True

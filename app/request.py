@@ -1,0 +1,127 @@
+"""What a visitor asks for, checked: the page's own limits do not bind a client that calls the server directly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+from urllib.parse import urlencode
+
+from wandlib.systems.base import InputError, SpeechSystem
+from wandlib.systems.settings import Long, check_text
+
+TEXT_LIMIT = 1_000
+CHAPTER_LIMIT = 30_000
+"""Characters."""
+WINDOW_LIMITS = (2, 256)
+"""Keys."""
+SEED_LIMIT = 2**31 - 1
+TEMPERATURES: list[tuple[str, str | float]] = [
+    ("the voice's own", "default"),
+    ("0 (greedy)", 0.0),
+    *((f"{value:g}", value) for value in (0.3, 0.5, 0.7, 0.9, 1.1)),
+]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to say.
+
+    ``reference`` is a built-in speaker's name or the path of a recording; ``long`` whether parts of a long text
+    share a cache, None: as the voice was trained.
+    """
+
+    text: str
+    reference: str | Path | None
+    window: int
+    seed: int = 0
+    temperature: float | None = None
+    long: Long | None = None
+
+    def link(self, tab: str) -> str:
+        """Return the address that asks for the same again; an uploaded recording is not part of it."""
+        values = {"tab": tab, "text": self.text, "window": self.window, "seed": self.seed}
+        if isinstance(self.reference, str):
+            values["speaker"] = self.reference
+        if self.temperature is not None:
+            values["temperature"] = self.temperature
+        return f"?{urlencode(values)}"
+
+
+def read_request(
+    system: SpeechSystem,
+    text: str | None,
+    speaker: str | None,
+    recording: str | None,
+    window: float | None,
+    seed: float | None = 0,
+    temperature: str | float = "default",
+    limit: int = TEXT_LIMIT,
+) -> Request:
+    """Check what came from the page or from a handwritten request.
+
+    Raises
+    ------
+    InputError
+        Naming the limit and the cure.
+    """
+    text = check_text(text or "")
+    if len(text) > limit:
+        raise InputError(f"the text has {len(text):,} characters; the limit here is {limit:,}: shorten it")
+    if recording is None and not system.speakers:
+        raise InputError("this system has no built-in speaker: give a recording of the voice to imitate")
+    if speaker not in system.speakers and system.speakers:
+        raise InputError("unknown speaker: choose one from the list")
+    low, high = WINDOW_LIMITS
+    if not whole(window, low, high):
+        raise InputError(f"W must be a whole number from {low} to {high}")
+    if not whole(seed, 0, SEED_LIMIT):
+        raise InputError(f"the seed must be a whole number from 0 to {SEED_LIMIT:,}")
+    if temperature not in [value for _, value in TEMPERATURES]:
+        raise InputError("unknown temperature: choose one from the list")
+    return Request(
+        text=text,
+        reference=speaker if recording is None else Path(recording),
+        window=int(window),
+        seed=int(seed),
+        temperature=None if temperature == "default" else float(temperature),
+    )
+
+
+def whole(value: object, low: int, high: int) -> TypeGuard[float]:
+    """Tell whether a value is a whole number between the limits."""
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high and value == int(value)
+    )
+
+
+def from_link(system: SpeechSystem, query: Mapping[str, str], limit: int) -> dict[str, Any]:
+    """Return what a repeat link asks for, by the name of the setting; what is out of its limits is left out."""
+    found: dict[str, Any] = {}
+    if 0 < len(query.get("text", "")) <= limit:
+        found["text"] = query["text"]
+    if query.get("speaker") in system.speakers:
+        found["speaker"] = query["speaker"]
+    for name, limits in (("window", WINDOW_LIMITS), ("seed", (0, SEED_LIMIT))):
+        if query.get(name, "").isdecimal() and whole(int(query[name][:12]), *limits):
+            found[name] = int(query[name])
+    if query.get("temperature") in [str(value) for _, value in TEMPERATURES]:
+        found["temperature"] = next(value for _, value in TEMPERATURES if str(value) == query["temperature"])
+    return found
+
+
+def pieces(text: str, longest: int = 600) -> list[str]:
+    """Return a long text in pieces of whole sentences, at most ``longest`` characters each where sentences allow it."""
+    found: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        piece = ""
+        for sentence in re.split(r"(?<=[.!?…][\"'”’)\s])\s*", " ".join(paragraph.split())):
+            if piece and len(piece) + len(sentence) > longest:
+                found.append(piece.strip())
+                piece = ""
+            piece += sentence if not piece or piece.endswith(" ") else f" {sentence}"
+        if any(character.isalnum() for character in piece):
+            found.append(piece.strip())
+    return found

@@ -1,0 +1,75 @@
+"""A private folder for everything that visitors leave: gone when the app ends, however it ends.
+
+Recordings and sounds lie in one folder below the system's temporary one, readable by this user alone. It is removed
+when the process ends, by Ctrl-C or SIGTERM as well. After a kill -9 or a power cut it stays: the next app to start
+removes it. Which folders have lost their owner is told by a lock that the kernel releases with the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+PREFIX = "wandlib-app-"
+LOCK = "owner.lock"
+LIBRARIES = "libraries"
+"""Subfolder for what is no visitor's."""
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Create the folder, point gradio and :mod:`tempfile` to it, and empty it at the end; enter before gradio loads.
+
+    SIGTERM becomes SystemExit, so that a stopped container or service cleans up as Ctrl-C does.
+    """
+    sweep()
+    before = tempfile.tempdir
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    # Libraries remove temporary folders of their own at exit, and complain where they are gone: the last one goes then.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    handler = signal.signal(signal.SIGTERM, _exit)
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
+            (folder / LIBRARIES).mkdir()
+            tempfile.tempdir = str(folder / LIBRARIES)
+            yield folder
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning short
+            tempfile.tempdir = before
+            os.environ.pop("GRADIO_TEMP_DIR", None)
+            for entry in folder.iterdir():
+                if entry.name not in (LOCK, LIBRARIES):
+                    shutil.rmtree(entry, ignore_errors=True)
+            signal.signal(signal.SIGTERM, handler)
+
+
+def sweep() -> list[Path]:
+    """Remove this user's folders whose owner is gone; return them."""
+    removed = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
+            continue
+        try:
+            with (folder / LOCK).open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+        except BlockingIOError:  # its app is running
+            continue
+        except FileNotFoundError:  # another app that starts was faster
+            continue
+        removed.append(folder)
+    return removed
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)

@@ -1,0 +1,160 @@
+"""From the measurements of the ablation to RESULTS.md: a row is several training runs on the same sentences.
+
+Intervals draw both, sentences and seeds, with replacement: how other sentences and other training runs would fare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from recipes.mini.ablation_rows import TABLES, TEACHER
+from recipes.mini.tables import shown
+from wandlib.evaluation.error_rates import Interval
+from wandlib.evaluation.report import Report, markdown_table
+
+Measured = Mapping[tuple[str, int], tuple[float, float]]
+"""(value, weight) of a sentence, all speakers together, of a training seed."""
+
+
+def crossed(measured: Measured, baseline: Measured | None = None, draws: int = 2000) -> Interval:
+    """Return the sum of the values over that of the weights, and its 95 % interval over sentences and seeds.
+
+    Parameters
+    ----------
+    baseline
+        What has no seeds, on the same sentences: the interval is that of the difference.
+
+    Raises
+    ------
+    ValueError
+        Where a sentence is missing.
+    """
+    sentences, seeds = (list(dict.fromkeys(key[place] for key in measured)) for place in (0, 1))
+    try:
+        table = np.array([[measured[sentence, seed] for seed in seeds] for sentence in sentences], float)
+        if baseline is not None:
+            (only,) = {seed for _, seed in baseline}
+            table[..., 0] -= np.array([baseline[sentence, only][0] for sentence in sentences])[:, None]
+    except KeyError as error:
+        raise ValueError(f"sentence and seed {error} were not measured: these do not compare") from error
+    values, weights = table[..., 0], table[..., 1]
+    value = float(values.sum() / weights.sum())
+    if len(sentences) == 1:
+        return Interval(value, math.nan, math.nan)
+    rng = np.random.default_rng(0)
+    one = rng.multinomial(len(sentences), [1 / len(sentences)] * len(sentences), size=draws)
+    two = rng.multinomial(len(seeds), [1 / len(seeds)] * len(seeds), size=draws)
+    drawn = np.einsum("di,ij,dj->d", one, values, two) / np.einsum("di,ij,dj->d", one, weights, two)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Interval(value, float(low), float(high))
+
+
+def of_reports(reports: list[Report], metric: str) -> Measured:
+    """Take a metric out of the reports of a row's runs."""
+    found: dict[tuple[str, int], tuple[float, float]] = {}
+    for number, report in enumerate(reports):
+        for row in report.utterances:
+            if metric in ("WER", "CER"):
+                if row.errors is None:
+                    continue
+                pair: tuple[float, float] = (row.errors.word_errors, row.errors.words)
+                if metric == "CER":
+                    pair = (row.errors.character_errors, row.errors.characters)
+            else:
+                value = row.similarity if metric == "similarity" else row.scores.get(metric)
+                if value is None:
+                    continue
+                pair = (value, 1)
+            before = found.get((row.text, number), (0.0, 0.0))
+            found[row.text, number] = (before[0] + pair[0], before[1] + pair[1])
+    return found
+
+
+def of_streams(runs: list[dict[str, Any]]) -> Measured:
+    """Take the word errors out of the streams of a row's runs."""
+    return {
+        (sentence["sentence"], number): (sentence["word errors"], sentence["words"])
+        for number, run in enumerate(runs)
+        for sentence in run["sentences"]
+        if "words" in sentence
+    }
+
+
+def bounds(interval: Interval, signed: bool = True) -> str:
+    """Format the interval alone."""
+    form = "+.3f" if signed else ".3f"
+    return "" if math.isnan(interval.low) else f"{interval.low:{form}} to {interval.high:{form}}"
+
+
+def line(name: str, runs: list[dict[str, Any]], teacher: dict[str, Any]) -> dict[str, Any]:
+    """Make the row of the tables; differences are to the teacher on the same sentences."""
+    found: dict[str, Any] = {"row": name, "seeds": len(runs)}
+    for key, label in (("ce", "CE"), ("kl", "KL"), ("agreement", "agreement")):
+        for ending in ("", ", streams", ", far"):
+            values = [run[key + ending] for run in runs if key + ending in run]
+            if values:
+                found[label + ending] = float(np.mean(values))
+                if len(values) > 1:
+                    found[f"{label}{ending}, range"] = f"{min(values):.3f} to {max(values):.3f}"
+    if "report" not in runs[0]:
+        return found
+    reports = [run["report"] for run in runs]
+    for metric in ("WER", "CER", "DNSMOS", "similarity"):
+        mine, base = of_reports(reports, metric), of_reports([teacher["report"]], metric)
+        if mine:
+            whole = crossed(mine)
+            found |= {metric: whole.value, f"{metric}, 95 %": bounds(whole, signed=False)}
+            found[f"{metric} - teacher's, 95 %"] = "" if name == TEACHER else bounds(crossed(mine, base))
+    spoken = of_streams(runs)
+    if spoken:
+        found["WER, streams"] = shown(crossed(spoken))
+        base = of_streams([teacher])
+        found["WER, streams - teacher's, 95 %"] = "" if name == TEACHER else bounds(crossed(spoken, base))
+    utterances = [utterance for report in reports for utterance in report.utterances]
+    failed = sum(bool(utterance.failures) for utterance in utterances)
+    return found | {"failures": f"{failed} of {len(utterances)}"}
+
+
+def lines(measured: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Make all rows."""
+    return [line(name, runs, measured[TEACHER][0]) for name, runs in measured.items()]
+
+
+def document(result: dict[str, Any]) -> str:
+    """Write the measured part of RESULTS.md."""
+    rows = {row["row"]: row for row in (*result["rows"], *result["beyond the paper"])}
+    parts = [
+        f"{result['sentences']}, greedy, heard by {result['recognizer']}. CE and KL, nats a code, on held-out rows,",
+        f"means over seeds. Intervals of 95 % over {result.get('intervals', 'sentences and training seeds')};",
+        "differences are paired with the teacher's on the same sentences: an interval that holds 0 shows none.",
+        "Failures: no end, runaway, early stop, repetition.",
+    ]
+    if result.get("findings"):
+        parts += ["", *result["findings"]]
+    tables = [
+        table for table in TABLES if sum(name in rows for name in table[1]) > 2
+    ]  # of fewer there is no comparison
+    placed = {name for _, names, _ in tables for name in names}
+    others = [name for name in rows if name not in placed]
+    anything = tuple(dict.fromkeys(key for name in others for key in rows[name] if key not in ("row", "seeds")))
+    for title, names, columns in (*tables, ("Other rows", others, anything)):
+        there = [rows[name] for name in names if name in rows]
+        filled = [column for column in columns if any(column in row for row in there)]
+        if there and filled:
+            table = [
+                {"row": row["row"], "seeds": row.get("seeds", 1)} | {column: row.get(column, "") for column in filled}
+                for row in there
+            ]
+            parts += ["", f"**{title}.**", "", markdown_table(table)]
+    if result["attention mass"]:
+        parts += [
+            "",
+            "Where the teacher looks while it decodes (five long held-out utterances, mean over layers and heads):",
+            "",
+            markdown_table(result["attention mass"]),
+        ]
+    return "\n".join([*parts, "", f"Measured on {result['machine']}, {result['date']}."])

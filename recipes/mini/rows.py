@@ -1,0 +1,204 @@
+"""Rows of tokens that teacher and student learn from: half of them streams, half single utterances.
+
+    BEGIN, 75 codes of the speaker | TEXT phones SPEECH, codes | TEXT phones SPEECH, codes | ... | END
+
+A single utterance is a stream of one block, so that both are collated by :class:`~wandlib.StreamCollator`. A pass over
+the speech has every utterance once, in one kind of row or in the other; the next pass draws anew. Nothing is to be read
+more than :data:`PASSES` times: models of this size learn 20 hours by heart in three.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from recipes.mini import align, analysis
+from recipes.mini import corpus as shards
+from wandlib.distillation.streams import StreamCollator, length_of, streams_of
+from wandlib.systems.mini.prompt import BEGIN, END, FIRST_CODE, FIRST_SYMBOL, SPEECH, TEXT
+
+REFERENCE = 75
+"""Codes of the reference: 3 s."""
+PINNED = 1 + REFERENCE
+"""Tokens that no decode forgets: BEGIN and the reference."""
+ROW_TOKENS = 640
+"""Tokens of a row at most, 15 to 20 s; of the corpus, one utterance in three hundred does not fit."""
+MAX_GAP = 150_000
+"""Positions that the reference may be away from what is spoken: an hour's codes and text."""
+PASSES = 2
+FEWEST_SOURCES = 4
+"""Utterances of ``REFERENCE`` codes that a speaker of streams needs; others come as single utterances."""
+
+Row = dict[str, Any]
+"""A sample of :class:`~wandlib.StreamCollator`, and the numbers of its ``utterances``."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One utterance of the corpus, as numbers."""
+
+    symbols: list[int]
+    codes: NDArray[np.int64]
+    speaker: str
+    positions: NDArray[np.int16]
+    """For each code, which symbol is spoken; empty where unknown."""
+
+
+class Speech:
+    """Utterances to make rows of; those of a speaker without a second long utterance, and those too long, are left out.
+
+    Raises
+    ------
+    ValueError
+        Where none is left.
+    """
+
+    def __init__(self, spoken: Sequence[Spoken]) -> None:
+        long = Counter(one.speaker for one in spoken if len(one.codes) >= REFERENCE)
+        room = ROW_TOKENS - PINNED - 1
+        fitting = [one for one in spoken if len(one.codes) and len(one.symbols) + 2 + len(one.codes) <= room]
+        self.spoken = [one for one in fitting if long[one.speaker] > 1]
+        if not self.spoken:
+            raise ValueError(f"no speaker with two utterances of {REFERENCE} codes or more, one to take a reference of")
+        self.utterances = [
+            {
+                "speaker": one.speaker,
+                "text": [TEXT, *(FIRST_SYMBOL + symbol for symbol in one.symbols), SPEECH],
+                "codes": (FIRST_CODE + one.codes).tolist(),
+            }
+            for one in self.spoken
+        ]
+        self.sources: dict[str, list[int]] = defaultdict(list)
+        for number, one in enumerate(self.spoken):
+            if len(one.codes) >= REFERENCE:
+                self.sources[one.speaker].append(number)
+
+    def rows(self, seed: int) -> list[Row]:
+        """Return one pass: as many streams as single utterances, in random order."""
+        rng = random.Random(f"{seed} rows")
+        everything = list(range(len(self.utterances)))
+        trial = self._streams(everything, seed)
+        blocks = sum(len(row["blocks"]) for row in trial) / max(1, len(trial))
+        single = set(rng.sample(everything, round(len(everything) / (1 + blocks)))) if trial else set(everything)
+        streams = self._streams([number for number in everything if number not in single], seed)
+        streamed = {number for row in streams for number in row["utterances"]}
+        rows = streams + [self._single(number, rng) for number in everything if number not in streamed]
+        return rng.sample(rows, len(rows))
+
+    def _streams(self, numbers: list[int], seed: int) -> list[Row]:
+        """Rows of several utterances, of speakers with enough to take references from."""
+        sources = Counter(self.spoken[n].speaker for n in numbers if len(self.spoken[n].codes) >= REFERENCE)
+        usable = [n for n in numbers if sources[self.spoken[n].speaker] >= FEWEST_SOURCES]
+        made = streams_of(
+            [self.utterances[n] for n in usable], begin=[BEGIN], reference=REFERENCE, max_length=ROW_TOKENS, seed=seed
+        )
+        return [row | {"utterances": [usable[index] for index in row["utterances"]]} for row in made]
+
+    def _single(self, number: int, rng: random.Random) -> Row:
+        """Return a row of one utterance, after the start of another one of the speaker."""
+        utterance = self.utterances[number]
+        source = rng.choice([n for n in self.sources[self.spoken[number].speaker] if n != number])
+        pinned = [BEGIN, *self.utterances[source]["codes"][:REFERENCE]]
+        return {"pinned": pinned, "blocks": [(utterance["text"], utterance["codes"])], "utterances": [number]}
+
+    def attended(self, rows: Sequence[Row], length: int) -> Tensor:
+        """Return, for each position that predicts a code, the position of the symbol being spoken; -1 for the others.
+
+        Shape [rows, length]. The end of a block is predicted while its last symbol is spoken.
+        """
+        found = torch.full((len(rows), length), -1)
+        for target, row in zip(found, rows, strict=True):
+            start = len(row["pinned"])
+            for number in row["utterances"]:
+                one = self.spoken[number]
+                first = start + len(one.symbols) + 1  # SPEECH, which predicts the first code
+                if len(one.positions):
+                    target[first : first + len(one.codes)] = (
+                        torch.from_numpy(one.positions.astype(np.int64)) + start + 1
+                    )
+                    target[first + len(one.codes)] = start + len(one.symbols)
+                start = first + 1 + len(one.codes)
+        return found
+
+
+def row_length(row: Row) -> int:
+    """Count the tokens of a row, END included."""
+    return len(row["pinned"]) + sum(length_of({"text": text, "codes": codes}) for text, codes in row["blocks"]) + 1
+
+
+def collator(max_gap: int = MAX_GAP, **options: Any) -> StreamCollator:
+    """Return what makes batches of rows; lengths are rounded up, so that few matrix kernels are built and kept."""
+    return StreamCollator(end=END, max_gap=max_gap, pad_token_id=END, pad_to_multiple_of=32, **options)
+
+
+class Rows(Dataset):  # type: ignore[type-arg]  # torch's Dataset has no type for a dict
+    """Rows for a Trainer."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        # Trainer groups rows of similar length by the length of their input_ids, which the collator makes.
+        return self.rows[index] | {"input_ids": range(row_length(self.rows[index]))}
+
+
+class Passes:
+    """Batches of rows by number, one pass over the speech after the other; any can be asked for at any time.
+
+    Parameters
+    ----------
+    speech
+        What is read.
+    budget
+        Tokens of a batch.
+    passes
+        How often.
+    """
+
+    def __init__(self, speech: Speech, budget: int, passes: int = PASSES) -> None:
+        self.speech, self.budget = speech, budget
+        self.sizes = []
+        for number in range(passes):
+            self._open(number)
+            self.sizes.append(self.plan.per_epoch)
+
+    def _open(self, number: int) -> None:
+        self.number, self.rows = number, self.speech.rows(number)
+        self.plan = align.Plan([row_length(row) for row in self.rows], self.budget)
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def __getitem__(self, index: int) -> list[Row]:
+        for number, size in enumerate(self.sizes):
+            if index < size:
+                if number != self.number:
+                    self._open(number)
+                return [self.rows[place] for place in self.plan[index]]
+            index -= size
+        raise IndexError(f"there are {len(self)} batches")
+
+
+def read(corpus: Path, positions: Sequence[NDArray[np.int16]] | None = None) -> tuple[list[Spoken], list[Spoken]]:
+    """(training, held out): every utterance with its codes and symbols, and the alignment where it is given."""
+    symbols, items, stored = align.phones(corpus), analysis.read(corpus), np.load(corpus / "codes.npz")
+    codes = np.split(stored["codes"].astype(np.int64), stored["ends"][:-1])
+    aligned = [np.zeros(0, np.int16)] * len(items) if positions is None else positions
+    spoken = [
+        Spoken(row, said, item.utterance.speaker, places)
+        for row, said, item, places in zip(symbols, codes, items, aligned, strict=True)
+    ]
+    return spoken[shards.HELD_OUT :], spoken[: shards.HELD_OUT]

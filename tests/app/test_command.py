@@ -1,0 +1,71 @@
+"""``python -m app``: its flags, its errors, and what it does not import for them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_system import FakeSystem
+from served_app import free_port
+
+from app.__main__ import main, parse
+from wandlib.systems import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_flags_and_errors_need_no_model() -> None:
+    """Errors of the command line come at once: what takes seconds to import is imported later."""
+    code = "import sys, app.__main__; print([name for name in ('torch', 'gradio', 'wandlib') if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_flags_reach_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def load(name: str, folder: str | None, **options: Any) -> FakeSystem:
+        asked.append((name, folder, options))
+        raise InputError("no further")
+
+    monkeypatch.setattr("wandlib.systems.load_system", load)
+    flags = ["--system", "sparktts", "--checkpoint", str(tmp_path), "--device", "cuda"]
+    monkeypatch.setattr("sys.argv", ["app", "--port", str(free_port()), *flags])
+    with pytest.raises(SystemExit, match="cannot load sparktts: no further"):
+        main()
+    assert asked == [("sparktts", str(tmp_path), {"device": "cuda"})]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--system", "nobody"], "cannot load nobody: no system named 'nobody'"),
+        (["--device", "gramophone"], "cannot load mini: no device 'gramophone'"),
+        (["--system", "sparktts"], "comes without weights"),
+        (["--checkpoint", "/nowhere"], "cannot load mini: there is no folder '/nowhere'"),
+    ],
+)
+def test_system_that_cannot_be_loaded(flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["app", "--port", str(free_port()), *flags])
+    with pytest.raises(SystemExit, match=message):
+        main()
+
+
+def test_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        monkeypatch.setattr("sys.argv", ["app", "--port", str(port)])
+        with pytest.raises(SystemExit, match=rf"cannot listen on 127.0.0.1:{port}: .* Try another one with --port"):
+            main()
+
+
+def test_defaults_are_this_machine_and_the_embedded_voice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["app"])
+    found = parse()
+    assert (found.host, found.port, found.system, found.checkpoint) == ("127.0.0.1", 7860, "mini", None)

@@ -1,0 +1,84 @@
+"""Which host names the server answers to, and what it lets nobody embed or read."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fake_system import FakeSystem
+from served_app import Served
+
+from app.guard import Guard, own_hosts
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[Served]:
+    served = Served(FakeSystem())
+    yield served
+    served.page.close()
+
+
+@pytest.mark.parametrize("path", ["", "config", "wand/static/player.js", "gradio_api/info"])
+def test_foreign_name_is_refused(app: Served, path: str) -> None:
+    """A web page that points a name of its own at this machine (DNS rebinding) comes with that name."""
+    assert httpx.get(app.address + path).status_code == 200
+    for name in ("evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", ""):
+        assert httpx.get(app.address + path, headers={"host": name}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "openapi.json",
+        "gradio_api/openapi.json",
+        "monitoring",
+        "gradio_api/monitoring",
+        "monitoring/summary",
+        "gradio_api/monitoring/summary",
+        "docs",
+        "redoc",
+    ],
+)
+def test_page_for_nobody_is_hidden(app: Served, path: str) -> None:
+    assert httpx.get(app.address + path).status_code == 404
+
+
+def test_no_other_page_may_frame_it(app: Served) -> None:
+    headers = httpx.get(app.address).headers
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:80",
+        "127.0.0.1",
+        "127.0.0.1:7860",
+        "[::1]",
+        "[::1]:7860",
+        "10.1.2.3:1",
+        "voice.example.org:443",
+        "localhost.",
+        socket.gethostname(),
+    ],
+)
+def test_own_names(host: str) -> None:
+    assert Guard(httpx.get, own_hosts(["voice.example.org"])).knows(host)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host", ["", "evil.example", "localhost:evil", "[::1].evil.example", "::1.evil", "127.0.0.1x"])
+def test_other_names(host: str) -> None:
+    assert not Guard(httpx.get, own_hosts()).knows(host)  # type: ignore[arg-type]
+
+
+def test_space_shows_it_in_its_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_HOST", "somebody-wand.hf.space")
+    guard = Guard(httpx.get, own_hosts())  # type: ignore[arg-type]
+    assert guard.knows("somebody-wand.hf.space")
+    assert (b"content-security-policy", b"frame-ancestors https://huggingface.co https://*.hf.space") in guard.headers
+    assert b"x-frame-options" not in dict(guard.headers)

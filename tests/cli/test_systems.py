@@ -1,0 +1,244 @@
+"""A published folder to a student that speaks, and back into its own files: the commands, on tiny checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import recordings
+import soundfile
+import tiny_codec_lm
+import tiny_corpora
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import wandlib
+from wandlib.attention.conversion import hook_of
+from wandlib.cli import app as cli
+from wandlib.systems.cosyvoice2.tiny import write_tiny
+from wandlib.systems.indextts import tiny as tiny_index
+from wandlib.systems.registry import TRAINING, training_of
+from wandlib.systems.sparktts import tiny as tiny_spark
+
+STEPS = 20
+
+
+def torch_file(path: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(path, weights_only=True)
+    return content.get("model", content)
+
+
+def folder_of_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path / "model.safetensors")
+
+
+@dataclass
+class Case:
+    """How a system's tiny checkpoint is written, and what `export` makes of a student."""
+
+    write: Callable[[Path], Any]
+    exported: str
+    original: str
+    read: Callable[[Path], dict[str, torch.Tensor]]
+    untouched: str
+    """A tensor that training cannot reach."""
+    settings: dict[str, Any]
+
+
+CASES = {
+    "cosyvoice2": Case(write_tiny, "llm.pt", "llm.pt", torch_file, "", {}),
+    "sparktts": Case(tiny_spark.write_checkpoint, "LLM", "LLM", folder_of_safetensors, "", {}),
+    "indextts": Case(
+        tiny_index.write_checkpoint, "gpt.pth", "gpt.pth", torch_file, "text_head.weight", {"maximum_codes": 20}
+    ),
+    "neutts": Case(
+        lambda folder: tiny_codec_lm.write("neutts", folder),
+        "LLM",
+        ".",
+        folder_of_safetensors,
+        "",
+        {"transcript": "YOU."},
+    ),
+    "llasa": Case(
+        lambda folder: tiny_codec_lm.write("llasa", folder),
+        "LLM",
+        ".",
+        folder_of_safetensors,
+        "",
+        {"transcript": "YOU."},
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wandlib.systems.sparktts.system.MAXIMUM_TOKENS", 60)
+    monkeypatch.setattr("wandlib.systems.codec_lm.system.CONTEXT", 300)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(cli.app, list(arguments))
+    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    return " ".join(result.output.split())
+
+
+def refused(*arguments: str) -> str:
+    result = CliRunner().invoke(cli.app, list(arguments))
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+def test_every_case_is_here() -> None:
+    assert CASES.keys() == TRAINING.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_from_recordings_to_a_student_that_speaks_and_back(name: str) -> None:
+    case = CASES[name]
+    case.write(Path("folder"))
+    tiny_corpora.write(Path("corpus"), count=5)
+    voice = recordings.write(Path("voice.wav"))
+    here = ("--system", name, "--checkpoint", "folder")
+    assert "5 utterances" in run("prepare", *here, "--data", "corpus", "--to", "data", "--shard", "3")
+    options = ("--steps", str(STEPS), "-b", "4", "--learning-rate", "1e-3", "--cpu", "--log-steps", "5")
+    window = ("--window", "5", "--window-start", "8")
+    run("train", *here, "--data", "data", "--output", "student", *options, *window)
+    log = json.loads(next(Path("student").glob("checkpoint-*/trainer_state.json")).read_text())["log_history"]
+    losses = [line["ce"] for line in log if "ce" in line]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0], "nothing was learned"
+    assert hook_of(wandlib.load("student")).window == 5
+
+    tts = wandlib.load_system(name, "folder", student="student")
+    assert tts.window == 5
+    spoken = [tts.synthesize("HI.", voice, attention, **case.settings) for attention in ("full", "window")]
+    assert spoken[1].trace.window == 5
+    assert all(len(speech.waveform) for speech in spoken)
+    plain = wandlib.load_system(name, "folder").synthesize("HI.", voice, "full", **case.settings)
+    assert np.array_equal(spoken[0].codes, plain.codes), "the teacher's place was taken"
+
+    said = run("export", "student", case.exported, "--to", name)
+    assert "under full attention" in said
+    before, after = case.read(Path("folder") / case.original), case.read(Path(case.exported))
+    assert before.keys() == after.keys()
+    assert all(before[key].dtype == after[key].dtype for key in before)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed
+    assert case.untouched not in changed
+    assert f"license: {training_of(name).base.license}" in Path("student/README.md").read_text()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_student_that_learned_nothing_is_the_original_bit_for_bit(name: str) -> None:
+    case = CASES[name]
+    case.write(Path("folder"))
+    wandlib.convert(training_of(name).language_model("folder"), window=4).save_pretrained("student")
+    run("export", "student", case.exported, "--to", name, "--checkpoint", "folder")
+    before, after = case.read(Path("folder") / case.original), case.read(Path(case.exported))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) and before[key].dtype == after[key].dtype for key in before)
+    if case.exported == "LLM":
+        original = Path("folder") / case.original / "config.json"
+        assert (Path("LLM") / "config.json").read_bytes() == original.read_bytes()
+
+
+def test_say_with_a_student() -> None:
+    write_tiny(Path("folder"))
+    training = training_of("cosyvoice2")
+    wandlib.convert(training.language_model("folder"), window=4).save_pretrained("student")
+    recordings.write(Path("voice.wav"))
+    here = ("--system", "cosyvoice2", "--checkpoint", "folder", "--student", "student")
+    run("say", "Hello.", *here, "--reference", "voice.wav", "-o", "out.wav")
+    samples, rate = soundfile.read("out.wav")
+    assert rate == 24_000
+    assert len(samples) > 1000
+
+
+def test_lora_and_bf16() -> None:
+    """What a smaller GPU takes: adapters, merged in the end; bfloat16 leaves weights in float32."""
+    tiny_index.write_checkpoint(Path("folder"))
+    tiny_corpora.write(Path("corpus"), count=4)
+    here = ("--system", "indextts", "--checkpoint", "folder")
+    run("prepare", *here, "--data", "corpus", "--to", "data")
+    usual = ("--steps", "2", "-b", "2", "--cpu", "--window", "5", "--learning-rate", "1e-2")
+    run("train", "data", *here, "-o", "lora", "--lora", "2", *usual)
+    run("train", "data", *here, "-o", "half", "--bf16", *usual)
+    before = training_of("indextts").language_model("folder").state_dict()
+    for output in ("lora", "half"):
+        after = wandlib.load(output).state_dict()
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert any(name.startswith("gpt.h.") for name in changed)
+        assert "text_head.weight" not in changed
+        assert all(tensor.dtype == torch.float32 for tensor in after.values() if tensor.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "data", "-o", "out"], "give --model, or --system with the --checkpoint of one"),
+        (["train", "data", "-o", "out", "--system", "cosyvoice2"], "or --system with the --checkpoint of one"),
+        (["train", "-o", "out", "--model", "m"], "nothing to train on"),
+        (["train", "empty", "-o", "out", "--model", "m"], "no utterances.jsonl in 'empty'"),
+        (["train", "half", "-o", "out", "--model", "m"], "go on with the same wandlib prepare"),
+        (["train", "empty", "-o", "out", "--system", "mini", "--checkpoint", "."], "no system named 'mini' can be"),
+        (
+            ["prepare", "--system", "cosyvoice2", "--checkpoint", "none", "--data", "empty", "--to", "x"],
+            "no folder 'none'",
+        ),
+        (["prepare", "--system", "sparktts", "--checkpoint", "empty", "--data", ".", "--to", "x"], "no config.yaml"),
+        (["prepare", "--system", "indextts", "--checkpoint", "index", "--data", ".", "--to", "x"], "no dvae.pth"),
+        (["prepare", "--system", "cosy", "--checkpoint", "cosy", "--data", "empty", "--to", "x"], "no utterances"),
+        (["export", "none", "llm.pt", "--to", "cosyvoice"], "no folder 'none'"),
+        (["export", "empty", "llm.pt", "--to", "cosyvoice"], "no config.json in 'empty'"),
+        (["export", "empty", "LLM", "--to", "sparktts"], "give its folder, --checkpoint"),
+        (["export", "empty", "taken", "--to", "cosyvoice"], "'taken' exists"),
+        (["export", "spark", "llm.pt", "--to", "cosyvoice"], "is a student of sparktts"),
+    ],
+)
+def test_what_cannot_be_used(arguments: list[str], words: str) -> None:
+    for folder in ("empty", "half", "spark"):
+        Path(folder).mkdir()
+    Path("half/prepare.json").write_text("{}")
+    Path("spark/training.json").write_text('{"system": "sparktts"}')
+    Path("taken").touch()
+    if "cosy" in arguments:
+        write_tiny(Path("cosy"))
+    if "index" in arguments:
+        tiny_index.write_checkpoint(Path("index"))
+        Path("index/dvae.pth").unlink()
+    assert words in refused(*arguments)
+
+
+def test_a_rounded_student_is_not_written_back() -> None:
+    write_tiny(Path("folder"))
+    model = training_of("cosyvoice2").language_model("folder")
+    model.to(torch.bfloat16).save_pretrained("student")
+    said = refused("export", "student", "llm.pt", "--to", "cosyvoice", "--checkpoint", "folder")
+    assert "is stored in bfloat16, and the original in float32" in said
+    assert not Path("llm.pt").exists()
+
+
+def test_a_student_of_another_size_is_not_written_back() -> None:
+    write_tiny(Path("folder"))
+    model: Any = training_of("cosyvoice2").language_model("folder")
+    config = type(model.config)(**{**model.config.to_dict(), "num_hidden_layers": 1, "layer_types": None})
+    type(model)(config).save_pretrained("student")
+    said = refused("export", "student", "llm.pt", "--to", "cosyvoice", "--checkpoint", "folder")
+    assert "num_hidden_layers is 1" in said
+
+
+def test_other_recordings_are_of_the_speaker() -> None:
+    """Spark-TTS takes a voice from other words: without a speaker it trains on nothing, and says why."""
+    tiny_spark.write_checkpoint(Path("folder"))
+    tiny_corpora.record(Path("a.wav"), 1.0, 0)
+    Path("data.jsonl").write_text('{"audio": "a.wav", "text": "Hi."}\n')
+    said = refused("prepare", "--system", "sparktts", "--checkpoint", "folder", "--data", "data.jsonl", "--to", "out")
+    assert "no other recording of its speaker" in said

@@ -1,0 +1,118 @@
+"""The ablation: rows that differ in one thing, intervals over sentences and seeds, the document, what is kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recipes.mini import ablation
+from recipes.mini.ablation_rows import CURRICULUM, DIRECT, ROWS, SEEDS, SHORT, STUDENT, TABLES, TEACHER
+from recipes.mini.ablation_tables import crossed, document, lines
+from wandlib.evaluation.error_rates import ErrorCounts
+from wandlib.evaluation.report import Report, Utterance, put_measured
+
+
+def changed(one: Any, other: Any) -> list[str]:
+    return [field.name for field in fields(one) if getattr(one, field.name) != getattr(other, field.name)]
+
+
+def test_rows_differ_in_one_thing_each() -> None:
+    assert ROWS["CE, direct"].variant == replace(DIRECT, kl_weight=0.0)
+    assert changed(DIRECT, SHORT) == ["schedule"]
+    for name, row in ROWS.items():
+        if row.variant is None or row.shipped or name == CURRICULUM:
+            continue
+        base = SHORT if name.startswith(CURRICULUM) else DIRECT
+        if base is DIRECT and row.variant == DIRECT:
+            continue
+        assert len(changed(row.variant, base)) == (2 if row.variant.lora else 1), name
+    slugs = [ablation.slug_of(name) for name in ROWS]
+    assert len(set(slugs)) == len(slugs)
+
+
+def test_every_row_is_in_a_table_and_every_table_has_rows() -> None:
+    placed = {name for _, names, _ in TABLES for name in names}
+    assert placed == set(ROWS)
+
+
+def test_seeds_are_of_training() -> None:
+    jobs = list(ablation.jobs_of(Path(), Path(), None, [TEACHER, STUDENT, "CE, direct"]))
+    assert [(name, seed) for *_, name, seed in jobs] == [
+        (TEACHER, 0),
+        (STUDENT, 0),
+        ("CE, direct", 0),
+        ("CE, direct", 1),
+        ("CE, direct", 2),
+    ]
+    assert ablation.variant_of("CE, direct", 2).seed == 2
+    assert ablation.variant_of(STUDENT, 0) == ROWS[STUDENT].variant
+    assert len(SEEDS) == 3
+
+
+def test_the_interval_is_over_sentences_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    same = {(f"s{i}", seed): (float(i % 3), 10.0) for i in range(12) for seed in range(3)}
+    whole = crossed(same)
+    assert whole.value == pytest.approx(sum(i % 3 for i in range(12)) / 120)
+    # Seeds that differ widen the interval, though the mean over them stays.
+    shift = {0: -1.0, 1: 0.0, 2: 1.0}
+    apart = {key: (value + shift[key[1]], weight) for key, (value, weight) in same.items()}
+    wide = crossed(apart)
+    assert wide.value == pytest.approx(whole.value)
+    assert wide.high - wide.low > 1.5 * (whole.high - whole.low)
+    # What both find hard cancels in a difference.
+    teacher = {(f"s{i}", 0): (float(i % 3), 10.0) for i in range(12)}
+    none = crossed(same, teacher)
+    assert (none.value, none.low, none.high) == (0, 0, 0)
+    worse = {key: (value + 1 + 0.1 * rng.random(), weight) for key, (value, weight) in same.items()}
+    assert crossed(worse, teacher).low > 0.09
+    with pytest.raises(ValueError, match="were not measured"):
+        crossed(same, {("other", 0): (1.0, 1.0)})
+
+
+def run(wrong: int, seed: int, name: str) -> dict[str, Any]:
+    """What a row's measurement gives: two sentences, two of a stream."""
+    rows = [
+        Utterance(name, text, "clara", seed, "", ErrorCounts(wrong, 4, wrong, 20), 0.9, {}, [], 1.0, 2.0, 3, 0.1)
+        for text in ("one", "two")
+    ]
+    stream = [{"sentence": f"clara {place}", "word errors": wrong, "words": 8} for place in (0, 1)]
+    losses = {"ce": 3.0 + wrong, "kl": 0.1, "agreement": 0.9, "ce, streams": 3.5, "ce, far": 4.0}
+    return losses | {"report": Report({"recognizer": "planted"}, rows), "sentences": stream}
+
+
+def test_a_line_is_the_mean_of_its_seeds_beside_the_teacher() -> None:
+    measured = {
+        TEACHER: [run(0, 0, TEACHER)],
+        "CE, direct": [run(wrong, seed, "CE") for seed, wrong in enumerate((1, 2, 3))],
+    }
+    teacher, other = lines(measured)
+    assert teacher["WER - teacher's, 95 %"] == ""
+    assert other["CE"] == 5.0
+    assert other["CE, range"] == "4.000 to 6.000"
+    assert other["WER"] == 0.5
+    assert other["WER - teacher's, 95 %"].startswith("+0.2")
+    assert other["WER, streams"].startswith("0.250 (")
+    assert other["failures"] == "0 of 6"
+    assert other["seeds"] == 3
+
+
+def test_the_document_has_a_table_for_what_was_measured_and_nothing_else() -> None:
+    names = ["CE, direct", "KL, direct", "unknown row"]
+    rows = lines({TEACHER: [run(0, 0, TEACHER)]} | {name: [run(1, 0, name)] for name in names})
+    result = {"sentences": "2 sentences", "recognizer": "planted", "machine": "m", "date": "d", "attention mass": []}
+    text = document(result | {"rows": rows, "beyond the paper": []})
+    assert "**What each part is worth.**" in text
+    assert "**Windows.**" not in text  # the teacher alone is no comparison
+    assert "| unknown row | 1 |" in text.split("**Other rows.**")[1]
+
+
+def test_the_report_quotes_the_results() -> None:
+    text = ablation.REPORT.read_text(encoding="utf-8")
+    result = json.loads(ablation.RESULTS.read_text(encoding="utf-8"))
+    assert put_measured(text, document(result)) == text

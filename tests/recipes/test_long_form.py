@@ -1,0 +1,141 @@
+"""Long decodes: one cache for many sentences, groups whose sound is their own, first minutes against last ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pytest
+
+from recipes.mini import endless, long_form
+from recipes.mini.endless import Sentence, Sound
+from wandlib.evaluation.mos import Unavailable
+from wandlib.evaluation.report import put_measured
+from wandlib.systems.base import Attention
+from wandlib.systems.mini.features import SAMPLES_PER_CODE
+from wandlib.systems.mini.system import MiniSystem
+
+TEXTS = ["The sky is blue today.", "We like it.", "It will rain.", "Then we stay here.", "So be it.", "All is well."]
+
+
+@pytest.fixture(scope="module")
+def system() -> MiniSystem:
+    return MiniSystem.load()
+
+
+def test_the_windows_cache_stays_and_full_attention_grows(system: MiniSystem) -> None:
+    held = {}
+    for attention in ("window", "full"):
+        spoken = list(endless.speak(system, attention, system.speakers[0], TEXTS))  # type: ignore[arg-type]
+        assert [sentence.text for sentence, _ in spoken] == TEXTS
+        for sentence, sound in spoken:
+            assert len(sound) == sentence.codes * SAMPLES_PER_CODE
+            assert len(sentence.milliseconds) == len(sentence.cache_bytes) >= sentence.codes
+        held[attention] = [max(sentence.cache_bytes) for sentence, _ in spoken if sentence.codes]
+    assert held["full"] == sorted(held["full"])
+    assert held["full"][-1] > 2 * held["full"][0]
+    assert max(held["window"]) < 1.5 * held["window"][0]
+
+
+def test_the_first_sentence_is_what_the_library_says(system: MiniSystem) -> None:
+    """Greedy, the first sentence of a stream has the codes of the sentence alone."""
+    name = system.speakers[0]
+    for attention in ("window", "full"):
+        ((sentence, _),) = endless.speak(system, attention, name, TEXTS[:1])  # type: ignore[arg-type]
+        alone = system.synthesize(TEXTS[0], name, attention, temperature=0.0)  # type: ignore[arg-type]
+        assert sentence.codes == len(alone.codes)
+        assert sentence.ended == (alone.trace.finish == "end")
+
+
+def constant(codes: int) -> endless.Endless:
+    """Make a speaker whose sentence n sounds as the number n."""
+
+    def speak(
+        system: MiniSystem, attention: Attention, speaker: str, texts: Iterable[str]
+    ) -> Iterator[tuple[Sentence, Sound]]:
+        for number, text in enumerate(texts):
+            sound = np.full(codes * SAMPLES_PER_CODE, number / 100, np.float32)
+            yield Sentence(text, codes, number < 6, [float(number)] * codes, [1000 + number] * codes), sound
+
+    return speak
+
+
+@pytest.fixture
+def ears(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """A recognizer that hears "yes" and keeps the sound; no speaker encoder."""
+    heard: list[np.ndarray] = []
+
+    def recognize(sound: np.ndarray, rate: int) -> str:
+        heard.append(sound)
+        return "yes"
+
+    monkeypatch.setattr(long_form, "recognizer", lambda: recognize)
+    monkeypatch.setattr(long_form, "identity", lambda: Unavailable("not here"))
+    monkeypatch.setattr(long_form, "known_voices", lambda assets: ({}, {}))
+    return heard
+
+
+@pytest.mark.parametrize("codes", [10, 250])
+def test_each_group_is_heard_by_itself(ears: list[np.ndarray], codes: int) -> None:
+    """Of 250 codes, two fill a group."""
+    found, last = long_form.measure(None, "window", "a", 1.0, ["Yes."] * 6, constant(codes))
+    sentences = [group["sentences"] for group in found["groups"]]
+    assert sentences == ([6] if codes == 10 else [2, 2, 2])
+    start = 0
+    for group, sound in zip(found["groups"], ears, strict=True):
+        assert sorted({round(100 * float(value)) for value in sound}) == list(range(start, start + group["sentences"]))
+        start += group["sentences"]
+        assert group["word errors"] == group["sentences"] - 1  # "yes" once
+        assert group["cache bytes"] == 1000 + start - 1
+    assert found["seconds"] == 6 * codes / 25
+    assert len(last) == min(6 * codes * SAMPLES_PER_CODE, long_form.KEPT * 16_000)
+
+
+def test_every_sentence_by_itself(ears: list[np.ndarray]) -> None:
+    judge = long_form.Judge(None, "a", longest=0.0)
+    for sentence, sound in constant(10)(None, "window", "a", ["Yes."] * 5):  # type: ignore[arg-type]
+        judge.add(sentence, sound)
+    judge.finish()
+    assert [group["sentences"] for group in judge.groups] == [1] * 5
+    assert [round(100 * float(sound[0])) for sound in ears] == [0, 1, 2, 3, 4]
+
+
+def test_it_stops_when_the_time_is_full_or_the_text_is_lost(ears: list[np.ndarray]) -> None:
+    found, _ = long_form.measure(None, "window", "a", 0.5, ["Yes."] * 50, constant(250))
+    assert found["seconds"] == 30
+    assert not found["given up"]
+    found, _ = long_form.measure(None, "window", "a", 10.0, ["Yes."] * 50, constant(250))
+    assert found["given up"]  # from the seventh on, no sentence finds an end
+    assert found["seconds"] == (6 + long_form.GIVE_UP) * 10
+
+
+def groups(count: int, seconds: float = 20.0) -> list[long_form.Group]:
+    """Groups of ten words each; the last six have an error each, and a similarity lower by .01."""
+    return [
+        {
+            "second": number * seconds, "seconds": seconds, "sentences": 3, "without an end": 0, "words": 10,
+            "word errors": int(number >= count - 6), "similarity": 0.9 - 0.01 * (number >= count - 6),
+            "ms a step": 2.0, "cache bytes": 1000,
+        }
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def test_last_minutes_against_first_ones() -> None:
+    first, last, apart = long_form.compared(groups(30), "WER")
+    assert (first, last) == (0, pytest.approx(0.1))
+    assert apart.value == pytest.approx(0.1)
+    first, last, apart = long_form.compared(groups(30), "similarity")
+    assert apart.value == pytest.approx(-0.01)
+    decode = {"seconds": 600, "given up": False, "groups": groups(30), "minutes asked": 10}
+    line = long_form.line("student, a", decode)
+    assert line["WER apart"].startswith("+0.100")
+    assert line["sentences without an end"] == "0 of 90"
+    assert [row["WER, x"] for row in long_form.course({"x": decode}, 5)] == [0, pytest.approx(6 / 150)]
+
+
+def test_the_report_quotes_the_results() -> None:
+    text = long_form.REPORT.read_text(encoding="utf-8")
+    result = json.loads(long_form.RESULTS.read_text(encoding="utf-8"))
+    assert put_measured(text, long_form.document(result)) == text

@@ -1,0 +1,74 @@
+"""``wandlib export``: a student in the files that the published code of its system reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wandlib.cli.options import Force, check_new, exit_on_input_error, say_line
+from wandlib.systems import InputError
+from wandlib.systems.registry import TRAINING
+
+
+def export(
+    student: Annotated[Path, typer.Argument(help="Folder that wandlib train wrote.")],
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="File or folder to write: llm.pt, LLM, gpt.pth.")],
+    to: Annotated[str, typer.Option(help=f"The system whose files these are: {', '.join(TRAINING)}.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of the published checkpoint; default: the one that was trained.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write STUDENT as FILE. What training left alone is the original bit for bit; else nothing is written."""
+    with exit_on_input_error():
+        from wandlib.systems.registry import training_of
+
+        training = training_of(to)
+        if not student.is_dir():
+            raise InputError(f"no folder {str(student)!r}: give the one that wandlib train wrote")
+        original = checkpoint or trained_checkpoint(student, training.base.system)
+        if checkpoint is not None and not checkpoint.is_dir():
+            raise InputError(f"no folder {str(checkpoint)!r}: give the published checkpoint")
+        check_new(target, force)
+        if target.exists():
+            replace(target)
+        notes = training.export(student, target, original)
+        place = f"put it in the place of {training.files} of {training.base.repository}"
+        say_line(f"{target}: {place}. The published code reads it, and runs it under full attention")
+        for note in notes:
+            say_line(note)
+
+
+def trained_checkpoint(student: Path, system: str) -> Path | None:
+    """Return the checkpoint that a student was made of, if its folder says so and it is still there.
+
+    Raises
+    ------
+    InputError
+        If it was made of another system.
+    """
+    from wandlib.systems.training import NOTE
+
+    if not (student / NOTE).is_file():
+        return None
+    note = json.loads((student / NOTE).read_text(encoding="utf-8"))
+    if note["system"] != system:
+        raise InputError(f"{str(student)!r} is a student of {note['system']}: export it --to {note['system']}")
+    original = Path(note["checkpoint"])
+    return original if original.is_dir() else None
+
+
+def replace(target: Path) -> None:
+    """Make room for what is written; a folder is never removed.
+
+    Raises
+    ------
+    InputError
+        If it is a folder.
+    """
+    if target.is_dir():
+        raise InputError(f"{str(target)!r} is a folder, which is not written over: name another")
+    target.unlink()

@@ -1,0 +1,179 @@
+"""Training of NeuTTS and Llasa: the prompt, then the codes of the utterance and the end token.
+
+NeuTTS   the prompt holds another recording of the speaker and what it says, as in inference
+Llasa    the prompt is the text alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from wandlib.systems.codec_lm.dialects import END, LLASA, NEUTTS, Dialect
+from wandlib.systems.codec_lm.reference import (
+    MAXIMUM_SECONDS,
+    CodecReader,
+    check_files,
+    check_folder,
+    code_tokens,
+    load_reader,
+)
+from wandlib.systems.codec_lm.system import CONTEXT, WINDOW
+from wandlib.systems.corpora import Recording
+from wandlib.systems.model_card import Base
+from wandlib.systems.settings import InputError
+from wandlib.systems.students import read_student, stored_dtypes, write_back
+from wandlib.systems.training import NO_OTHER, SystemTraining, TenSeconds, read_recording, skipped
+
+LENGTH = f"prompt and speech have more than {CONTEXT} tokens"
+
+
+class CodecLMEncoder:
+    """Recordings to samples.
+
+    Parameters
+    ----------
+    dialect
+        How prompts are written.
+    tokenizer
+        Of the language model.
+    reader
+        Recordings to codes.
+    """
+
+    def __init__(self, dialect: Dialect, tokenizer: PreTrainedTokenizerBase, reader: CodecReader) -> None:
+        self.dialect, self.tokenizer, self.reader = dialect, tokenizer, reader
+        self.tokens = code_tokens(dialect, tokenizer, reader.codes)
+        self.end = tokenizer.get_vocab()[END]
+
+    def __call__(self, recordings: list[Recording]) -> Iterator[dict[str, Any]]:
+        """Yield a sample for each recording, or ``{"skipped": reason, "audio": file}``."""
+        for recording in recordings:
+            made = self.sample(recording)
+            yield made if isinstance(made, dict) else skipped(recording, made)
+
+    def sample(self, recording: Recording) -> dict[str, Any] | str:
+        """Return ids and the length of the conditioning, or the reason why there are none."""
+        if (reason := read_recording(recording, MAXIMUM_SECONDS)) is not None:
+            return reason
+        if not any(character.isalnum() for character in recording.text) or "<|" in recording.text:
+            return "nothing to say, or '<|', in its text"
+        transcript, before = None, list[int]()
+        try:
+            if self.dialect.needs_reference:
+                if recording.other is None:
+                    return NO_OTHER
+                transcript, before = recording.other.text, self.reader(recording.other.audio).tolist()
+            codes = self.reader(recording.audio).tolist()
+        except InputError as error:
+            return str(error)
+        prompt = self.dialect.prompt(self.tokenizer, recording.text, transcript, before)
+        ids = [*prompt, *(self.tokens[code] for code in codes), self.end]
+        return {"input_ids": ids, "conditioning": len(prompt)} if len(ids) <= CONTEXT else LENGTH
+
+
+class CodecLMTraining(SystemTraining):
+    """A system of a stock language model and a stock codec."""
+
+    window = WINDOW
+    files = "LLM"
+    dialect: ClassVar[Dialect]
+    kind: ClassVar[type[PreTrainedModel]]
+
+    def check_folder(self, folder: str | Path) -> Path:
+        root = check_folder(self.dialect, folder)
+        check_files(root / "codec", self.dialect.codec_repository, "config.json", "preprocessor_config.json")
+        return root
+
+    def encoder(self, folder: str | Path, batch: int, device: str) -> CodecLMEncoder:
+        root = self.check_folder(folder)
+        reader = load_reader(self.dialect, root / "codec", device)
+        return CodecLMEncoder(self.dialect, AutoTokenizer.from_pretrained(root), reader)
+
+    def config(self, folder: str | Path) -> PreTrainedConfig:
+        return AutoConfig.from_pretrained(check_folder(self.dialect, folder))
+
+    def language_model(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        model: Any = AutoModelForCausalLM.from_pretrained(check_folder(self.dialect, folder), dtype=dtype)
+        return model
+
+    def export(self, student: Path, target: Path, original: Path | None) -> list[str]:
+        if original is None:
+            raise InputError("a student takes the other files of the published folder: give it, --checkpoint")
+        root = check_folder(self.dialect, original)
+        dtype = next(iter(stored_dtypes(root)))
+        write_back(read_student(student, self.kind, self.dialect.title, dtype), root, target)
+        return []
+
+
+class NeuTTSTraining(CodecLMTraining):
+    """NeuTTS Air."""
+
+    dialect = NEUTTS
+    ten_seconds = TenSeconds(400, 500)
+    kind = Qwen2ForCausalLM
+    base = Base(
+        system="neutts",
+        title="NeuTTS Air",
+        repository=NEUTTS.repository,
+        page="https://huggingface.co/neuphonic/neutts-air",
+        license="apache-2.0",
+        terms="Apache-2.0, as the base model.",
+        credits=("NeuTTS Air and NeuCodec: weights (c) Neuphonic, Apache-2.0.",),
+        codes_per_second=50.0,
+    )
+
+    def random_model(self) -> PreTrainedModel:
+        sizes: dict[str, Any] = {
+            "hidden_size": 896,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "intermediate_size": 4864,
+        }
+        return Qwen2ForCausalLM(
+            Qwen2Config(vocab_size=217_216, num_hidden_layers=24, tie_word_embeddings=True, **sizes)
+        )
+
+
+class LlasaTraining(CodecLMTraining):
+    """Llasa."""
+
+    dialect = LLASA
+    ten_seconds = TenSeconds(400, 500)
+    kind = LlamaForCausalLM
+    base = Base(
+        system="llasa",
+        title="Llasa",
+        repository=LLASA.repository,
+        page="https://arxiv.org/abs/2502.04128",
+        license="other",
+        terms="CC-BY-NC-4.0 by memory of the pages of Llasa and X-codec 2, and Llama's community license: read them.",
+        credits=("Llasa: Ye et al., arXiv 2502.04128; X-codec 2; Llama 3.2 (c) Meta.",),
+        codes_per_second=50.0,
+    )
+
+    def random_model(self) -> PreTrainedModel:
+        sizes: dict[str, Any] = {
+            "hidden_size": 2048,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "intermediate_size": 8192,
+        }
+        return LlamaForCausalLM(
+            LlamaConfig(vocab_size=193_800, num_hidden_layers=16, tie_word_embeddings=True, **sizes)
+        )

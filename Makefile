@@ -15,8 +15,8 @@ LIFTED := gradio transformers
 OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-upstream test-families families test-notebooks test-newest test-oldest test-oldest-transformers lint types \
-	notebooks lab mini evaluate ablation bench figures screenshots constraints clean
+.PHONY: help demo test test-slow test-upstream test-families families test-notebooks test-colab test-newest test-oldest test-oldest-transformers lint types \
+	notebooks lab mini evaluate ablation bench figures screenshots docs constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-25s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +40,13 @@ test-upstream: $(VENV)/.installed-all ## compare with the published code of the 
 	@test -d '$(WANDLIB_UPSTREAM)' || { echo 'WANDLIB_UPSTREAM=folder make test-upstream: the folder holds checkouts of the published code (docs/systems.md)'; exit 2; }
 	$(BIN)/python -m pytest -m upstream tests/systems
 
-test-notebooks: $(VENV)/.installed-all ## run the notebooks and compare what they say with what is stored
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 notebooks
+test-notebooks: $(VENV)/.installed-all ## run the notebooks, every exercise blank and solved, and compare with what is stored
+	rm -rf build/notebooks
+	$(BIN)/python notebooks/fill.py build/notebooks --tested
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 build/notebooks
+
+test-colab: $(VENV)/.installed-all ## pip's dry run of the notebooks' extra, what a Colab runtime brings held at its versions
+	$(BIN)/python -m pip install --dry-run --ignore-installed --quiet --constraint tests/notebooks/colab.txt '.[colab]'
 
 lint: $(VENV)/.installed-all ## ruff over code and notebooks, and the direction of imports
 	$(BIN)/ruff check
@@ -72,6 +77,9 @@ bench: $(VENV)/.installed-all ## speed against the baselines and the floor: benc
 
 figures: $(VENV)/.installed-all ## draw the figures of docs/ again
 	$(BIN)/python docs/figures.py
+
+docs: $(VENV)/.installed-all ## build the pages of docs/ into build/docs/html; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs/html
 
 screenshots: $(VENV)/.installed-all ## take the pictures of the app in docs/ again; needs chromium and chromium-driver
 	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/screenshots.py

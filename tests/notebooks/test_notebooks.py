@@ -8,26 +8,47 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
+sys.path.insert(0, str(FOLDER))
+from clean import clean  # noqa: E402
+from fill import RIGHT, filled, solutions  # noqa: E402
+
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LARGEST = 600_000
 TAGGED = 0.25
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 FIRST_CELL = f"""\
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 if importlib.util.find_spec("wandlib") is None:
-    source = "wandlib[eval,notebooks,train] @ git+{REPOSITORY}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)"""
+    release = "git+{REPOSITORY}@v{VERSION}"
+    wheels = sorted(Path().glob("wandlib-*.whl"))
+    folders = [
+        path for path in (Path("wandlib"), Path("..")) if (path / "wandlib").is_dir()
+    ]
+    local = [f"{{path.resolve()}}[colab]" for path in [*wheels, *folders]]
+    source = local[0] if local else f"wandlib[colab] @ {{release}}"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", source]
+    if subprocess.run(pip).returncode:
+        raise SystemExit(
+            "wandlib could not be installed: upload wandlib-*.whl of a release "
+            "into this folder, and run this cell again."
+        )"""
+WIDTH = 88
+"""Characters of a line of code that every page shows."""
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|usr|work|mnt|content|Users|private|var)/|\b[A-Z]:\\\\?\w")
 EMBEDDED = re.compile(r"base64,[A-Za-z0-9+/=]+")
 
@@ -54,6 +75,13 @@ def texts(output: dict[str, Any]) -> list[str]:
 
 def tagged(cell: dict[str, Any]) -> bool:
     return "NBVAL_IGNORE_OUTPUT" in cell["source"] or "nbval-ignore-output" in cell["metadata"].get("tags", [])
+
+
+def hints(source: str) -> tuple[str, str]:
+    """The two hints of a check."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    (call,) = [each for each in calls if isinstance(each.func, ast.Name) and each.func.id == "check"]
+    return ast.literal_eval(call.args[2]), ast.literal_eval(call.args[3])
 
 
 def prints(source: str) -> bool:
@@ -116,8 +144,9 @@ def test_first_cells(path: Path) -> None:
     title, setup, first = cells(path)[:3]
     assert re.match(rf"# {path.name[:2]} · [A-Z]", title["source"])
     owner = REPOSITORY.removeprefix("https://github.com/")
-    badge = f"[Open in Colab](https://colab.research.google.com/github/{owner}/blob/main/notebooks/{path.name})"
-    assert title["source"].count(badge) == 1
+    image = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
+    page = f"https://colab.research.google.com/github/{owner}/blob/v{VERSION}/notebooks/{path.name}"
+    assert title["source"].count(f"[{image}]({page})") == 1
     assert len(re.findall(r"^\*\*[^*]+\?\*\*$", title["source"], flags=re.MULTILINE)) == 1
     assert "After this notebook you" in title["source"]
     assert setup["source"].startswith("## Set up\n")
@@ -129,22 +158,75 @@ def test_as_much_prose_as_code(path: Path) -> None:
     prose = sum(len(cell["source"].split()) for cell in cells(path, "markdown"))
     code = sum(len(cell["source"].split()) for cell in cells(path, "code")[1:])
     assert prose >= code
-    assert max(cell["source"].count("\n") + 1 for cell in cells(path, "code")) <= 30
+    assert max(cell["source"].count("\n") + 1 for cell in cells(path, "code")) <= 45
 
 
 @every
-def test_exercises_have_a_check_and_a_solution(path: Path) -> None:
-    everything = cells(path)
-    (start,) = [place for place, cell in enumerate(everything) if re.search(r"^## Exercises$", cell["source"], re.M)]
-    part = everything[start:]
-    prose = "\n\n".join(cell["source"] for cell in part if cell["cell_type"] == "markdown")
-    numbers = [int(number) for number in re.findall(r"^\*\*(\d+)\. ", prose, flags=re.MULTILINE)]
-    assert 2 <= len(numbers) <= 4
-    assert numbers == list(range(1, len(numbers) + 1))
-    answers = [cell for cell in part if cell["cell_type"] == "code" and "# Your answer here" in cell["source"]]
-    assert len(answers) == len(numbers)
-    assert prose.count("<details><summary>") == prose.count("</details>") == len(numbers)
-    assert any("assert " in cell["source"] for cell in answers)
+def test_lines_of_code_fit_the_page(path: Path) -> None:
+    lines = [line for cell in cells(path, "code") for line in cell["source"].splitlines()]
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
+@every
+def test_every_picture_has_an_alternative_text(path: Path) -> None:
+    pictures = [output for output in outputs(path) if "image/png" in output.get("data", {})]
+    assert all(picture["metadata"]["image/png"]["alt"] for picture in pictures)
+
+
+@every
+def test_exercises_are_blank_and_have_two_hints_and_a_solution(path: Path) -> None:
+    code = [cell for cell in cells(path, "code") if cell["metadata"].get("tags")]
+    blank, checks = code[::2], code[1::2]
+    assert [cell["metadata"]["tags"] for cell in blank] == [["exercise"]] * len(blank)
+    assert [cell["metadata"]["tags"] for cell in checks] == [["check"]] * len(blank)
+    assert 2 <= len(blank) <= 4
+    assert not any("Your answer here" in cell["source"] or "Solution" in cell["source"] for cell in cells(path))
+    assert all("..." in cell["source"] or path.name == "05_convert.ipynb" for cell in blank)
+    for number, cell in enumerate(checks, start=1):
+        assert cell["source"].startswith(f"# @title Check exercise {number} ")
+        first, second = hints(cell["source"])
+        assert first != second
+        if cell["outputs"]:
+            assert f"First hint: {first}\n" in "".join(cell["outputs"][0]["text"])
+    found = solutions(path.stem)
+    assert len(found) == len(blank)
+    assert all(answer.code.strip() and answer.remarks for answer in found)
+
+
+@every
+def test_half_of_the_exercises_ask_to_build(path: Path) -> None:
+    blank = [cell for cell in cells(path, "code") if "exercise" in cell["metadata"].get("tags", [])]
+    build = [cell for cell in blank if re.search(r"^(def|class) ", cell["source"], flags=re.MULTILINE)]
+    assert 2 * len(build) >= len(blank)
+
+
+@every
+def test_solved_copies_take_every_attempt(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    answers = solutions(path.stem)
+    solved, tested = (filled(notebook, answers, tested=tested) for tested in (False, True))
+    checks = [cell for cell in tested.cells if "check" in cell.metadata.get("tags", [])]
+    assert len(checks) == 3 * len(answers)
+    assert [cell.outputs[0].text for cell in checks[2::3]] == [RIGHT] * len(answers)
+    assert all("Second hint: " in output.text for cell in checks[1::3] for output in cell.outputs)
+    sources = [cell.source for cell in solved.cells]
+    assert all(answer.code in sources for answer in answers)
+    assert len({cell.id for cell in tested.cells}) == len(tested.cells)
+
+
+@every
+def test_eight_questions_with_folded_answers(path: Path) -> None:
+    (part,) = [cell["source"] for cell in cells(path, "markdown") if cell["source"].startswith("## Questions\n")]
+    asked = re.findall(r"<details><summary>(\d)\. ([^<]+)</summary>\n\n(.+?)\n\n</details>", part, flags=re.DOTALL)
+    assert [int(number) for number, _, _ in asked] == list(range(1, 9))
+    assert all(question.rstrip().endswith(("?", ".")) for _, question, _ in asked)
+
+
+@every
+def test_clean_copy_is_of_this_notebook(path: Path) -> None:
+    stored = nbformat.read(FOLDER / "clean" / path.name, as_version=4)
+    assert stored.cells == clean(nbformat.read(path, as_version=4)).cells
+    assert not any(cell.get("outputs") for cell in stored.cells)
 
 
 @every
@@ -167,7 +249,7 @@ def test_table_names_every_notebook_with_its_question() -> None:
     for path in NOTEBOOKS:
         title = cells(path)[0]["source"]
         (question,) = re.findall(r"^\*\*([^*]+\?)\*\*$", title, flags=re.MULTILINE)
-        exercises = sum("# Your answer here" in cell["source"] for cell in cells(path, "code"))
+        exercises = len(solutions(path.stem))
         heading = title.splitlines()[0].removeprefix("# ")
         (row,) = [line for line in table.splitlines() if f"({path.name})" in line]
         columns = [column.strip() for column in row.strip("|").split("|")]

@@ -97,7 +97,7 @@ def test_threads_draw_the_same_and_leave_no_global_figure() -> None:
 
 def test_a_notebook_shows_the_figure() -> None:
     picture = plots.cache_per_step([1000, 2000], [1500, 1500])
-    assert picture._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert picture.png()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_lines_with_an_axis_of_their_own() -> None:

@@ -46,28 +46,29 @@ def test_players_say_the_same_on_every_machine() -> None:
 def test_the_picture_follows_the_controls() -> None:
     still = draw(1, "still")
     explorer = widgets.Explorer(draw, still, height=(1, 9, 2), kind=["a", "b"])
-    assert explorer.png == draw(2, "a")._repr_png_()
+    assert explorer.png == draw(2, "a").png()
     explorer.controls["height"].value = 7
-    assert explorer.png == draw(7, "a")._repr_png_()
+    assert explorer.png == draw(7, "a").png()
     explorer.controls["kind"].value = "b"
-    assert explorer.png == draw(7, "b")._repr_png_()
+    assert explorer.png == draw(7, "b").png()
 
 
 def test_one_output_in_two_forms() -> None:
-    bundle = widgets.Explorer(draw, draw(1, "still"), height=(1, 9, 2), kind=["a"])._repr_mimebundle_()
-    assert base64.b64decode(bundle["image/png"]) == draw(1, "still")._repr_png_()
-    assert bundle["text/plain"] == "<Explorer: height, kind>"
+    bundle, about = widgets.Explorer(draw, draw(1, "still"), height=(1, 9, 2), kind=["a"])._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]) == draw(1, "still").png()
+    assert bundle["text/plain"].startswith("<Explorer: height, kind\ny over x")
+    assert about["image/png"]["alt"].startswith("y over x")
     assert "application/vnd.jupyter.widget-view+json" in bundle
 
 
 def test_film_is_an_animated_png() -> None:
     frames = [diagrams.ring([0, -1], prompt=1, step=0), diagrams.ring([0, 1], prompt=1, step=1)]
     film = widgets.Film(frames, seconds=0.5)
-    image: Any = Image.open(io.BytesIO(film._repr_png_()))
+    image: Any = Image.open(io.BytesIO(film.png()))
     assert (image.format, image.n_frames, image.info["duration"]) == ("PNG", 2, 500)
-    still = Image.open(io.BytesIO(frames[0]._repr_png_())).convert("RGB")
+    still = Image.open(io.BytesIO(frames[0].png())).convert("RGB")
     assert image.convert("RGB").tobytes() == still.tobytes()
-    assert repr(film) == "<Film of 2 frames>"
+    assert repr(film).startswith("<Film of 2 frames, the last one:\n")
 
 
 def test_film_without_frames() -> None:

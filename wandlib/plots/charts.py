@@ -22,6 +22,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from wandlib.plots.description import describe
+
 FULL_COLOR = "#D55E00"
 WINDOW_COLOR = "#0072B2"
 PROMPT_COLOR = "#009E73"
@@ -60,12 +62,20 @@ def window_curve(values: Values, window: int | None = None) -> Curve:
 
 
 class Picture(Figure):
-    """A figure that a notebook shows without ``pyplot``."""
+    """A figure that a notebook shows without ``pyplot``, with its description as text and as alternative text."""
 
-    def _repr_png_(self) -> bytes:
+    def png(self) -> bytes:
+        """Draw at 100 pixels an inch."""
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=100)
         return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        width, height = (round(100 * float(inches)) for inches in self.get_size_inches())
+        return f"<Picture {width} x {height}\n{describe(self)}>"
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        return self.png(), {"alt": describe(self)}
 
 
 def panels(columns: int = 1, rows: int = 1, width: float = 5.2, height: float = 3.0) -> tuple[Picture, list[Axes]]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wandlib.plots.charts import Picture
+from wandlib.plots.description import describe
 from wandlib.systems.base import Speech
 
 Sound = Speech | tuple[NDArray[np.float32], int]
@@ -82,8 +81,6 @@ class Explorer:
     def __init__(self, draw: Callable[..., Picture], still: Picture, **sliders: Range) -> None:
         import ipywidgets  # type: ignore[import-untyped]
 
-        if "google.colab" in sys.modules:
-            import_module("google.colab.output").enable_custom_widget_manager()
         self.picture, self._draw = still, draw
         self.controls = {name: _control(name, values) for name, values in sliders.items()}
         # At the size it was drawn: a box would stretch and blur it.
@@ -96,7 +93,7 @@ class Explorer:
     def redraw(self, _: Any = None) -> None:
         """Draw with the current values of the controls."""
         values = {name: control.value for name, control in self.controls.items()}
-        self._image.value = self._draw(**values)._repr_png_()
+        self._image.value = self._draw(**values).png()
 
     @property
     def png(self) -> bytes:
@@ -104,11 +101,12 @@ class Explorer:
         return bytes(self._image.value)
 
     def __repr__(self) -> str:
-        return f"<Explorer: {', '.join(self.controls)}>"
+        return f"<Explorer: {', '.join(self.controls)}\n{describe(self.picture)}>"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        still = {"text/plain": repr(self), "image/png": base64.b64encode(self.picture._repr_png_()).decode()}
-        return self._box._repr_mimebundle_(**kwargs) | still
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        still = {"text/plain": repr(self), "image/png": base64.b64encode(self.picture.png()).decode()}
+        alternative = {"image/png": {"alt": describe(self.picture)}}
+        return self._box._repr_mimebundle_(**kwargs) | still, alternative
 
 
 class Film:
@@ -128,10 +126,14 @@ class Film:
         self.frames, self.seconds = list(frames), seconds
 
     def __repr__(self) -> str:
-        return f"<Film of {len(self.frames)} frames>"
+        return f"<Film of {len(self.frames)} frames, the last one:\n{describe(self.frames[-1])}>"
 
-    def _repr_png_(self) -> bytes:
-        images = [Image.open(io.BytesIO(frame._repr_png_())).convert("RGB") for frame in self.frames]
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        return self.png(), {"alt": f"film of {len(self.frames)} frames, the last one:\n{describe(self.frames[-1])}"}
+
+    def png(self) -> bytes:
+        """Encode the film."""
+        images = [Image.open(io.BytesIO(frame.png())).convert("RGB") for frame in self.frames]
         buffer = io.BytesIO()
         images[0].save(
             buffer, "PNG", save_all=True, append_images=images[1:], duration=round(1000 * self.seconds), loop=0

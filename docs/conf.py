@@ -1,0 +1,68 @@
+"""Build of these pages: Sphinx, with the stored notebooks as they are, and the API from the docstrings."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+FILES = f"{PROJECT['urls']['Repository']}/blob/v{PROJECT['version']}"
+"""Where a file of the repository is, for links to what is no page."""
+
+TOCTREE = "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
+
+project = "wandlib"
+author = "The wandlib contributors"
+release = PROJECT["version"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+html_theme = "furo"
+html_title = "wandlib"
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+suppress_warnings = ["mystnb.unknown_mime_type"]  # live widgets have a still picture beside them
+
+
+def copy_notebooks(_: Any) -> None:
+    """Put the notebooks beside the pages; they are stored in one place only."""
+    target = HERE / "notebooks"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for path in [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "notebooks" / "README.md"]:
+        shutil.copy(path, target)
+    readme = target / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8") + TOCTREE, encoding="utf-8")
+
+
+def link_files(_: Any, page: str, source: list[str]) -> None:
+    """Let links to what is no page lead into the repository."""
+
+    def lead(match: re.Match[str]) -> str:
+        target, anchor = [*match[1].split("#"), ""][:2]
+        path = (HERE / page).parent / target
+        if target.startswith(("http", "#", "mailto")) or not target or path.suffix in {".svg", ".png"}:
+            return match[0]
+        if path.suffix in {".md", ".ipynb"} and path.is_file() and HERE in path.resolve().parents:
+            return match[0]
+        inside = ROOT / "notebooks" / target if page.startswith("notebooks/") else path
+        name = Path(inside).resolve().relative_to(ROOT).as_posix()
+        return f"]({FILES}/{name}{'#' + anchor if anchor else ''})"
+
+    source[0] = re.sub(r"\]\(([^)\s]+)\)", lead, source[0])
+
+
+def setup(app: Any) -> None:
+    """Connect the two."""
+    app.connect("builder-inited", copy_notebooks)
+    app.connect("source-read", link_files)

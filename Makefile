@@ -8,6 +8,9 @@ UV := .venv-uv/bin/uv
 
 # What knows nothing of the app, the notebooks and the recipe, and so depends on transformers and torch alone.
 LIBRARY_TESTS := tests/attention tests/distillation tests/profiling tests/systems tests/cli tests/test_public.py
+# Two processes with a thread each: tiny models gain nothing from more threads.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+PROCESSES ?= 2
 # The extras that these tests need.
 LIBRARY_EXTRAS := train,eval,cosyvoice,cosyvoice-text,indextts,whisper-tiny,dev
 # Packages whose upper bound in pyproject.toml is the newest release that was tested, so that test-newest lifts it.
@@ -25,13 +28,13 @@ demo: $(VENV)/.installed-app ## hear it: the app on 127.0.0.1:7860
 	$(BIN)/python -m app
 
 test: lint types $(VENV)/.installed-all ## ruff, imports, types and the tests that take seconds: about 15 minutes on 2 cores
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: $(VENV)/.installed-all ## the tests that train, compile or sweep over whole families of models
-	$(BIN)/python -m pytest -m 'slow and not families'
+	$(PYTEST) -m 'slow and not families'
 
 test-families: $(VENV)/.installed-all ## every decoder that transformers registers, against docs/families.md: minutes
-	$(BIN)/python -m pytest tests/attention/test_families.py
+	$(PYTEST) --dist load tests/attention/test_families.py
 
 families: $(VENV)/.installed-all ## write docs/families.md anew
 	PYTHONPATH=.:tests/helpers $(BIN)/python tests/helpers/family_sweep.py
@@ -43,7 +46,7 @@ test-upstream: $(VENV)/.installed-all ## compare with the published code of the 
 test-notebooks: $(VENV)/.installed-all ## run the notebooks, every exercise blank and solved, and compare with what is stored
 	rm -rf build/notebooks
 	$(BIN)/python notebooks/fill.py build/notebooks --tested
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 build/notebooks
+	$(PYTEST) --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 build/notebooks
 
 test-colab: $(VENV)/.installed-all ## pip's dry run of the notebooks' extra, what a Colab runtime brings held at its versions
 	$(BIN)/python -m pip install --dry-run --ignore-installed --quiet --constraint tests/notebooks/colab.txt '.[colab]'
@@ -100,7 +103,7 @@ test-oldest: $(UV) ## the library's tests on the oldest releases that pyproject.
 	.venv-oldest/bin/python -m pytest -m 'not families' $(LIBRARY_TESTS)
 
 test-oldest-transformers: $(VENV)/.oldest-transformers-$(OLDEST_TRANSFORMERS) ## the attention's tests on the oldest transformers, all else as in .venv
-	PYTHONPATH=$< $(BIN)/python -m pytest -m 'not slow' tests/attention
+	PYTHONPATH=$< $(PYTEST) -m 'not slow' tests/attention
 
 clean: ## remove caches and builds; virtual environments, runs and the shipped voice stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +18,23 @@ from recipes.mini.pool import each
 from wandlib.systems.mini.codec import Codec
 from wandlib.systems.mini.features import FRAMES_PER_CODE
 
-LOOK_AHEAD: int | None = None
-"""Codes after a code that the decoder may depend on; None: 18, as many as before it. Fewer make sound come earlier."""
+ACOUSTICS: dict[str, dict[str, Any]] = {"codec": {"look_ahead": 3}, "vocoder": {"ahead": 1}}
+"""What is trained: with these, the sound of a code depends on 5 codes after it, and the first sound comes after 7."""
+STARTED_FROM = "acoustics.json"
+"""Beside weights that training goes on from: what they are of, where that is something else."""
 REFERENCE_FRAMES = 75 * FRAMES_PER_CODE
 
 
-def build_codec() -> Codec:
-    """Make the untrained codec."""
-    return Codec(look_ahead=LOOK_AHEAD)
+def acoustics(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the settings of the codec and the vocoder in a folder."""
+    path = folder / STARTED_FROM
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else ACOUSTICS
+    return found
 
 
 def load_codec(folder: Path) -> Codec:
     """Load the averaged weights of ``folder/codec.pt``."""
-    codec = build_codec()
+    codec = Codec(**acoustics(folder)["codec"])
     codec.load_state_dict(torch.load(folder / "codec.pt", weights_only=True)["average"])
     return codec.eval()
 

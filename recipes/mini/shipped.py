@@ -7,11 +7,13 @@ leaves everything in place for the ablation, to train another student, or to go 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import nn
 
+from recipes.mini.encode import STARTED_FROM
 from recipes.mini.loop import save
 from wandlib.systems.mini.system import ASSETS, MiniSystem
 
@@ -25,6 +27,9 @@ def run(folder: Path, source: Path = ASSETS) -> None:
         "teacher": system.language_model,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    if not any((folder / f"{name}.pt").exists() for name in ("codec", "vocoder")):
+        settings = {"codec": system.codec.config, "vocoder": system.vocoder.config}
+        (folder / STARTED_FROM).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     if not (folder / "teacher.pt").exists():  # the recipe's own may be of another size
         system.language_model.config.save_pretrained(folder / "teacher")
     for name, module in parts.items():

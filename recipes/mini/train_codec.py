@@ -16,7 +16,7 @@ from torch import nn
 
 from recipes.mini import align, analysis
 from recipes.mini import corpus as shards
-from recipes.mini.encode import build_codec
+from recipes.mini.encode import acoustics
 from recipes.mini.loop import join, train
 from wandlib.systems.mini.codec import PITCH_HZ, Codec
 from wandlib.systems.mini.features import FRAMES_PER_CODE, HOP
@@ -98,7 +98,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 12_000, seconds: float | 
     torch.manual_seed(0)
     items = analysis.read(corpus)
     validation, training = Crops(items[: shards.HELD_OUT]), Crops(items[shards.HELD_OUT :])
-    codec, recogniser = build_codec(), align.load_recogniser(folder).requires_grad_(False)
+    codec, recogniser = Codec(**acoustics(folder)["codec"]), align.load_recogniser(folder).requires_grad_(False)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     held_out = [validation.sample(10_000_000 + i) for i in range(4)]
 

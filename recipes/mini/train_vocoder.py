@@ -14,7 +14,7 @@ import torch
 
 from recipes.mini import analysis
 from recipes.mini import corpus as shards
-from recipes.mini.encode import LOOK_AHEAD, load_codec
+from recipes.mini.encode import acoustics, load_codec
 from recipes.mini.loop import join, train
 from recipes.mini.train_codec import Crops
 from wandlib.systems.mini.codec import PITCH_HZ, Acoustics, Codec
@@ -65,17 +65,12 @@ def sample(items: list[analysis.Analysed], seed: int, batch: int = BATCH) -> tup
     return acoustics_of(mel, pitch), torch.from_numpy(waveform)
 
 
-def build_vocoder() -> Vocoder:
-    """Make the untrained vocoder, which sees one frame ahead a layer where the codec's look-ahead is limited."""
-    return Vocoder(ahead=None if LOOK_AHEAD is None else 1)
-
-
 def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | None = None) -> Vocoder:
     """Train the vocoder, or go on where ``folder/vocoder.pt`` stands; returns the averaged model."""
     torch.manual_seed(0)
     items = analysis.read(corpus)
     validation, training = items[: shards.HELD_OUT], items[shards.HELD_OUT :]
-    vocoder = build_vocoder()
+    vocoder = Vocoder(**acoustics(folder)["vocoder"])
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(number: int) -> dict[str, torch.Tensor]:
@@ -95,7 +90,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | N
 def load_vocoder(folder: Path) -> Vocoder:
     """Load the averaged weights of ``folder/tuned_vocoder.pt``, or of ``folder/vocoder.pt`` where it was not tuned."""
     tuned = folder / "tuned_vocoder.pt"
-    vocoder = build_vocoder()
+    vocoder = Vocoder(**acoustics(folder)["vocoder"])
     path = tuned if tuned.exists() else folder / "vocoder.pt"
     vocoder.load_state_dict(torch.load(path, weights_only=True)["average"])
     return vocoder.eval()

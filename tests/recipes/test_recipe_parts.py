@@ -9,6 +9,7 @@ from recipes.mini import align, analysis, encode, shipped, train_codec, train_vo
 from recipes.mini.loop import save, train
 from wandlib.systems.mini.codec import Codec
 from wandlib.systems.mini.features import HOP
+from wandlib.systems.mini.streaming import FIRST, look_ahead
 from wandlib.systems.mini.system import MiniSystem
 from wandlib.systems.mini.vocoder import Vocoder
 
@@ -22,6 +23,11 @@ def folder(tmp_path: Path) -> Path:
         weights = {key: value.detach() for key, value in module.named_parameters()}
         save(tmp_path / f"{name}.pt", {"average": weights, "step": 0})
     return tmp_path
+
+
+def test_what_is_trained_sounds_soon(folder: Path) -> None:
+    codec, vocoder = encode.load_codec(folder), train_vocoder.load_vocoder(folder)
+    assert look_ahead(codec, vocoder) + FIRST == 7
 
 
 def test_equal_spectra_sound_alike() -> None:
@@ -58,6 +64,8 @@ def test_shipped_weights_are_a_start(tmp_path: Path) -> None:
     system = MiniSystem.load()
     ours = encode.load_codec(tmp_path).state_dict()
     assert all(torch.equal(value, ours[name]) for name, value in system.codec.state_dict().items())
+    codec, vocoder = encode.load_codec(tmp_path), train_vocoder.load_vocoder(tmp_path)
+    assert (codec.config, vocoder.config) == (system.codec.config, system.vocoder.config), "their look-ahead, too"
     stamp = (tmp_path / "codec.pt").stat().st_mtime_ns
     shipped.run(tmp_path)
     assert (tmp_path / "codec.pt").stat().st_mtime_ns == stamp

@@ -24,6 +24,8 @@ from wandlib.systems.base import SpeechSystem
 UPLOAD_LIMIT = "20mb"
 CACHE_SECONDS = (600, 3600)
 """How often uploads are checked, and their age at deletion; all are deleted when the server ends."""
+SESSIONS = 100
+"""Visitors whose state is kept: gradio copies the page's configuration for each, 0.2 MB."""
 HEAD = '<script defer src="wand/static/player.js"></script>'
 
 
@@ -126,6 +128,9 @@ def launch(page: Page, host: str, port: int, hosts: Iterable[str] = ()) -> str:
         share=False,
         max_file_size=UPLOAD_LIMIT,
         prevent_thread_lock=True,
+        state_session_capacity=SESSIONS,
+        # Without gradio's look at its own page, which has to come within 3 s: a busy machine takes longer.
+        _frontend=False,
         quiet=True,
         ssr_mode=False,
         run_history=False,

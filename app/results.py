@@ -23,7 +23,7 @@ ENDINGS = {
     "failed": "error",
     "stopped": "stopped",
 }
-WITHIN = ", less than steps vary"
+WITHIN = ", within the spread of the steps"
 """Added to a difference that is smaller than the spread."""
 FAR = 4
 """A window this many times smaller or larger than the trained one gets a warning."""

@@ -225,7 +225,7 @@ class TestWords:
 
     def test_difference_within_the_spread_is_called_that(self) -> None:
         found = {"milliseconds": [2.0, 2.1], "spread": [(1.8, 2.3), (1.9, 2.4)]}
-        assert results.step_words(found) == ("2.00 ms", "2.10 ms", "+5 %, less than steps vary")
+        assert results.step_words(found) == ("2.00 ms", "2.10 ms", "+5 %, within the spread of the steps")
         found = {"milliseconds": [4.0, 2.0], "spread": [(3.8, 4.3), (1.9, 2.4)]}
         assert results.step_words(found) == ("4.00 ms", "2.00 ms", "−50 %")
 

@@ -6,6 +6,7 @@ Run it from the root with ``make screenshots``; it needs Debian's chromium and c
 from __future__ import annotations
 
 import io
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def main() -> None:
             visitor.open("Endless")
             visitor.press("#endless-start")
             visitor.wait_until(lambda: "Teacher, full attention: memory limit" in visitor.status(), 300)
-            visitor.wait_until(lambda: int(visitor.status().split("step ")[1].replace(",", "")) > 400, 300)
+            visitor.wait_until(lambda: int(re.findall(r"step (\d+)", visitor.status())[0]) > 400, 300)
             save(browser, "app_running.png")
             visitor.press("#endless-stop")
             visitor.wait_until(lambda: "Stopped." in visitor.status())

@@ -38,7 +38,7 @@ def seed() -> None:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """A small analysed corpus for the recipe."""
+    """A small analyzed corpus for the recipe."""
     import tiny_corpus
 
     return tiny_corpus.write(tmp_path / "corpus")

@@ -1,4 +1,4 @@
-"""Which phone sounds when: a small phone recogniser, trained with CTC, then forced alignment.
+"""Which phone sounds when: a small phone recognizer, trained with CTC, then forced alignment.
 
 It needs no timing from the synthesiser, so it serves human speech as well. The teacher uses the result in training
 only: two of its heads are pulled towards the phone being spoken.
@@ -31,7 +31,7 @@ BATCH_FRAMES = 16_000
 """Mel frames in a batch."""
 
 
-class Recogniser(nn.Module):
+class Recognizer(nn.Module):
     """Mel spectra to log-probabilities of symbols, 50 frames a second; symbol i has number i + 1, 0 is blank."""
 
     def __init__(self, width: int = 192, layers: int = 5) -> None:
@@ -59,8 +59,8 @@ def phones(corpus: Path) -> list[list[int]]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if len(found) == len(items):
             return found
-    phonemise = Phonemizer()
-    found = [[SYMBOLS.index(s) for s in phonemise(item.utterance.text)] for item in tqdm(items, desc="phones")]
+    phonemize = Phonemizer()
+    found = [[SYMBOLS.index(s) for s in phonemize(item.utterance.text)] for item in tqdm(items, desc="phones")]
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(found), encoding="utf-8")
     partial.replace(path)
@@ -104,13 +104,13 @@ class Plan:
         return found
 
 
-def run(folder: Path, corpus: Path, total_steps: int = 1_500, seconds: float | None = None) -> Recogniser:
-    """Train the recogniser, or go on where ``folder/aligner.pt`` stands."""
+def run(folder: Path, corpus: Path, total_steps: int = 1_500, seconds: float | None = None) -> Recognizer:
+    """Train the recognizer, or go on where ``folder/aligner.pt`` stands."""
     world, rank = join()
     torch.manual_seed(0)
     items, symbols = analysis.read(corpus), phones(corpus)
     usable = [i for i, item in enumerate(items) if item.frames // STRIDE > 2 * len(symbols[i])][shards.HELD_OUT :]
-    model = Recogniser()
+    model = Recognizer()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     plan = Plan([items[i].frames for i in usable], BATCH_FRAMES)
 
@@ -125,7 +125,7 @@ def run(folder: Path, corpus: Path, total_steps: int = 1_500, seconds: float | N
     return model.eval()
 
 
-def ctc(model: Recogniser, items: list[analysis.Analysed], symbols: list[list[int]]) -> Tensor:
+def ctc(model: Recognizer, items: list[analysis.Analyzed], symbols: list[list[int]]) -> Tensor:
     """Mean CTC loss per symbol."""
     frames = max(item.frames for item in items)
     mel, _ = analysis.batch_of([(item, 0) for item in items], frames)
@@ -143,7 +143,7 @@ def ctc(model: Recogniser, items: list[analysis.Analysed], symbols: list[list[in
 
 
 @torch.no_grad()
-def align(model: Recogniser, item: analysis.Analysed, symbols: list[int]) -> NDArray[np.int16]:
+def align(model: Recognizer, item: analysis.Analyzed, symbols: list[int]) -> NDArray[np.int16]:
     """For each code of the utterance, the position in ``symbols`` of what is being spoken; monotonic.
 
     A CTC path names each symbol for a frame or two and is blank between: the border between two symbols is set halfway.
@@ -176,9 +176,9 @@ def spread(path: list[int], positions: list[int], codes: int) -> list[int]:
     return [positions[index] for index in np.searchsorted(borders, steps)]
 
 
-def load_recogniser(folder: Path) -> Recogniser:
+def load_recognizer(folder: Path) -> Recognizer:
     """Load the averaged weights of ``folder/aligner.pt``."""
-    model = Recogniser()
+    model = Recognizer()
     model.load_state_dict(torch.load(folder / "aligner.pt", weights_only=True)["average"])
     return model.eval()
 
@@ -191,7 +191,7 @@ def align_corpus(folder: Path, corpus: Path) -> list[NDArray[np.int16]]:
         stored = np.load(path)
         if len(stored["ends"]) == len(items):
             return np.split(stored["positions"], stored["ends"][:-1])
-    model = load_recogniser(folder)
+    model = load_recognizer(folder)
     found = []
     for item, row in zip(tqdm(items, desc="alignment"), symbols, strict=True):
         fits = item.frames // STRIDE > len(row) + sum(a == b for a, b in pairwise(row))

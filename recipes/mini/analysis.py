@@ -60,13 +60,13 @@ def analyse_shard(path: Path) -> None:
 
 
 def build(folder: Path, workers: int = 2) -> None:
-    """Analyse every shard under ``folder``; finished ones are kept."""
+    """Analyze every shard under ``folder``; finished ones are kept."""
     shards = sorted({utterance.path for utterance in read_shards(folder)})
     list(each(analyse_shard, shards, workers, "analysis"))
 
 
 @dataclass(frozen=True)
-class Analysed:
+class Analyzed:
     """An utterance with its analysis."""
 
     utterance: Utterance
@@ -75,7 +75,7 @@ class Analysed:
 
     @property
     def mel(self) -> NDArray[np.float16]:
-        """Normalised log-mel, [frames, 80]."""
+        """Normalized log-mel, [frames, 80]."""
         return _open(self.utterance.path.with_suffix(".mel.npy"))[self.first_frame : self.first_frame + self.frames]
 
     @property
@@ -89,20 +89,20 @@ def _open(path: Path) -> NDArray[np.float16]:
     return np.load(path, mmap_mode="r")
 
 
-def read(folder: Path) -> list[Analysed]:
-    """Every analysed utterance, in order."""
-    found: list[Analysed] = []
+def read(folder: Path) -> list[Analyzed]:
+    """Every analyzed utterance, in order."""
+    found: list[Analyzed] = []
     position, current = 0, None
     for utterance in read_shards(folder):
         if utterance.path != current:
             position, current = 0, utterance.path
         frames = frames_of(utterance.end - utterance.start)
-        found.append(Analysed(utterance, position, frames))
+        found.append(Analyzed(utterance, position, frames))
         position += frames
     return found
 
 
-def batch_of(items: list[tuple[Analysed, int]], frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_of(items: list[tuple[Analyzed, int]], frames: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(mel [batch, frames, 80], pitch in Hz [batch, frames]) of (utterance, first frame) pairs, padded with silence."""
     silence = _silence()
     mel = silence.expand(len(items), frames, BANDS).clone()

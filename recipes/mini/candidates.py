@@ -34,12 +34,12 @@ SENTENCES = (
 
 def measure(sentences: list[str], threads: int = 1) -> list[dict[str, Any]]:
     """One row for each voice: word error rate, DNSMOS, similarity within itself and to the closest other voice."""
-    kokoro, recognise, score, encode = Kokoro(threads), FasterWhisper(threads=threads), Dnsmos(), Resemblyzer()
+    kokoro, recognize, score, encode = Kokoro(threads), FasterWhisper(threads=threads), Dnsmos(), Resemblyzer()
     rows, vectors = [], {}
     for voice in tqdm(ENGLISH, desc="voices"):
         sounds = [kokoro.speak(text, voice) for text in sentences]
         counts = [
-            count_errors(text, recognise(sound, SAMPLE_RATE), recognise.normalize)
+            count_errors(text, recognize(sound, SAMPLE_RATE), recognize.normalize)
             for text, sound in zip(sentences, sounds, strict=True)
         ]
         errors = bootstrap([count.word_errors for count in counts], [count.words for count in counts], sentences)

@@ -73,10 +73,10 @@ def encode(job: tuple[Path, Path, range]) -> list[NDArray[np.int16]]:
 
 
 @functools.cache
-def _prepared(folder: Path, corpus: Path) -> tuple[Codec, list[analysis.Analysed], dict[str, list[analysis.Analysed]]]:
+def _prepared(folder: Path, corpus: Path) -> tuple[Codec, list[analysis.Analyzed], dict[str, list[analysis.Analyzed]]]:
     """Once a process: the codec, the utterances, and those long enough to say who speaks."""
     items = analysis.read(corpus)
-    by_speaker: dict[str, list[analysis.Analysed]] = defaultdict(list)
+    by_speaker: dict[str, list[analysis.Analyzed]] = defaultdict(list)
     for item in items:
         if item.frames >= REFERENCE_FRAMES:
             by_speaker[item.utterance.speaker].append(item)

@@ -1,6 +1,6 @@
-"""Train the codec on the analysed corpus: mel, pitch and voicing through 4,375 codes, 25 a second.
+"""Train the codec on the analyzed corpus: mel, pitch and voicing through 4,375 codes, 25 a second.
 
-Beside the errors of mel, pitch and voicing counts what the phone recogniser of :mod:`recipes.mini.align` makes of the
+Beside the errors of mel, pitch and voicing counts what the phone recognizer of :mod:`recipes.mini.align` makes of the
 spectra: its features of the decoded ones are to be those of the recorded ones (a perceptual loss, as of Johnson et al.,
 arXiv 1603.08155). Absolute error alone smooths away what tells one phone from another.
 """
@@ -23,16 +23,16 @@ from wandlib.systems.mini.features import FRAMES_PER_CODE, HOP
 
 CROP = 64 * FRAMES_PER_CODE
 BATCH = 32
-Crop = tuple[analysis.Analysed, int]
+Crop = tuple[analysis.Analyzed, int]
 """An utterance and its first frame."""
 
 
 class Crops:
     """Random crops, each with another crop of the same speaker to say who speaks."""
 
-    def __init__(self, items: list[analysis.Analysed]) -> None:
+    def __init__(self, items: list[analysis.Analyzed]) -> None:
         self.items = items
-        self.by_speaker: dict[str, list[analysis.Analysed]] = defaultdict(list)
+        self.by_speaker: dict[str, list[analysis.Analyzed]] = defaultdict(list)
         for item in items:
             self.by_speaker[item.utterance.speaker].append(item)
 
@@ -58,18 +58,18 @@ class Crops:
         return [_crop(item, rng) for item in items], [_crop(item, rng) for item in references]
 
 
-def _crop(item: analysis.Analysed, rng: random.Random) -> Crop:
+def _crop(item: analysis.Analyzed, rng: random.Random) -> Crop:
     return item, rng.randrange(0, max(1, item.frames - CROP + 1), FRAMES_PER_CODE)
 
 
 def losses(
-    codec: Codec, recogniser: align.Recogniser, mel: torch.Tensor, pitch: torch.Tensor, reference: torch.Tensor
+    codec: Codec, recognizer: align.Recognizer, mel: torch.Tensor, pitch: torch.Tensor, reference: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Mel (absolute and squared error), pitch where voiced, voicing, and phonetic distance; "loss" is their sum."""
     with torch.autocast(mel.device.type, torch.bfloat16):
         speaker = codec.speaker(reference)
         out, log_pitch, voicing = codec.reconstruct(codec.quantize(mel, speaker), speaker)
-        phonetic = phonetic_distance(recogniser, out, mel)
+        phonetic = phonetic_distance(recognizer, out, mel)
     voiced = pitch > 0
     target = (pitch.clamp_min(1) / PITCH_HZ).log()
     error = out - mel
@@ -80,11 +80,11 @@ def losses(
     return {"loss": loss, "mel": absolute, "pitch": pitch_error, "voicing": voicing_error, "phonetic": phonetic}
 
 
-def phonetic_distance(recogniser: align.Recogniser, made: torch.Tensor, recorded: torch.Tensor) -> torch.Tensor:
-    """Mean over the recogniser's layers of the L1 distance between features, relative to the recorded ones' size."""
+def phonetic_distance(recognizer: align.Recognizer, made: torch.Tensor, recorded: torch.Tensor) -> torch.Tensor:
+    """Mean over the recognizer's layers of the L1 distance between features, relative to the recorded ones' size."""
     with torch.no_grad():
-        targets = recogniser.features(recorded)
-    pairs = zip(recogniser.features(made), targets, strict=True)
+        targets = recognizer.features(recorded)
+    pairs = zip(recognizer.features(made), targets, strict=True)
     ratios = [(one.float() - two.float()).abs().mean() / two.float().abs().mean() for one, two in pairs]
     return torch.stack(ratios).mean()
 
@@ -98,16 +98,16 @@ def run(folder: Path, corpus: Path, total_steps: int = 12_000, seconds: float | 
     torch.manual_seed(0)
     items = analysis.read(corpus)
     validation, training = Crops(items[: shards.HELD_OUT]), Crops(items[shards.HELD_OUT :])
-    codec, recogniser = Codec(**acoustics(folder)["codec"]), align.load_recogniser(folder).requires_grad_(False)
+    codec, recognizer = Codec(**acoustics(folder)["codec"]), align.load_recognizer(folder).requires_grad_(False)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     held_out = [validation.sample(10_000_000 + i) for i in range(4)]
 
     def validate() -> dict[str, float]:
-        rows = [losses(codec, recogniser, *batch) for batch in held_out]
+        rows = [losses(codec, recognizer, *batch) for batch in held_out]
         return {key: sum(float(row[key]) for row in rows) / len(rows) for key in rows[0]}
 
     def step(number: int) -> dict[str, torch.Tensor]:
-        return losses(codec, recogniser, *training.sample(number * world + rank))
+        return losses(codec, recognizer, *training.sample(number * world + rank))
 
     train(
         "codec", folder, codec, [optimizer], step, total_steps, validate,

@@ -55,7 +55,7 @@ def acoustics_of(mel: torch.Tensor, hz: torch.Tensor) -> Acoustics:
     return Acoustics(mel, filled_pitch(hz), (hz > 0).to(mel.dtype))
 
 
-def sample(items: list[analysis.Analysed], seed: int, batch: int = BATCH) -> tuple[Acoustics, torch.Tensor]:
+def sample(items: list[analysis.Analyzed], seed: int, batch: int = BATCH) -> tuple[Acoustics, torch.Tensor]:
     """(acoustics, waveform) of random crops that ``seed`` determines."""
     rng = random.Random(seed)
     chosen = [item for item in rng.choices(items, k=2 * batch) if item.frames > FRAMES + 4][:batch]

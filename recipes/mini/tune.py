@@ -39,7 +39,7 @@ FIRST, SECOND = slice(0, 8), slice(8, 24)
 """Sentences of the two rounds."""
 
 
-def sentences_of(items: list[analysis.Analysed], count: int) -> list[analysis.Analysed]:
+def sentences_of(items: list[analysis.Analyzed], count: int) -> list[analysis.Analyzed]:
     """Held-out utterances of the corpus to tune on."""
     usual = [item for item in items if 5 <= len(item.utterance.text.split()) <= 14 and item.utterance.seconds > 2]
     return usual[:count]
@@ -48,7 +48,7 @@ def sentences_of(items: list[analysis.Analysed], count: int) -> list[analysis.An
 class Tuning:
     """The voice, the recognizer, and the sentences."""
 
-    def __init__(self, system: MiniSystem, recognize: FasterWhisper, items: list[analysis.Analysed]) -> None:
+    def __init__(self, system: MiniSystem, recognize: FasterWhisper, items: list[analysis.Analyzed]) -> None:
         self.system, self.recognize, self.items = system, recognize, items
         self.chosen = sentences_of(items, SENTENCES)
 

@@ -18,7 +18,7 @@ def tones(count: int) -> list[tuple[str, str, np.ndarray]]:
 
 
 def write(folder: Path) -> Path:
-    """Twelve of them in two analysed shards; returns the folder."""
+    """Twelve of them in two analyzed shards; returns the folder."""
     utterances = tones(12)
     corpus.write_shard(folder, 0, utterances[:7])
     corpus.write_shard(folder, 1, utterances[7:])

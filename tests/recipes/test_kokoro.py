@@ -89,10 +89,10 @@ def test_it_is_understood(voices: Kokoro) -> None:
     from wandlib.evaluation.error_rates import error_rates
     from wandlib.evaluation.recognizers import FasterWhisper
 
-    recognise = FasterWhisper(threads=1)
+    recognize = FasterWhisper(threads=1)
     text = "The birch canoe slid on the smooth planks, and nobody saw it."
-    heard = [recognise(voices.speak(text, voice), kokoro.SAMPLE_RATE) for voice in ("am_michael", "bf_emma")]
-    assert error_rates([text] * 2, heard, recognise.normalize).wer < 0.1
+    heard = [recognize(voices.speak(text, voice), kokoro.SAMPLE_RATE) for voice in ("am_michael", "bf_emma")]
+    assert error_rates([text] * 2, heard, recognize.normalize).wer < 0.1
 
 
 def test_both_accents_read_the_same_words(voices: Kokoro) -> None:

@@ -225,12 +225,12 @@ def test_codec_and_vocoder_learn(shards: Path, tmp_path: Path, monkeypatch: pyte
     codec = train_codec.Codec(
         width=32, encoder_layers=1, decoder_layers=1, fine_width=16, fine_layers=1, speaker_dims=8
     )
-    recogniser = align.Recogniser(width=16, layers=1).requires_grad_(False)
+    recognizer = align.Recognizer(width=16, layers=1).requires_grad_(False)
     optimiser = torch.optim.AdamW(codec.parameters(), lr=3e-3)
     crops = train_codec.Crops(items)
     history = []
     for number in range(30):
-        losses = train_codec.losses(codec, recogniser, *crops.sample(number, batch=4))
+        losses = train_codec.losses(codec, recognizer, *crops.sample(number, batch=4))
         losses["loss"].backward()
         if number == 1:
             assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in codec.parameters())

@@ -18,7 +18,7 @@ from wandlib.systems.mini.vocoder import Vocoder
 def folder(tmp_path: Path) -> Path:
     """Checkpoints of untrained parts."""
     torch.manual_seed(0)
-    parts = {"codec": Codec(), "vocoder": Vocoder(), "aligner": align.Recogniser()}
+    parts = {"codec": Codec(), "vocoder": Vocoder(), "aligner": align.Recognizer()}
     for name, module in parts.items():
         weights = {key: value.detach() for key, value in module.named_parameters()}
         save(tmp_path / f"{name}.pt", {"average": weights, "step": 0})
@@ -32,9 +32,9 @@ def test_what_is_trained_sounds_soon(folder: Path) -> None:
 
 def test_equal_spectra_sound_alike() -> None:
     torch.manual_seed(0)
-    recogniser, mel = align.Recogniser(), torch.randn(2, 8, 80)
-    assert train_codec.phonetic_distance(recogniser, mel, mel) == 0
-    assert train_codec.phonetic_distance(recogniser, mel + 0.5, mel) > 0.01
+    recognizer, mel = align.Recognizer(), torch.randn(2, 8, 80)
+    assert train_codec.phonetic_distance(recognizer, mel, mel) == 0
+    assert train_codec.phonetic_distance(recognizer, mel + 0.5, mel) > 0.01
 
 
 def test_half_of_a_tuning_batch_has_passed_the_codec(shards: Path, folder: Path) -> None:

@@ -108,12 +108,12 @@ def test_held_out_examples_are_never_spoken() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_template_can_be_said(seed: int) -> None:
-    rng, phonemise = random.Random(seed), Phonemizer()
+    rng, phonemize = random.Random(seed), Phonemizer()
     for pattern in PATTERNS:
         text = fill(pattern, rng)
         assert "{" not in text
         assert "_" not in text
-        assert len(phonemise(text)) > 2
+        assert len(phonemize(text)) > 2
     assert all(f"{{{slot}}}" in "".join(PATTERNS) for slot in SLOTS)
 
 

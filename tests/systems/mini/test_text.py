@@ -18,7 +18,7 @@ from wandlib.systems.mini.text import (
 
 
 @pytest.fixture(scope="module")
-def phonemise() -> Phonemizer:
+def phonemize() -> Phonemizer:
     return Phonemizer()
 
 
@@ -54,20 +54,20 @@ def test_every_symbol_has_one_number() -> None:
     assert VOCABULARY % 8 == 0
 
 
-def test_same_words_same_phones(phonemise: Phonemizer) -> None:
-    assert phonemise("I have 3 cats") == phonemise("I have three cats")
-    assert phonemise("Dr. Jones") == phonemise("doctor Jones")
-    assert phonemise("“Quoted”, it’s so") == phonemise('"Quoted", it\'s so')
+def test_same_words_same_phones(phonemize: Phonemizer) -> None:
+    assert phonemize("I have 3 cats") == phonemize("I have three cats")
+    assert phonemize("Dr. Jones") == phonemize("doctor Jones")
+    assert phonemize("“Quoted”, it’s so") == phonemize('"Quoted", it\'s so')
 
 
-def test_known_word(phonemise: Phonemizer) -> None:
+def test_known_word(phonemize: Phonemizer) -> None:
     # espeak-ng 1.52, en-us: "smooth" is smˈuːð.
-    assert phonemise("smooth") == ["s", "m", "ˈuː", "ð", "."]
+    assert phonemize("smooth") == ["s", "m", "ˈuː", "ð", "."]
 
 
-def test_money_is_read_as_people_say_it(phonemise: Phonemizer) -> None:
-    assert phonemise("$42.50") == phonemise("42 dollars 50")
-    assert phonemise("It cost £7!") == phonemise("It cost 7 pounds!")
+def test_money_is_read_as_people_say_it(phonemize: Phonemizer) -> None:
+    assert phonemize("$42.50") == phonemize("42 dollars 50")
+    assert phonemize("It cost £7!") == phonemize("It cost 7 pounds!")
     assert clauses("$1,250,000 or $1") == [("1,250,000 dollars or 1 dollar", ".")]
     # What the sign does not stand right before is left for espeak-ng to read.
     assert clauses("$1.5 million") == [("$1.5 million", ".")]
@@ -78,25 +78,25 @@ def test_fractions_and_powers_keep_their_value() -> None:
     assert clauses("1½ cups, 10⁵ m²") == [("1½ cups", ","), ("10⁵ m²", ".")]
 
 
-def test_emoji_is_read_by_name(phonemise: Phonemizer) -> None:
-    assert phonemise("😀") == phonemise("grinning face")
+def test_emoji_is_read_by_name(phonemize: Phonemizer) -> None:
+    assert phonemize("😀") == phonemize("grinning face")
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t"])
-def test_empty_text(phonemise: Phonemizer, text: str) -> None:
+def test_empty_text(phonemize: Phonemizer, text: str) -> None:
     with pytest.raises(InputError, match="empty"):
-        phonemise(text)
+        phonemize(text)
 
 
 @pytest.mark.parametrize("text", ["...", "?!", "---", "\u200b"])
-def test_nothing_to_pronounce(phonemise: Phonemizer, text: str) -> None:
+def test_nothing_to_pronounce(phonemize: Phonemizer, text: str) -> None:
     with pytest.raises(InputError, match="nothing to pronounce"):
-        phonemise(text)
+        phonemize(text)
 
 
-def test_too_long(phonemise: Phonemizer) -> None:
+def test_too_long(phonemize: Phonemizer) -> None:
     with pytest.raises(InputError, match=f"10,000 characters, the limit is {MAXIMUM_CHARACTERS:,}"):
-        phonemise("a" * 10_000)
+        phonemize("a" * 10_000)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_too_long(phonemise: Phonemizer) -> None:
         ("Καλημέρα", "Greek"),
     ],
 )
-def test_other_scripts_are_refused_by_their_name(phonemise: Phonemizer, text: str, script: str) -> None:
+def test_other_scripts_are_refused_by_their_name(phonemize: Phonemizer, text: str, script: str) -> None:
     with pytest.raises(InputError, match=rf"mostly in another script \({script}\): this voice reads English"):
-        phonemise(text)
+        phonemize(text)
 
 
 @pytest.mark.parametrize(
@@ -134,31 +134,31 @@ def test_latin_letters_and_signs_are_read(text: str) -> None:
         '<?xml version="1"?>',
     ],
 )
-def test_tags_are_refused(phonemise: Phonemizer, tag: str) -> None:
+def test_tags_are_refused(phonemize: Phonemizer, tag: str) -> None:
     with pytest.raises(InputError, match=r"holds the tag .<.*SSML and HTML are not read, send plain text"):
-        phonemise(f"Hello {tag} there")
+        phonemize(f"Hello {tag} there")
 
 
 @pytest.mark.parametrize(
     "text", ["3 < 5 and 7 > 2", "if a <b and c> d", "Ann <ann@example.org>", "I <3 you >_<", "a<b"]
 )
-def test_what_only_looks_like_a_tag_is_read(phonemise: Phonemizer, text: str) -> None:
-    assert len(phonemise(text)) > 2
+def test_what_only_looks_like_a_tag_is_read(phonemize: Phonemizer, text: str) -> None:
+    assert len(phonemize(text)) > 2
 
 
 @pytest.mark.parametrize("text", ["smile \ud83d", "\udc00", "a\udfffb"])
-def test_half_a_character_is_refused(phonemise: Phonemizer, text: str) -> None:
+def test_half_a_character_is_refused(phonemize: Phonemizer, text: str) -> None:
     with pytest.raises(InputError, match=r"half a character \(U\+D[0-9A-F]{3} at position \d+\)"):
-        phonemise(text)
+        phonemize(text)
 
 
-def test_only_known_symbols(phonemise: Phonemizer) -> None:
+def test_only_known_symbols(phonemize: Phonemizer) -> None:
     for text in ("naïve café", "中文 hello", "x² + y₂ ≈ 3", "a\x00b", "HELLO NASA U.S. e.g. 50%", "@#$%^&*() ok"):
-        assert set(phonemise(text)) <= set(SYMBOLS)
+        assert set(phonemize(text)) <= set(SYMBOLS)
 
 
-def test_split_keeps_everything_and_the_limit(phonemise: Phonemizer) -> None:
-    symbols = phonemise("This is a sentence, with a comma. " * 30)
+def test_split_keeps_everything_and_the_limit(phonemize: Phonemizer) -> None:
+    symbols = phonemize("This is a sentence, with a comma. " * 30)
     parts = split(symbols, 200)
     assert all(len(part) <= 201 for part in parts)
     assert all(part[-1] in PUNCTUATION for part in parts)

@@ -84,8 +84,8 @@ def at(samples: NDArray[np.float32], rate: int, wanted: int) -> NDArray[np.float
 
 def encode(samples: NDArray[np.float32], rate: int, tokenizer: SpeechTokenizer, speakers: SpeakerEncoder) -> Reference:
     """Return what the models need of a checked recording; codes and mel frames cut to the same length."""
-    analysed = at(samples, rate, ANALYSIS_RATE)
-    codes = tokenizer(analysed)
+    analyzed = at(samples, rate, ANALYSIS_RATE)
+    codes = tokenizer(analyzed)
     mel = flow_mel(torch.from_numpy(at(samples, rate, SAMPLE_RATE)))
     count = min(len(codes), len(mel) // FRAMES_PER_CODE)
-    return Reference(codes[:count], mel[None, : count * FRAMES_PER_CODE], speakers(analysed))
+    return Reference(codes[:count], mel[None, : count * FRAMES_PER_CODE], speakers(analyzed))

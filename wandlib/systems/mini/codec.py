@@ -32,7 +32,7 @@ class Acoustics(NamedTuple):
     Attributes
     ----------
     mel
-        Normalised log-mel, [batch, frames, 80].
+        Normalized log-mel, [batch, frames, 80].
     pitch
         log(Hz / 120), meaningful where voiced, [batch, frames].
     voicing

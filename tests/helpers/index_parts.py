@@ -12,7 +12,7 @@ from wandlib.systems.acoustics.resample import resample
 from wandlib.systems.acoustics.weight_norm import fold_weight_norm, unfold_weight_norm
 from wandlib.systems.indextts import tiny
 from wandlib.systems.indextts.checkpoint import language_config
-from wandlib.systems.indextts.code_encoder import CodeEncoder
+from wandlib.systems.indextts.codec import MelCodec
 from wandlib.systems.indextts.decoding import generate
 from wandlib.systems.indextts.features import LogMel
 from wandlib.systems.indextts.language_model import IndexLM
@@ -61,9 +61,9 @@ def language_model() -> tuple[IndexLM, VoiceEncoder]:
     return fill(IndexLM(language_config(GPT))), fill(VoiceEncoder(GPT["model_dim"], GPT["condition_module"]))
 
 
-def code_encoder() -> CodeEncoder:
+def codec() -> MelCodec:
     """What makes codes of recordings."""
-    built = CodeEncoder(VQVAE)
+    built = MelCodec(VQVAE)
     fill(built)
     return built
 

@@ -8,6 +8,7 @@ tokens are in the vocabularies of CosyVoice 2 and IndexTTS: text is embedded bef
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import GPT2Config, PreTrainedConfig, Qwen2Config
 
@@ -34,8 +35,8 @@ class Shape:
         return round(seconds * self.codes_per_second)
 
 
-def _qwen2(vocabulary: int) -> Qwen2Config:
-    """Return the config of Qwen2.5-0.5B with another vocabulary."""
+def qwen2_half_billion(vocabulary: int, **changes: Any) -> Qwen2Config:
+    """Return the config of Qwen2.5-0.5B with another vocabulary, and what else differs."""
     return Qwen2Config(
         vocab_size=vocabulary,
         num_hidden_layers=24,
@@ -43,6 +44,7 @@ def _qwen2(vocabulary: int) -> Qwen2Config:
         num_attention_heads=14,
         num_key_value_heads=2,
         intermediate_size=4864,
+        **changes,
     )
 
 
@@ -54,9 +56,9 @@ def _gpt2() -> GPT2Config:
 
 
 SHAPES = {
-    "cosyvoice2": Shape("CosyVoice 2", _qwen2(6564), 187, window=32, codes_per_second=25.0),
+    "cosyvoice2": Shape("CosyVoice 2", qwen2_half_billion(6564), 187, window=32, codes_per_second=25.0),
     "indextts": Shape("IndexTTS 1.5", _gpt2(), 79, window=32, codes_per_second=24000 / 1024, beams=3),
-    "sparktts": Shape("Spark-TTS", _qwen2(166_000), 221, window=64, codes_per_second=50.0),
+    "sparktts": Shape("Spark-TTS", qwen2_half_billion(166_000), 221, window=64, codes_per_second=50.0),
 }
 """Shapes of the paper's three systems, by the name of the system in this library."""
 

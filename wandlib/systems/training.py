@@ -18,6 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from wandlib.systems.corpora import Recording
 from wandlib.systems.model_card import Base
+from wandlib.systems.settings import InputError
 
 NOTE = "training.json"
 """What ``wandlib train`` writes beside a student: the system, its checkpoint, the data, the settings."""
@@ -28,6 +29,27 @@ NO_AUDIO = "no audio that can be read"
 Encoder = Callable[[list[Recording]], Iterator[dict[str, Any]]]
 """Recordings to samples for ``wandlib train``, one for each: either ``{"input_ids": [...], "conditioning": n}``, with
 tensors besides where the model takes some, or ``{"skipped": reason, "audio": file}``."""
+
+
+class RecordingEncoder(ABC):
+    """An :data:`Encoder` that takes one recording after another."""
+
+    maximum_seconds: ClassVar[float]
+    """Longer recordings are left out."""
+
+    def __call__(self, recordings: list[Recording]) -> Iterator[dict[str, Any]]:
+        """Yield a sample for each recording, or ``{"skipped": reason, "audio": file}``."""
+        for recording in recordings:
+            reason = read_recording(recording, self.maximum_seconds)
+            try:
+                made = self.sample(recording) if reason is None else reason
+            except InputError as error:
+                made = str(error)
+            yield made if isinstance(made, dict) else skipped(recording, made)
+
+    @abstractmethod
+    def sample(self, recording: Recording) -> dict[str, Any] | str:
+        """Return what is trained on, or the reason why there is nothing; an InputError is such a reason, too."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def test_golden_values_of_the_language_model() -> None:
 
 def test_golden_codes_of_a_recording() -> None:
     """Made by the published class, DiscreteVAE of tag v1.5.0, with the same weights (the upstream test)."""
-    codes = index_parts.code_encoder()(index_parts.contrasts(37))
+    codes = index_parts.codec().encode(index_parts.contrasts(37))
     assert codes.tolist() == [[62, 47, 45, 62, 62, 16, 44, 23, 11, 44]]
 
 

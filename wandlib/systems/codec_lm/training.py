@@ -6,7 +6,6 @@ Llasa    the prompt is the text alone
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,10 +19,10 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2Config,
     Qwen2ForCausalLM,
 )
 
+from wandlib.profiling.paper_systems import qwen2_half_billion
 from wandlib.systems.codec_lm.dialects import END, LLASA, NEUTTS, Dialect
 from wandlib.systems.codec_lm.reference import (
     MAXIMUM_SECONDS,
@@ -38,12 +37,12 @@ from wandlib.systems.corpora import Recording
 from wandlib.systems.model_card import Base
 from wandlib.systems.settings import InputError
 from wandlib.systems.students import read_student, stored_dtypes, write_back
-from wandlib.systems.training import NO_OTHER, SystemTraining, TenSeconds, read_recording, skipped
+from wandlib.systems.training import NO_OTHER, RecordingEncoder, SystemTraining, TenSeconds
 
 LENGTH = f"prompt and speech have more than {CONTEXT} tokens"
 
 
-class CodecLMEncoder:
+class CodecLMEncoder(RecordingEncoder):
     """Recordings to samples.
 
     Parameters
@@ -56,32 +55,23 @@ class CodecLMEncoder:
         Recordings to codes.
     """
 
+    maximum_seconds = MAXIMUM_SECONDS
+
     def __init__(self, dialect: Dialect, tokenizer: PreTrainedTokenizerBase, reader: CodecReader) -> None:
         self.dialect, self.tokenizer, self.reader = dialect, tokenizer, reader
         self.tokens = code_tokens(dialect, tokenizer, reader.codes)
         self.end = tokenizer.get_vocab()[END]
 
-    def __call__(self, recordings: list[Recording]) -> Iterator[dict[str, Any]]:
-        """Yield a sample for each recording, or ``{"skipped": reason, "audio": file}``."""
-        for recording in recordings:
-            made = self.sample(recording)
-            yield made if isinstance(made, dict) else skipped(recording, made)
-
     def sample(self, recording: Recording) -> dict[str, Any] | str:
         """Return ids and the length of the conditioning, or the reason why there are none."""
-        if (reason := read_recording(recording, MAXIMUM_SECONDS)) is not None:
-            return reason
         if not any(character.isalnum() for character in recording.text) or "<|" in recording.text:
             return "nothing to say, or '<|', in its text"
         transcript, before = None, list[int]()
-        try:
-            if self.dialect.needs_reference:
-                if recording.other is None:
-                    return NO_OTHER
-                transcript, before = recording.other.text, self.reader(recording.other.audio).tolist()
-            codes = self.reader(recording.audio).tolist()
-        except InputError as error:
-            return str(error)
+        if self.dialect.needs_reference:
+            if recording.other is None:
+                return NO_OTHER
+            transcript, before = recording.other.text, self.reader(recording.other.audio).tolist()
+        codes = self.reader(recording.audio).tolist()
         prompt = self.dialect.prompt(self.tokenizer, recording.text, transcript, before)
         ids = [*prompt, *(self.tokens[code] for code in codes), self.end]
         return {"input_ids": ids, "conditioning": len(prompt)} if len(ids) <= CONTEXT else LENGTH
@@ -139,15 +129,7 @@ class NeuTTSTraining(CodecLMTraining):
     )
 
     def random_model(self) -> PreTrainedModel:
-        sizes: dict[str, Any] = {
-            "hidden_size": 896,
-            "num_attention_heads": 14,
-            "num_key_value_heads": 2,
-            "intermediate_size": 4864,
-        }
-        return Qwen2ForCausalLM(
-            Qwen2Config(vocab_size=217_216, num_hidden_layers=24, tie_word_embeddings=True, **sizes)
-        )
+        return Qwen2ForCausalLM(qwen2_half_billion(217_216, tie_word_embeddings=True))
 
 
 class LlasaTraining(CodecLMTraining):

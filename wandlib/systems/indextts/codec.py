@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from wandlib.systems.base import InputError
 from wandlib.systems.published import check_keys, read_pickle
 
-USED = ("encoder.", "codebook.embed")
-"""What of dvae.pth makes codes."""
+UNUSED = ("decoder.", "discrete_loss.", "codebook.cluster_size", "codebook.embed_avg")
+"""What of dvae.pth makes no codes."""
 
 Frames = Float[Tensor, "batch channels time"]
 
@@ -63,10 +63,17 @@ class MelCodec(nn.Module):
     ----------
     settings
         The ``vqvae`` part of ``config.yaml``.
+
+    Raises
+    ------
+    InputError
+        If the settings are those of another encoder.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__()
+        if settings.get("positional_dims") != 1 or settings.get("use_transposed_convs", True):
+            raise InputError("the vqvae part of config.yaml is not that of IndexTTS 1.5: download the file again")
         widths = [settings["channels"], *(settings["hidden_dim"] << layer for layer in range(settings["num_layers"]))]
         kernel, inner = settings["kernel_size"], widths[-1]
         halving = (
@@ -79,7 +86,7 @@ class MelCodec(nn.Module):
 
     @classmethod
     def load(cls, path: Path, settings: Mapping[str, Any]) -> MelCodec:
-        """Read ``dvae.pth``.
+        """Read ``dvae.pth``, strictly but for the decoder.
 
         Raises
         ------
@@ -92,18 +99,14 @@ class MelCodec(nn.Module):
             raise FileNotFoundError(
                 f"no {path.name} in {str(path.parent)!r}: training data is made with it; get it too"
             )
-        state = {
-            name: tensor
-            for name, tensor in read_pickle(path, "model").items()
-            if name.startswith(USED) and name != "codebook.embed_avg"
-        }
+        state = {name: tensor for name, tensor in read_pickle(path, "model").items() if not name.startswith(UNUSED)}
         if not state:
             raise InputError(f"{path.name} holds no encoder: it is not the autoencoder of IndexTTS")
         with torch.device("meta"):
             codec = cls(settings)
         check_keys(path, state, codec.state_dict())
         codec.load_state_dict(state, strict=True, assign=True)
-        return codec.eval()
+        return codec.eval().float()
 
     @torch.inference_mode()
     def encode(self, mel: Float[Tensor, "batch bands time"]) -> Int[Tensor, "batch codes"]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from wandlib.systems.acoustics.weight_norm import unfold_weight_norm
 from wandlib.systems.indextts.checkpoint import language_config
-from wandlib.systems.indextts.code_encoder import CodeEncoder
+from wandlib.systems.indextts.codec import MelCodec
 from wandlib.systems.indextts.language_model import IndexLM
 from wandlib.systems.indextts.vocoder import Vocoder
 from wandlib.systems.indextts.voice_encoder import VoiceEncoder
@@ -109,8 +109,8 @@ def write_checkpoint(folder: str | Path, *, seed: int = 0, speaker: dict[str, in
                 parameter.normal_(std=0.3)
         model.mel_head.bias[gpt["stop_mel_token"]] = -4.0  # a search for the likeliest sequence ends at once otherwise
     torch.save({"model": {**model.state_dict(), **voice.state_dict()}}, root / "gpt.pth")
-    encoder = CodeEncoder(SETTINGS["vqvae"])
-    encoder.codebook.embed.normal_()
+    codec = MelCodec(SETTINGS["vqvae"])
+    codec.codebook.embed.normal_()
     vocoder = Vocoder(SETTINGS["bigvgan"], SPEAKER if speaker is None else speaker)
     normalized = {
         f"{name}.weight"
@@ -119,7 +119,7 @@ def write_checkpoint(folder: str | Path, *, seed: int = 0, speaker: dict[str, in
         and name.startswith(("conv_pre", "conv_post", "ups.", "resblocks."))
     }
     torch.save({"generator": unfold_weight_norm(vocoder.state_dict(), normalized)}, root / "bigvgan_generator.pth")
-    torch.save(encoder.state_dict(), root / "dvae.pth")
+    torch.save(codec.state_dict(), root / "dvae.pth")
     _write_pieces(root / "bpe.model", gpt["number_text_tokens"])
     return root
 

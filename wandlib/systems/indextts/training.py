@@ -8,7 +8,7 @@ they are made once, by the frozen voice encoder, and kept in 16 bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from wandlib.systems.indextts.checkpoint import (
     read_language_model,
     write_language_model,
 )
-from wandlib.systems.indextts.code_encoder import CodeEncoder
+from wandlib.systems.indextts.codec import MelCodec
 from wandlib.systems.indextts.features import MAXIMUM_SECONDS, LogMel, read_reference
 from wandlib.systems.indextts.language_model import IndexConfig, IndexLM
 from wandlib.systems.indextts.system import WINDOW
@@ -37,7 +37,7 @@ from wandlib.systems.model_card import Base
 from wandlib.systems.published import read_yaml
 from wandlib.systems.settings import InputError
 from wandlib.systems.students import read_student
-from wandlib.systems.training import NO_OTHER, SystemTraining, TenSeconds, read_recording, skipped
+from wandlib.systems.training import NO_OTHER, RecordingEncoder, SystemTraining, TenSeconds
 
 CODES = "dvae.pth"
 """What makes codes of recordings; speaking does not need it."""
@@ -78,7 +78,7 @@ def training_sample(
     }
 
 
-class IndexEncoder:
+class IndexEncoder(RecordingEncoder):
     """Recordings to samples.
 
     Parameters
@@ -87,40 +87,29 @@ class IndexEncoder:
         Of the language model.
     tokenizer
         Text to tokens.
-    voice_encoder, code_encoder
+    voice_encoder, codec
         Log-mel spectra to latents and to codes.
     """
 
-    def __init__(
-        self, config: IndexConfig, tokenizer: Tokenizer, voice_encoder: VoiceEncoder, code_encoder: CodeEncoder
-    ) -> None:
+    maximum_seconds = MAXIMUM_SECONDS
+
+    def __init__(self, config: IndexConfig, tokenizer: Tokenizer, voice_encoder: VoiceEncoder, codec: MelCodec) -> None:
         self.config, self.tokenizer = config, tokenizer
-        self.voice_encoder, self.code_encoder = voice_encoder, code_encoder
+        self.voice_encoder, self.codec = voice_encoder, codec
         self.device = next(voice_encoder.parameters()).device
         self.log_mel = LogMel().to(self.device)
-
-    def __call__(self, recordings: list[Recording]) -> Iterator[dict[str, Any]]:
-        """Yield a sample for each recording, or ``{"skipped": reason, "audio": file}``."""
-        for recording in recordings:
-            made = self.sample(recording)
-            yield made if isinstance(made, dict) else skipped(recording, made)
 
     @torch.inference_mode()
     def sample(self, recording: Recording) -> dict[str, Any] | str:
         """Return ids, the length of the conditioning and the latents, or the reason why there are none."""
-        if (reason := read_recording(recording, MAXIMUM_SECONDS)) is not None:
-            return reason
         if recording.other is None:
             return NO_OTHER
-        try:
-            text = [token for part in self.tokenizer.parts(recording.text) for token in part]
-            mel, other = (
-                self.log_mel(read_reference(file).to(self.device)) for file in (recording.audio, recording.other.audio)
-            )
-            codes = self.code_encoder(mel)[0].tolist()
-            made = training_sample(self.config, text, codes, self.voice_encoder(other)[0].half())
-        except InputError as error:
-            return str(error)
+        text = [token for part in self.tokenizer.parts(recording.text) for token in part]
+        mel, other = (
+            self.log_mel(read_reference(file).to(self.device)) for file in (recording.audio, recording.other.audio)
+        )
+        codes = self.codec.encode(mel)[0].tolist()
+        made = training_sample(self.config, text, codes, self.voice_encoder(other)[0].half())
         ids, conditioning = made["input_ids"].tolist(), int(made["conditioning"].sum())
         return {"input_ids": ids, "conditioning": conditioning, "latents": made["latents"]}
 
@@ -163,8 +152,8 @@ class IndexTraining(SystemTraining):
             raise InputError("config.yaml has no part 'vqvae', which makes the codes of training: download it again")
         tokenizer = Tokenizer(root / "bpe.model", TextNormalizer(load_wetext()))
         _, voice = read_language_model(root / "gpt.pth", settings["gpt"])
-        codes = CodeEncoder.load(root / CODES, settings["vqvae"])
-        return IndexEncoder(language_config(settings["gpt"]), tokenizer, voice.to(device), codes.to(device))
+        codec = MelCodec.load(root / CODES, settings["vqvae"])
+        return IndexEncoder(language_config(settings["gpt"]), tokenizer, voice.to(device), codec.to(device))
 
     def config(self, folder: str | Path) -> PreTrainedConfig:
         return language_config(check_settings(read_yaml(LAYOUT.check(folder) / "config.yaml"))["gpt"])

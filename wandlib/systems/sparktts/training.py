@@ -8,7 +8,7 @@ Upstream published no training code; the sequence is that of its inference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2Config,
     Qwen2ForCausalLM,
 )
 
-from wandlib.profiling.paper_systems import PAPER_TOKENS, SHAPES
+from wandlib.profiling.paper_systems import PAPER_TOKENS, SHAPES, qwen2_half_billion
 from wandlib.systems.corpora import Recording
 from wandlib.systems.model_card import Base
 from wandlib.systems.settings import InputError
@@ -32,11 +31,9 @@ from wandlib.systems.sparktts.prompt import START_CODES, clone_prompt, speakable
 from wandlib.systems.sparktts.reference import MAXIMUM_SECONDS, ReferenceReader
 from wandlib.systems.sparktts.system import WINDOW, load_reader, read_language_model
 from wandlib.systems.students import read_student, stored_dtypes, write_back
-from wandlib.systems.training import NO_OTHER, SystemTraining, TenSeconds, read_recording, skipped
+from wandlib.systems.training import NO_OTHER, RecordingEncoder, SystemTraining, TenSeconds
 
 END = "<|im_end|>"
-VOCABULARY = 166_000
-"""Of the published language model."""
 
 
 def training_sample(
@@ -67,7 +64,7 @@ def training_sample(
     }
 
 
-class SparkEncoder:
+class SparkEncoder(RecordingEncoder):
     """Recordings to samples.
 
     Parameters
@@ -78,26 +75,17 @@ class SparkEncoder:
         Recordings to codes and global tokens.
     """
 
+    maximum_seconds = MAXIMUM_SECONDS
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, reader: ReferenceReader) -> None:
         self.tokenizer, self.reader = tokenizer, reader
 
-    def __call__(self, recordings: list[Recording]) -> Iterator[dict[str, Any]]:
-        """Yield a sample for each recording, or ``{"skipped": reason, "audio": file}``."""
-        for recording in recordings:
-            made = self.sample(recording)
-            yield made if isinstance(made, dict) else skipped(recording, made)
-
     def sample(self, recording: Recording) -> dict[str, Any] | str:
         """Return ids and the length of the conditioning, or the reason why there are none."""
-        if (reason := read_recording(recording, MAXIMUM_SECONDS)) is not None:
-            return reason
         if recording.other is None:
             return NO_OTHER
-        try:
-            speakable(recording.text)
-            sound, other = self.reader.read(recording.audio), self.reader.read(recording.other.audio)
-        except InputError as error:
-            return str(error)
+        speakable(recording.text)  # before the networks run
+        sound, other = self.reader.read(recording.audio), self.reader.read(recording.other.audio)
         codes, tokens = self.reader.codes(sound).tolist(), self.reader.tokens(other).tolist()
         made = training_sample(self.tokenizer, recording.text, codes, tokens)
         return {"input_ids": made["input_ids"].tolist(), "conditioning": int(made["conditioning"].sum())}
@@ -151,14 +139,4 @@ class SparkTraining(SystemTraining):
         ]
 
     def random_model(self) -> PreTrainedModel:
-        return Qwen2ForCausalLM(
-            Qwen2Config(
-                vocab_size=VOCABULARY,
-                num_hidden_layers=24,
-                hidden_size=896,
-                num_attention_heads=14,
-                num_key_value_heads=2,
-                intermediate_size=4864,
-                tie_word_embeddings=True,
-            )
-        )
+        return Qwen2ForCausalLM(qwen2_half_billion(SHAPES["sparktts"].config.vocab_size, tie_word_embeddings=True))

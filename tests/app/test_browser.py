@@ -54,7 +54,7 @@ def browser(tmp_path: Path) -> Iterator[Chrome]:
 
 def test_text_is_heard_while_it_is_made(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
-    (first,) = visitor.find("#example .wand-player")
+    first = visitor.one("#example .wand-player")
     assert first.is_displayed(), "a result to play before anything is pressed"
     assert first.rect["y"] + first.rect["height"] < DESKTOP[1]
 
@@ -62,13 +62,13 @@ def test_text_is_heard_while_it_is_made(browser: Chrome, page: str) -> None:
     visitor.wait_until(lambda: visitor.find("#compare-player .wand-player"))
     visitor.wait_until(lambda: min(visitor.known()) > 0.4)
     assert max(visitor.known()) < 4.4, "the sound came when all was over"
-    early = visitor.points()
+    early = visitor.wait_until(visitor.points)
     visitor.wait_until(lambda: "Done." in visitor.status())
     visitor.wait_until(lambda: visitor.points() == [110] * 6)
     assert 0 < early[0] < 110, "the curve was drawn only when all was over"
     visitor.wait_until(lambda: visitor.known() == [4.4, 4.4, 4.4])
     visitor.wait_until(lambda: visitor.heard() > 0.5)
-    (numbers,) = visitor.find("#numbers")
+    numbers = visitor.one("#numbers")
     assert "130 kB" in numbers.text
     assert "28 kB" in numbers.text
     assert "−78 %" in numbers.text
@@ -87,7 +87,7 @@ def test_switch_keeps_the_place(browser: Chrome, page: str) -> None:
     visitor.press("#compare-player [data-side=window]")
     visitor.wait_until(lambda: visitor.heard() > before + 0.2)
     assert visitor.heard() < before + 2.5, "it began anew, or jumped"
-    (chosen,) = visitor.find("#compare-player [aria-pressed=true]")
+    chosen = visitor.one("#compare-player [aria-pressed=true]")
     assert chosen.get_attribute("data-side") == "window"
     visitor.press("#compare-player .wand-play")
     paused = visitor.heard()
@@ -100,14 +100,14 @@ def test_error_after_a_result_leaves_it(browser: Chrome, page: str) -> None:
     visitor.speak("Fine")
     visitor.wait_until(lambda: "Done." in visitor.status())
     name = visitor.player().get_attribute("data-name")
-    table = visitor.find("#compare-numbers table")
+    table = visitor.one("#compare-numbers table")
     visitor.speak("   ")
     message = "the text is empty: write a sentence of up to <1000> characters"
     visitor.wait_until(lambda: any(message in toast.text for toast in visitor.find("[data-testid=toast-body]")))
     visitor.wait_until(lambda: f"Nothing was said: {message}" in visitor.status())
     assert "Traceback" not in browser.page_source
     assert visitor.player().get_attribute("data-name") == name
-    assert visitor.find("#compare-numbers table") == table
+    assert visitor.find("#compare-numbers table") == [table]
     visitor.wait_until(lambda: not visitor.find("[data-testid=toast-body]"), seconds=20)  # it goes by itself
     visitor.speak("Better")
     visitor.wait_until(lambda: visitor.player().get_attribute("data-name") != name)
@@ -120,7 +120,7 @@ def test_error_after_a_result_leaves_it(browser: Chrome, page: str) -> None:
 
 def test_stop(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
-    (stop,) = visitor.find("#compare-stop")
+    stop = visitor.one("#compare-stop")
     assert not stop.is_enabled(), "there is nothing to stop yet"
     visitor.speak("word " * 100)  # 30 s
     visitor.wait_until(lambda: ": step " in visitor.status())
@@ -128,7 +128,7 @@ def test_stop(browser: Chrome, page: str) -> None:
     visitor.press("#compare-stop")
     visitor.wait_until(lambda: "Stopped." in visitor.status(), seconds=10)
     assert max(visitor.known()) < 39
-    visitor.wait_until(lambda: visitor.find("#compare-start")[0].is_enabled())
+    visitor.wait_until(lambda: visitor.one("#compare-start").is_enabled())
 
 
 def test_second_visitor_sees_the_queue(browser: Chrome, page: str, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_endless(browser: Chrome, page: str) -> None:
     visitor.wait_until(lambda: visitor.find("#endless-player .wand-player") and max(visitor.known()) > 1)
     assert ": step " in visitor.status(), "the sound came when all was over"
     visitor.wait_until(lambda: "Done." in visitor.status())
-    assert "its cache took more than it may" in visitor.find("#endless-notes")[0].text
+    visitor.wait_until(lambda: "its cache took more than it may" in visitor.text("#endless-notes"))
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -158,13 +158,13 @@ def test_endless(browser: Chrome, page: str) -> None:
 def test_every_tab_fits_and_is_legible(page: str, tmp_path: Path, size: tuple[int, int], dark: bool) -> None:
     with chromium(tmp_path / "profile", size, dark=dark) as chrome:
         visitor = Visitor(chrome, page)
-        assert bool(visitor.find("body.dark")) == dark
+        visitor.wait_until(lambda: bool(visitor.find("body.dark")) == dark)
         for title in TABS:
             visitor.open(title)
             if title != "Your model":
                 visitor.speak("Speak")
                 visitor.wait_until(lambda: "Done." in visitor.status())
-                assert visitor.find(f"#{visitor.tab}-numbers table")
+                visitor.one(f"#{visitor.tab}-numbers table")
             assert visitor.width() <= size[0], title
             assert visitor.pale() == [], title
 
@@ -173,7 +173,7 @@ def test_keyboard_alone(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
     visitor.write("Typed").send_keys(Keys.SHIFT, Keys.ENTER)
     visitor.wait_until(lambda: "Done." in visitor.status())
-    (start,) = visitor.find("#compare-start")
+    start = visitor.one("#compare-start")
     box = visitor.write("Again")
     for _ in range(30):
         if browser.switch_to.active_element == start:
@@ -184,37 +184,37 @@ def test_keyboard_alone(browser: Chrome, page: str) -> None:
     name = visitor.player().get_attribute("data-name")
     start.send_keys(Keys.ENTER)
     visitor.wait_until(lambda: visitor.player().get_attribute("data-name") != name)
-    (line,) = visitor.find("#compare-status [role=status]")
+    line = visitor.one("#compare-status [role=status]")
     assert line.get_attribute("aria-live") == "polite"
 
 
 def test_link_repeats_with_the_same_settings(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, f"{page}?tab=endless&text=Once+more&speaker=high&window=32")
-    (box,) = visitor.find("#endless-text textarea")
+    box = visitor.one("#endless-text textarea")
     visitor.wait_until(lambda: box.get_property("value") == "Once more")
     visitor.wait_until(box.is_displayed)
-    assert visitor.find("#endless-window input[type=number]")[0].get_property("value") == "32"
+    assert visitor.one("#endless-window input[type=number]").get_property("value") == "32"
 
 
 def test_blind_test(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
     visitor.press("#blind button")
-    visitor.wait_until(lambda: visitor.find("#blind-next")[0].is_displayed())
+    visitor.wait_until(lambda: visitor.one("#blind-next").is_displayed())
     visitor.press("#blind-next")
-    visitor.wait_until(lambda: "Pair 1 of 10" in visitor.find("#blind-status")[0].text)
-    labels = [button.text for button in visitor.find("#blind-player .wand-choice")]
-    assert labels == ["A", "B"]
-    shown = visitor.find("#blind-player .wand-player")[0].get_attribute("outerHTML") or ""
+    visitor.wait_until(lambda: "Pair 1 of 10" in visitor.text("#blind-status"))
+    choices = "#blind-player .wand-choice"
+    visitor.wait_until(lambda: [button.text for button in visitor.find(choices)] == ["A", "B"])
+    shown = visitor.one("#blind-player .wand-player").get_attribute("outerHTML") or ""
     assert not any(word in shown for word in ("full", "window", "Student", "Teacher", "student", "teacher"))
-    visitor.wait_until(lambda: visitor.find("#blind-vote-a")[0].is_enabled())
+    visitor.wait_until(lambda: visitor.one("#blind-vote-a").is_enabled())
     visitor.press("#blind-vote-a")
-    visitor.wait_until(lambda: "1 of 10 voted" in visitor.find("#blind-status")[0].text)
-    assert not visitor.find("#blind-vote-a")[0].is_enabled()
+    visitor.wait_until(lambda: "1 of 10 voted" in visitor.text("#blind-status"))
+    visitor.wait_until(lambda: not visitor.one("#blind-vote-a").is_enabled())
 
 
 def test_example_fills_the_text(browser: Chrome, page: str) -> None:
     visitor = Visitor(browser, page)
     visitor.wait_until(lambda: len(visitor.find("#examples button")) == 3)
     visitor.press("#examples button:nth-child(2)")
-    (box,) = visitor.find("#compare-text textarea")
+    box = visitor.one("#compare-text textarea")
     visitor.wait_until(lambda: str(box.get_property("value")).startswith("Glue the sheet"))

@@ -6,17 +6,29 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+T = TypeVar("T")
 HERE = Path(__file__).parent
 SECONDS = 60
+NOT_YET = (
+    *(NoSuchElementException, StaleElementReferenceException),
+    *(ElementNotInteractableException, ElementClickInterceptedException),
+)
+"""gradio draws a part when it is first shown, and replaces what it draws anew: an element may be missing for a moment,
+or be gone between finding and reading it."""
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
@@ -69,12 +81,18 @@ class Visitor:
         self.wait_until(lambda: self.find("#compare-start"))
 
     def find(self, selector: str) -> list[WebElement]:
+        """Return what is there now."""
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
-    def wait_until(self, happens: Callable[[], object], seconds: float = SECONDS) -> None:
-        # gradio replaces what it draws anew, so that an element may be gone between finding and reading it.
-        gone = [StaleElementReferenceException]
-        WebDriverWait(self.browser, seconds, 0.05, gone).until(lambda _: happens())
+    def one(self, selector: str) -> WebElement:
+        """Return the element, as soon as there is one."""
+        return self.wait_until(lambda: self.browser.find_element(By.CSS_SELECTOR, selector))
+
+    def text(self, selector: str) -> str:
+        return self.wait_until(lambda: [self.one(selector).text])[0]
+
+    def wait_until(self, happens: Callable[[], T], seconds: float = SECONDS) -> T:
+        return WebDriverWait(self.browser, seconds, 0.05, NOT_YET).until(lambda _: happens())
 
     def open(self, title: str) -> None:
         """Open a tab; on a phone some are in a menu."""
@@ -87,31 +105,30 @@ class Visitor:
     def _click_tab(self, title: str) -> bool:
         for button in self.find("button[role=tab], .overflow-dropdown button"):
             if button.text.strip() == title and button.is_displayed():
-                self._click(button)
-                return True
+                return self._click(button)
         return False
 
     def write(self, text: str) -> WebElement:
-        (box,) = self.find(f"#{self.tab}-text textarea")
+        box = self.one(f"#{self.tab}-text textarea")
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys(text)
         return box
 
     def press(self, selector: str) -> None:
-        (button,) = self.find(selector)
-        self._click(button)
+        """Press a button as soon as it can be pressed."""
+        self.wait_until(lambda: self.one(selector).is_enabled() and self._click(self.one(selector)))
 
-    def _click(self, button: WebElement) -> None:
+    def _click(self, button: WebElement) -> bool:
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
+        return True
 
     def speak(self, text: str) -> None:
         self.write(text)
         self.press(f"#{self.tab}-start")
 
     def status(self) -> str:
-        (line,) = self.find(f"#{self.tab}-status [role=status]")
-        return line.text
+        return self.text(f"#{self.tab}-status [role=status]")
 
     def points(self) -> list[int]:
         """Points in each line of both plots."""
@@ -119,8 +136,7 @@ class Visitor:
         return list(self.browser.execute_script(f"return [...{lines}].map((line) => line.points.length)"))
 
     def player(self) -> WebElement:
-        (player,) = self.find(f"#{self.tab}-player .wand-player")
-        return player
+        return self.one(f"#{self.tab}-player .wand-player")
 
     def known(self) -> list[float]:
         """Seconds of sound that have come, for each side."""

@@ -1,8 +1,8 @@
 """``wandlib say --from texts.jsonl --to folder``: many texts to many files, resumable, with a manifest.
 
 Each line of the manifest says what became of one text. A run that was stopped goes on where it was: what is in the
-manifest, and whose file exists, is not made again; what failed is tried again. Under ``accelerate launch`` (or
-torchrun) each process takes every n-th text and has a manifest of its own.
+manifest, and whose file exists, is not made again; what failed is tried again. Under ``accelerate launch -m wandlib``
+(or torchrun) each process takes every n-th text and has a manifest of its own.
 """
 
 from __future__ import annotations

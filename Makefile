@@ -68,8 +68,8 @@ lab: $(VENV)/.installed-all ## open the notebooks in JupyterLab
 mini: $(VENV)/.installed-all ## train the embedded voice from nothing: hours, resumable
 	$(BIN)/python -m recipes.mini
 
-evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage
-	$(BIN)/python -m recipes.mini.evaluate
+evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage; PEOPLE=folder: recordings of people to imitate
+	$(BIN)/python -m recipes.mini.evaluate $(if $(PEOPLE),--people $(PEOPLE))
 
 ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, five to six hours, resumable
 	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis shipped codes

@@ -6,7 +6,7 @@ that lies elsewhere is named by ``$WANDLIB_SPEECH``. After it: ``python -m recip
 
 Hours on two cores, for 20 hours of speech and for 40::
 
-    speech      3.3    6.7   .33 s for a second of speech and process
+    speech      4.4    8.7   .44 s for a second of speech and process
     hearing     0.6    1.2   .05 to .1 s for a second of speech and process
     corpus, analysis, alignment, codes
                 0.5    1.0
@@ -15,9 +15,9 @@ Hours on two cores, for 20 hours of speech and for 40::
     codec       1.3    1.3
     tuning      0.2    0.2
     teacher     0.9    1.8   two passes, 3.6 million tokens for 20 hours and pass; 1,100 tokens a second and core
+    choice      0.3    0.3   the teacher's errors on held-out sentences are printed: look before the student is trained
     student     0.7    0.7   320 steps, 3.9 million tokens; the teacher's forward pass comes on top
-    choice      0.3    0.3
-    all         8.1   13.5
+    all         9.2   15.5
     evaluate    0.5, long_form 0.5, ablation 5.5
 
 The teacher's and the student's are estimated from the processor time of single steps, on a loaded x86-64 machine with
@@ -30,6 +30,8 @@ codes stay 25 a second), but nothing could show that it sounds better. All instr
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -60,15 +62,18 @@ from wandlib.systems.mini.system import ASSETS
 
 STAGES = (
     *("speech", "hearing", "corpus", "analysis", "aligner", "alignment", "vocoder", "codec", "codes"),
-    *("tuning", "teacher", "student", "choice", "export"),
+    *("tuning", "teacher", "choice", "student", "export"),
 )
 OTHERS = ("shipped",)
 """Stages that run only when asked for."""
+MADE_OF = {"tuning": "codec", "teacher": "codec", "choice": "teacher", "student": "teacher"}
+"""What a stage begins with: if that is trained on, or anew, the stage has to be made anew."""
+RESULTS = {"tuning": "tuned_vocoder.pt", "teacher": "teacher.pt", "choice": "choices.json", "student": "student"}
 SHARED = ("aligner", "codec", "tuning", "teacher", "student")
 """Stages that several processes train together."""
 MINUTES = {"aligner": 8.0, "vocoder": 12.0, "codec": 75.0, "tuning": 10.0}
-"""Wall time of the stages that train for a time, on two cores; shorter ones lay the same schedule over less time. The
-teacher and the student train for a number of passes over the speech."""
+"""Time of the stages that train for a time, each process with a core to itself; shorter ones lay the same schedule
+over less time. The teacher and the student train for a number of passes over the speech."""
 
 
 def stage(name: str, folder: Path, hours: float, speed: float, target: Path, processes: int) -> None:
@@ -80,7 +85,7 @@ def stage(name: str, folder: Path, hours: float, speed: float, target: Path, pro
         "speech": lambda: speech.build(spoken, hours, workers=processes),
         "hearing": lambda: hearing.run(spoken, processes),
         "corpus": lambda: corpus.build(spoken, data, processes),
-        "analysis": lambda: analysis.build(data, processes),
+        "analysis": lambda: (analysis.build(data, processes), align.phones(data)),
         "aligner": lambda: align.run(folder, data, many, seconds),
         "alignment": lambda: align.align_corpus(folder, data),
         "vocoder": lambda: train_vocoder.run(folder, data, many, seconds),
@@ -94,6 +99,27 @@ def stage(name: str, folder: Path, hours: float, speed: float, target: Path, pro
         "shipped": lambda: shipped.run(folder),
     }
     stages[name]()
+
+
+def check_origin(folder: Path, name: str) -> None:
+    """Note in ``folder/made_of.json`` how far trained the weights are that a stage begins with.
+
+    Raises
+    ------
+    ValueError
+        If there is a result that was begun with others.
+    """
+    path, source = folder / "made_of.json", MADE_OF.get(name)
+    if source is None:
+        return
+    notes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    steps, result = torch.load(folder / f"{source}.pt", weights_only=True)["step"], folder / RESULTS[name]
+    if result.exists() and notes.get(name, steps) != steps:
+        raise ValueError(
+            f"{result} was begun with {source} after {notes[name]} steps, which has {steps} now: remove it, and it "
+            "is made anew"
+        )
+    path.write_text(json.dumps(notes | {name: steps}), encoding="utf-8")
 
 
 def main(
@@ -114,8 +140,8 @@ def main(
 ) -> None:
     """Make the embedded voice from nothing: speech by Kokoro, a codec, a vocoder, an aligner, the teacher.
 
-    Speech takes about a quarter of its own length on two cores, all else some three hours. Stop it at any time: the
-    next run goes on.
+    It takes a working day on two cores; the head of this module says how much of it each stage. Stop it at any time:
+    the next run goes on.
     """
     chosen = stages or list(STAGES)
     unknown = sorted(set(chosen) - {*STAGES, *OTHERS})
@@ -124,12 +150,17 @@ def main(
     torch.set_num_threads(1 if "RANK" in os.environ else max(1, os.cpu_count() or 1))
     for name in chosen:
         started = time.monotonic()
+        if "RANK" not in os.environ:
+            check_origin(folder, name)
         if name in SHARED and processes > 1 and "RANK" not in os.environ:
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
             command += ["-m", "recipes.mini", name, "--folder", str(folder), "--speed", str(speed)]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         else:
-            stage(name, folder, hours, speed, target, processes)
+            # The first process, not the launcher, keeps others out: it may live on where the launcher was killed.
+            first = os.environ.get("RANK", "0") == "0"
+            with speech.locked(folder) if first else contextlib.nullcontext():
+                stage(name, folder, hours, speed, target, processes)
         if os.environ.get("RANK", "0") == "0":
             typer.echo(f"{name}: done in {(time.monotonic() - started) / 60:.1f} min")
 

@@ -27,8 +27,8 @@ import wandlib
 from recipes.mini import endless, long_form, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER
 from recipes.mini.ablation_tables import document, lines
-from recipes.mini.listening import PACE, identity, recognizer, scores
-from recipes.mini.rows import MAX_GAP, Row, Rows, collator
+from recipes.mini.listening import PACE, identity, instruments, recognizer, scores
+from recipes.mini.rows import MAX_GAP, Row, collator
 from recipes.mini.sentences import HARVARD
 from recipes.mini.speakers import SPEAKERS
 from recipes.mini.train_student import UNBOUNDED, Variant, window_of
@@ -88,7 +88,7 @@ def held_out(folder: Path, corpus: Path, model: Qwen2ForCausalLM, variant: Varia
     def losses(chosen: list[Row], ending: str) -> dict[str, float]:
         if not chosen:
             return {}
-        found = trainer.evaluate(Rows(chosen))
+        found = trainer.evaluate(chosen)
         return {name + ending: found[f"eval_{name}"] for name in ("ce", "kl", "agreement")}
 
     measured = losses(single, "") | losses(streams, ", streams")
@@ -140,7 +140,7 @@ def stream(system: MiniSystem, assets: Path | None) -> list[dict[str, Any]]:
 def measure(job: Job) -> dict[str, Any]:
     """One row with one seed, from disk where it was measured before."""
     folder, corpus, assets, name, seed = job
-    path = folder / "ablation" / f"{slug_of(name)}-{seed}.json"
+    path = folder / "ablation" / f"{slug_of(name)}-{seed}-{instruments()}.json"
     report = path.with_suffix(".report.json")
     if not path.exists():
         torch.set_num_threads(1)

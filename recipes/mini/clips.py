@@ -14,7 +14,7 @@ import soundfile
 import typer
 from numpy.typing import NDArray
 
-from recipes.mini.evaluate import digest_of
+from recipes.mini.evaluate import kept_in
 from wandlib.systems.mini.features import SAMPLE_RATE
 from wandlib.systems.mini.system import MiniSystem
 
@@ -57,7 +57,7 @@ def ends(folder: Path, assets: Path | None) -> dict[str, NDArray[np.float32]]:
     """
     found = {}
     for attention, name in (("window", "student"), ("full", "full_attention")):
-        paths = sorted((folder / digest_of(assets)).glob(f"{attention}-*-10-*.flac"))
+        paths = sorted(kept_in(folder, assets).glob(f"{attention}-*-10-*.flac"))
         if not paths:
             raise FileNotFoundError(
                 f"no ten minutes by {name} in {folder}: run `python -m recipes.mini.long_form` with these weights first"

@@ -51,6 +51,11 @@ def digest_of(assets: Path | None) -> str:
     return found.hexdigest()[:12]
 
 
+def kept_in(folder: Path, assets: Path | None) -> Path:
+    """Where measurements of a voice by the instruments that are here are kept."""
+    return folder / f"{digest_of(assets)}-{listening.instruments()}"
+
+
 def work(job: Job) -> Any:
     """Do one job, or read what it found before."""
     kind, arguments, path = job
@@ -150,7 +155,7 @@ def main(
     if write:
         for card in CARDS:  # better before than after half an hour
             put_measured(card.read_text(encoding="utf-8"), "")
-    kept = folder / digest_of(assets)
+    kept = kept_in(folder, assets)
     kept.mkdir(parents=True, exist_ok=True)
     recordings = sorted(path for path in (people.iterdir() if people else ()) if path.suffix in {".wav", ".flac"})
     unavailable: dict[str, str] = {}

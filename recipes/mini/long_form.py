@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from recipes.mini import endless, prose
 from recipes.mini.endless import Endless, Sentence, Sound
-from recipes.mini.evaluate import digest_of
+from recipes.mini.evaluate import digest_of, kept_in
 from recipes.mini.listening import identity, known_voices, recognizer
 from recipes.mini.tables import shown
 from wandlib.evaluation.error_rates import Interval, count_errors
@@ -252,7 +252,7 @@ def main(
     """Print word errors, similarity, cache and time a step of the first and of the last minutes of long decodes."""
     everybody = MiniSystem.load(assets).speakers
     chosen = speakers or everybody[:: max(1, len(everybody) // 3)][:3]
-    kept = folder / digest_of(assets)
+    kept = kept_in(folder, assets)
     kept.mkdir(parents=True, exist_ok=True)
     wanted: list[tuple[Attention, str, float]] = [("window", name, minutes) for name in chosen]
     wanted += [("full", name, minutes) for name in chosen]

@@ -58,6 +58,11 @@ def join() -> tuple[int, int]:
     return world, rank
 
 
+def clock() -> float:
+    """Seconds that the processor worked for this process, on each of its threads: what else runs costs no training."""
+    return time.process_time() / torch.get_num_threads()
+
+
 def _first_rank(value: float) -> float:
     """Return the first process's value, so that all processes agree on the time."""
     if not dist.is_initialized():
@@ -113,8 +118,8 @@ def train(
     every
         Steps between checkpoints, validations and log lines.
     seconds
-        Budget of wall time: the schedule then follows time, not steps, and training ends when it is spent. Time of
-        earlier runs counts.
+        Budget of time by :func:`clock`: the schedule then follows time, not steps, and training ends when it is spent.
+        Time of earlier runs counts.
 
     Raises
     ------
@@ -142,7 +147,7 @@ def train(
         return cosine(place, total_steps, warm_up, hold)
 
     schedules = [LambdaLR(optimizer, factor, last_epoch=first - 1) for optimizer in optimizers]
-    started = time.monotonic() - elapsed
+    started = clock() - elapsed
     alone = not dist.is_initialized() or dist.get_rank() == 0
     total = total_steps if seconds is None else round(seconds)
     progress = tqdm(
@@ -165,12 +170,12 @@ def train(
                 "average": parameters(average.module),
                 "updates": int(average.n_averaged),
                 "step": number,
-                "spent": time.monotonic() - started,
+                "spent": clock() - started,
             },
         )
 
     for number in range(first, total_steps):
-        elapsed = _first_rank(time.monotonic() - started)
+        elapsed = _first_rank(clock() - started)
         if seconds is not None and elapsed >= seconds:
             break
         losses = step(number)
@@ -191,10 +196,10 @@ def train(
         for key, value in losses.items():
             sums[key] = sums.get(key, 0.0) + float(value.detach())
         count += 1
-        at = number + 1 if seconds is None else int(time.monotonic() - started)
+        at = number + 1 if seconds is None else int(clock() - started)
         progress.update(min(at, total) - progress.n)
         if (number + 1) % every == 0 and alone:
-            line = {"step": number + 1, "seconds": round(time.monotonic() - started, 1), "factor": round(rate, 4)}
+            line = {"step": number + 1, "seconds": round(clock() - started, 1), "factor": round(rate, 4)}
             line |= {key: round(value / count, 4) for key, value in sums.items()}
             if validate is not None:
                 own = {key: value.clone() for key, value in parameters(model).items()}

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from recipes.mini import align, analysis
 from recipes.mini import corpus as shards
@@ -141,18 +140,21 @@ def collator(max_gap: int = MAX_GAP, **options: Any) -> StreamCollator:
     return StreamCollator(end=END, max_gap=max_gap, pad_token_id=END, pad_to_multiple_of=32, **options)
 
 
-class Rows(Dataset):  # type: ignore[type-arg]  # torch's Dataset has no type for a dict
-    """Rows for a Trainer."""
+def in_batches(rows: Sequence[Row], size: int, seed: int, pool: int = 50) -> list[Row]:
+    """Order rows so that each ``size`` of them are of like length, and long and short batches come in random order.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        # Trainer groups rows of similar length by the length of their input_ids, which the collator makes.
-        return self.rows[index] | {"input_ids": range(row_length(self.rows[index]))}
+    Within ``pool`` batches the rows are sorted, so that little is padding. transformers' ``group_by_length`` leaves
+    them sorted: streams would come first and single utterances last, and what a schedule does at a step would depend
+    on how much speech there is.
+    """
+    rng, found = random.Random(f"{seed} batches"), list[Row]()
+    for start in range(0, len(rows), pool * size):
+        some = sorted(rows[start : start + pool * size], key=row_length)
+        whole = len(some) // size
+        for batch in rng.sample(range(whole), whole):
+            found += some[batch * size : (batch + 1) * size]
+        found += some[whole * size :]
+    return found
 
 
 class Passes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -28,13 +29,18 @@ Crop = tuple[analysis.Analyzed, int]
 
 
 class Crops:
-    """Random crops, each with another crop of the same speaker to say who speaks."""
+    """Random crops, each with another crop of the same speaker to say who speaks.
+
+    An utterance is drawn as often as it is long: of utterances drawn alike, a quarter of the frames would be padding.
+    """
 
     def __init__(self, items: list[analysis.Analyzed]) -> None:
         self.items = items
+        self.ends = list(accumulate(item.frames for item in items))
         self.by_speaker: dict[str, list[analysis.Analyzed]] = defaultdict(list)
         for item in items:
-            self.by_speaker[item.utterance.speaker].append(item)
+            if item.frames >= CROP:
+                self.by_speaker[item.utterance.speaker].append(item)
 
     def sample(self, seed: int, batch: int = BATCH) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(mel, pitch in Hz, reference mel) of a batch that ``seed`` determines."""
@@ -53,8 +59,9 @@ class Crops:
     def _chosen(self, seed: int, batch: int) -> tuple[list[Crop], list[Crop]]:
         """Crops of some utterances, and of others by the same speakers."""
         rng = random.Random(seed)
-        items = rng.choices(self.items, k=batch)
-        references = [rng.choice(self.by_speaker[item.utterance.speaker]) for item in items]
+        items = rng.choices(self.items, cum_weights=self.ends, k=batch)
+        # A speaker without an utterance of a crop's length is known by this one.
+        references = [rng.choice(self.by_speaker.get(item.utterance.speaker, [item])) for item in items]
         return [_crop(item, rng) for item in items], [_crop(item, rng) for item in references]
 
 

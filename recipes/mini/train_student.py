@@ -19,7 +19,7 @@ from transformers import Qwen2ForCausalLM
 
 import wandlib
 from recipes.mini import rows
-from recipes.mini.rows import MAX_GAP, PASSES, PINNED, Row, Rows, Speech
+from recipes.mini.rows import MAX_GAP, PASSES, PINNED, Row, Speech
 from recipes.mini.train_teacher import build_model
 from wandlib.distillation.checkpoints import last_checkpoint
 
@@ -123,8 +123,8 @@ def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCa
             model=student,
             teacher=None if variant.lora else load_teacher(folder),
             args=arguments(replace(variant, steps=steps), output),
-            train_dataset=Rows(training),
-            eval_dataset=Rows(held_out.rows(0)),
+            train_dataset=rows.in_batches(training, BATCH * world, variant.seed),
+            eval_dataset=held_out.rows(0),
             data_collator=rows.collator(variant.max_gap, seed=variant.seed),
         )
         trainer.train(resume_from_checkpoint=last_checkpoint(str(output)))
@@ -153,7 +153,7 @@ def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
         max_steps=variant.steps,
         per_device_train_batch_size=BATCH,
         per_device_eval_batch_size=BATCH,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",
         learning_rate=variant.learning_rate,
         max_grad_norm=1.0,
         window=window,
@@ -166,7 +166,8 @@ def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
         hidden_weight=variant.hidden_weight,
         on_policy=variant.on_policy,
         logging_steps=10,
-        eval_strategy="no",
+        eval_strategy="steps",
+        eval_steps=50,
         save_steps=50,
         save_total_limit=1,
         seed=variant.seed,

@@ -23,7 +23,7 @@ from recipes.mini.loop import join, train
 from recipes.mini.rows import MAX_GAP, PINNED, ROW_TOKENS, Passes, Row, Speech, collator, read, row_length
 from wandlib.systems.mini.prompt import BEGIN, END, VOCABULARY
 
-BATCH_TOKENS = 4_000
+BATCH_TOKENS = 2_000
 """Tokens of each process in a step."""
 SUPERVISED = {2: 0, 3: 0}
 """Layer -> head that is pulled towards the spoken phone."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import jiwer
 import numpy as np
 import pytest
 
 from wandlib.evaluation.error_rates import ErrorCounts, Interval, bootstrap, count_errors, error_rates, normalize
+from wandlib.evaluation.recognizers import plain_english
 
 
 def test_normalize() -> None:
@@ -38,6 +40,14 @@ def test_another_normalizer() -> None:
     """Characters of another script count, where the normalizer keeps them."""
     assert count_errors("你好吗", "你好", str.strip).character_errors == 1
     assert count_errors("five", "5", lambda text: text.replace("five", "5")).word_errors == 0
+
+
+def test_what_stands_in_brackets_is_spoken() -> None:
+    """Whisper's normalizer would drop it from the reference, and count every word of good speech as one too many."""
+    text = "He sold the house (it was far too big for him) and moved."
+    assert count_errors(text, re.sub("[()]", "", text), plain_english) == ErrorCounts(0, 13, 0, 54)
+    assert count_errors("(Nobody answered.)", "Nobody answered.", plain_english).words == 2
+    assert count_errors("Nobody answered.", "Nobody answered. [Music]", plain_english).word_errors == 0
 
 
 def test_bad_references() -> None:

@@ -21,7 +21,7 @@ def test_a_clip_fits(tmp_path: Path) -> None:
 
 
 def test_the_ends_are_of_these_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "digest_of", lambda assets: "abc")
+    monkeypatch.setattr(clips, "kept_in", lambda folder, assets: folder / "abc")
     (tmp_path / "abc").mkdir()
     for attention, level in (("window", 0.1), ("full", 0.2)):
         soundfile.write(tmp_path / "abc" / f"{attention}-clara-10-1.flac", np.full(100, level, np.float32), 16_000)

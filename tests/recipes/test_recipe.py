@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,20 @@ def test_crops_pair_speakers(shards: Path) -> None:
     assert torch.equal(mel, crops.sample(0, batch=4)[0])
     assert not torch.equal(mel, crops.sample(1, batch=4)[0])
     assert pitch.shape == (4, train_codec.CROP)
+
+
+def test_crops_are_of_speech(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long utterances are drawn more often, and a reference is never padded where the speaker has a long utterance."""
+    items = analysis.read(shards)
+    monkeypatch.setattr(train_codec, "CROP", min(item.frames for item in items))
+    short = replace(items[0], frames=items[0].frames // 8)
+    crops = train_codec.Crops([*items, *[short] * 8 * len(items)])
+    chosen = [crops._chosen(seed, 64) for seed in range(8)]
+    drawn = [item for crop, _ in chosen for item, _ in crop]
+    assert 0.35 < sum(item.frames == short.frames for item in drawn) / len(drawn) < 0.65
+    assert all(item.frames >= train_codec.CROP for _, references in chosen for item, _ in references)
+    alone = train_codec.Crops([short])
+    assert alone._chosen(0, 2)[1] == [(short, 0)] * 2
 
 
 def test_an_epoch_brings_nearly_every_utterance_within_the_budget() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from recipes.mini.rows import (
     REFERENCE,
     ROW_TOKENS,
     Passes,
-    Rows,
     Speech,
     Spoken,
     collator,
+    in_batches,
     row_length,
 )
 from wandlib.systems.mini.prompt import BEGIN, END, FIRST_CODE, FIRST_SYMBOL, SPEECH, TEXT
@@ -121,8 +122,20 @@ def test_batches_can_be_asked_for_in_any_order_and_end() -> None:
         passes[len(passes)]
 
 
-def test_a_trainer_knows_the_length_of_a_row() -> None:
-    speech = Speech(talk(20))
-    rows = Rows(speech.rows(0))
-    batch = collator(0)([rows[0]])
-    assert len(rows[0]["input_ids"]) == int(batch["attention_mask"].sum()) == row_length(rows.rows[0])
+def test_the_length_of_a_row_is_that_of_its_tokens() -> None:
+    rows = Speech(talk(20)).rows(0)
+    assert int(collator(0)(rows[:1])["attention_mask"].sum()) == row_length(rows[0])
+
+
+def test_batches_are_of_like_length_and_come_in_any_order() -> None:
+    rows = Speech(talk(800)).rows(0)
+    size = 4
+    ordered = in_batches(rows, size, seed=0, pool=20)
+    assert sorted(map(id, ordered)) == sorted(map(id, rows))
+    whole = [ordered[start : start + size] for start in range(0, len(rows) - size + 1, size)]
+    padded = sum(max(map(row_length, batch)) * size for batch in whole)
+    assert padded < 1.15 * sum(row_length(row) for batch in whole for row in batch)
+    longest = [max(map(row_length, batch)) for batch in whole[:20]]  # of one pool
+    falls = sum(one > two for one, two in pairwise(longest))
+    assert 5 <= falls <= 14, "long and short batches are mixed"
+    assert in_batches(rows, size, seed=0, pool=20) == ordered != in_batches(rows, size, seed=1, pool=20)

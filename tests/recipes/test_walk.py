@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from recipes.mini import (
     __main__,
@@ -24,7 +25,7 @@ from recipes.mini import (
     tune,
 )
 from recipes.mini.rows import PINNED
-from recipes.mini.speech import Job, write_shard
+from recipes.mini.speech import Job, locked, write_shard
 from wandlib.evaluation.mos import Unavailable
 from wandlib.systems.mini.system import MiniSystem
 
@@ -96,6 +97,26 @@ def test_from_speech_to_a_voice_that_is_shipped(folder: Path, capsys: pytest.Cap
     walk(folder)
     assert {path: path.read_bytes() for path in kept}.keys() == kept.keys()
     assert (folder / "run" / "student" / "model.safetensors").stat().st_mtime_ns == student
+
+
+def test_a_stage_begun_with_other_weights_is_made_anew_or_refused(tmp_path: Path) -> None:
+    torch.save({"step": 900}, tmp_path / "teacher.pt")
+    __main__.check_origin(tmp_path, "codec")
+    __main__.check_origin(tmp_path, "student")
+    (tmp_path / "student").mkdir()
+    __main__.check_origin(tmp_path, "student")
+    torch.save({"step": 1800}, tmp_path / "teacher.pt")
+    with pytest.raises(ValueError, match="student was begun with teacher after 900 steps, which has 1800 now: remove"):
+        __main__.check_origin(tmp_path, "student")
+    (tmp_path / "student").rmdir()
+    __main__.check_origin(tmp_path, "student")
+    (tmp_path / "student").mkdir()
+    __main__.check_origin(tmp_path, "student")
+
+
+def test_one_run_at_a_time(folder: Path) -> None:
+    with locked(folder / "run"), pytest.raises(RuntimeError, match="another run is writing to"):
+        __main__.main(["corpus"], folder / "run", folder / "voice")
 
 
 def test_a_stage_that_is_not_there_is_named() -> None:

@@ -89,7 +89,8 @@ def count_errors(reference: str, hypothesis: str, normalize: Callable[[str], str
     """
     import jiwer
 
-    truth, heard = normalize(reference), normalize(hypothesis)
+    # What stands in brackets is spoken; Whisper's normalizer takes it for a note that a transcriber made, and drops it.
+    truth, heard = normalize(re.sub(r"[][(){}<>]", " ", reference)), normalize(hypothesis)
     if not truth:
         raise ValueError(f"reference {reference!r} has no words")
     words, characters = jiwer.process_words(truth, heard), jiwer.process_characters(truth, heard)

@@ -13,7 +13,7 @@ PLAIN = "--mixed_precision no --dynamo_backend no"
 TESTS = Path(__file__).parents[1]
 
 
-def launch(*arguments: str | Path, seconds: float = 280) -> None:
+def launch(*arguments: str | int | Path, seconds: float = 280) -> None:
     """Run a script, or ``-m`` and a module, with its arguments; every process is to end with status 0."""
     paths = {"PYTHONPATH": os.pathsep.join([str(TESTS / "helpers"), str(TESTS.parent)]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *LAUNCH.split(), *PLAIN.split(), *map(str, arguments)]

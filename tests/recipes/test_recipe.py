@@ -5,10 +5,12 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import loop_in_processes
 import numpy as np
 import pytest
 import soundfile
 import torch
+from launching import TESTS, launch
 from tiny_corpus import tones
 
 from recipes.mini import (
@@ -315,3 +317,20 @@ def test_another_corpus_is_not_mixed_in(tmp_path: Path) -> None:
     corpus.write_shard(tmp_path, 0, tones(2))
     with pytest.raises(ValueError, match="holds other speakers"):
         human_speech.build(tmp_path, [("text", "somebody", tmp_path / "a.wav")])
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_go_on_where_they_stopped(tmp_path: Path) -> None:
+    script = TESTS / "helpers" / "loop_in_processes.py"
+    one = loop_in_processes.run(tmp_path / "one", 40)
+    launch(script, tmp_path / "two", 40)
+    whole = torch.load(tmp_path / "two" / "line.pt", weights_only=True)
+    for name, value in one.named_parameters():
+        torch.testing.assert_close(whole["average"][name], value.data)
+
+    launch(script, tmp_path / "cut", 40, 25)
+    launch(script, tmp_path / "cut", 40)
+    again = torch.load(tmp_path / "cut" / "line.pt", weights_only=True)
+    assert again["step"] == 40
+    for name, value in whole["average"].items():
+        torch.testing.assert_close(again["average"][name], value)

@@ -1,8 +1,9 @@
-"""What the server refuses, before gradio sees it: foreign host names, foreign frames, pages that nobody needs.
+"""What the server refuses, before gradio sees it: foreign names, frames and senders, and pages that nobody needs.
 
 A page anywhere on the web can point a name of its own at 127.0.0.1 and then talk to a server here as if it were its own
 (DNS rebinding). Its requests carry that name as their host, which is not one of ours. An address as
-host cannot be forged so.
+host cannot be forged so. Nor may another page send anything here, such as files that fill the disk: a browser names
+the page that a request comes from as its origin.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ HIDDEN = ("/openapi.json", "/monitoring", "/docs", "/redoc")
 """Ends, or middles, of paths that answer 404."""
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
 """An IPv6 address in brackets, or anything else, and perhaps a port."""
+READING = ("GET", "HEAD", "OPTIONS")
 SPACE_FRAMES = "https://huggingface.co https://*.hf.space"
 
 
@@ -54,14 +56,9 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        if not self.knows(host):
-            await PlainTextResponse("this server does not go by that name; --allow-host adds one", 421)(
-                scope, receive, send
-            )
-            return
-        if any(scope["path"].endswith(end) or f"{end}/" in scope["path"] for end in HIDDEN):
-            await PlainTextResponse("not found", 404)(scope, receive, send)
+        refusal = self.refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -71,12 +68,26 @@ class Guard:
 
         await self.app(scope, receive, send_with_headers)
 
+    def refusal(self, scope: Scope) -> PlainTextResponse | None:
+        """Return the answer to a request that is refused."""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        if not self.knows(host):
+            return PlainTextResponse("this server does not go by that name; --allow-host adds one", 421)
+        if scope.get("method") not in READING and origin is not None and not self.is_own(origin, host):
+            return PlainTextResponse("another page must not send anything here; --allow-host adds a name", 403)
+        if any(scope["path"].endswith(end) or f"{end}/" in scope["path"] for end in HIDDEN):
+            return PlainTextResponse("not found", 404)
+        return None
+
+    def is_own(self, origin: str, host: str) -> bool:
+        """Tell whether an Origin header is this page's: the request's host, or one of our names, as behind a proxy."""
+        sender = origin.partition("://")[2]
+        return sender.lower() == host.lower() or name_of(sender) in self.hosts
+
     def knows(self, host: str) -> bool:
         """Tell whether a Host header is one of ours: a known name or an address, with or without a port."""
-        found = HOST.fullmatch(host)
-        if found is None:
-            return False
-        name = (found[1] or found[2]).lower().rstrip(".")
+        name = name_of(host)
         if name in self.hosts:
             return True
         try:
@@ -84,3 +95,9 @@ class Guard:
         except ValueError:
             return False
         return True
+
+
+def name_of(host: str) -> str:
+    """Return the name or address in a host and perhaps a port; "" if it is malformed."""
+    found = HOST.fullmatch(host)
+    return "" if found is None else (found[1] or found[2]).lower().rstrip(".")

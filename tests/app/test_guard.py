@@ -29,6 +29,33 @@ def test_foreign_name_is_refused(app: Served, path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://evil.example", 403),
+        ("http://203.0.113.7", 403),
+        ("null", 403),
+        ("http://[evil", 403),
+        ("http://127.0.0.1.evil.example", 403),
+        ("http://localhost:3000", 200),
+        (None, 200),
+    ],
+)
+def test_other_pages_send_nothing(app: Served, origin: str | None, status: int) -> None:
+    """A form of any web page can send a file to any address that its visitor reaches."""
+    headers = {} if origin is None else {"origin": origin, "sec-fetch-site": "cross-site"}
+    answer = httpx.post(f"{app.address}gradio_api/upload", files={"files": ("a.wav", b"0" * 1000)}, headers=headers)
+    assert answer.status_code == status
+    assert httpx.get(app.address, headers=headers).status_code == 200
+
+
+def test_own_page_sends(app: Served) -> None:
+    headers = {"origin": app.address.rstrip("/")}
+    assert httpx.post(f"{app.address}gradio_api/upload", files={"files": ("a.wav", b"0")}, headers=headers).is_success
+    behind_a_proxy = Guard(httpx.get, own_hosts(["voice.example.org"]))  # type: ignore[arg-type]
+    assert behind_a_proxy.is_own("https://voice.example.org", "127.0.0.1:7860")
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "openapi.json",

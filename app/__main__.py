@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,16 @@ from app.waiting import waiting_page
 # Before gradio is imported, which reads it then.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+REGISTRY = Path(__file__).parents[1] / "wandlib" / "systems" / "registry.py"
+
 
 def main() -> None:
     """Parse the flags, show the waiting page, load the system, warm up, serve until SIGINT or SIGTERM."""
     started = time.monotonic()
     arguments = parse()
 
+    if arguments.system not in (known := systems()):
+        sys.exit(f"cannot load {arguments.system}: there is {', '.join(known)}")
     if arguments.checkpoint and not Path(arguments.checkpoint).is_dir():
         sys.exit(f"cannot load {arguments.system}: there is no folder {arguments.checkpoint!r}")
 
@@ -29,15 +35,15 @@ def main() -> None:
         print(f"[{time.monotonic() - started:4.1f} s] {words}", flush=True)
 
     with private_folder() as folder:
-        try:
-            with waiting_page(arguments.host, arguments.port):
-                say(f"Page on http://{arguments.host}:{arguments.port}; loading {arguments.system} ...")
-                page = load(arguments, folder, say)
-            from app.page import launch, wait_for_signal
+        with ExitStack() as waiting:
+            with listening(arguments):
+                waiting.enter_context(waiting_page(arguments.host, arguments.port))
+            say(f"Page on http://{arguments.host}:{arguments.port}; loading {arguments.system} ...")
+            page = load(arguments, folder, say)
+        from app.page import launch, wait_for_signal
 
+        with listening(arguments):
             address = launch(page, arguments.host, arguments.port, arguments.allow_host)
-        except OSError as problem:
-            sys.exit(f"cannot listen on {arguments.host}:{arguments.port}: {problem}. Try another one with --port.")
         say(f"Ready: open {address} in a browser; press Ctrl-C to stop.")
         try:
             wait_for_signal(page)
@@ -63,6 +69,23 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def systems() -> dict[str, str]:
+    """Read the registry of :mod:`wandlib.systems` without importing it, which takes seconds."""
+    written = ast.parse(REGISTRY.read_text(encoding="utf-8")).body
+    values = {ast.unparse(line.targets[0]): line.value for line in written if isinstance(line, ast.Assign)}
+    found: dict[str, str] = ast.literal_eval(values["SYSTEMS"])
+    return found
+
+
+@contextmanager
+def listening(arguments: argparse.Namespace) -> Iterator[None]:
+    """Say what cannot be listened on."""
+    try:
+        yield
+    except OSError as problem:
+        sys.exit(f"cannot listen on {arguments.host}:{arguments.port}: {problem}. Try another one with --port.")
+
+
 def load(arguments: argparse.Namespace, folder: Path, say: Callable[[str], None]) -> Any:
     """Load the system and build the page."""
     from wandlib.systems import InputError, load_system
@@ -72,15 +95,15 @@ def load(arguments: argparse.Namespace, folder: Path, say: Callable[[str], None]
 
     try:
         loaded = system()
+        if loaded.speakers:  # a process's first steps are slow: spare the visitor
+            say("Warming up ...")
+            for attention in ("full", "window"):
+                loaded.synthesize("Ready.", attention=attention)
     except (InputError, OSError) as problem:
         sys.exit(f"cannot load {arguments.system}: {problem}")
     from app.page import build_app
     from app.stage import has_student
 
-    if loaded.speakers:  # a process's first steps are slow: spare the visitor
-        say("Warming up ...")
-        for attention in ("full", "window"):
-            loaded.synthesize("Ready.", attention=attention)
     untrained = (lambda: system(student=False)) if has_student(loaded) else None
     return build_app(loaded, checkpoint=arguments.checkpoint, untrained=untrained, folder=folder)
 

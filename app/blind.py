@@ -16,7 +16,7 @@ from app.runs import BusyError
 from app.sounds import Saved
 from app.stage import Stage
 from app.turns import Side
-from app.view import Updates, View, shown
+from app.view import UNREAD, Updates, View, shown
 from wandlib.systems.base import Attention, InputError
 
 SENTENCES = [
@@ -45,13 +45,22 @@ class Ballot:
         Whether A or B of each pair is the student, drawn at the beginning.
     votes
         "student", "teacher" or "" (no difference), one for each pair.
+    heard
+        How many pairs were played: one more than the votes while there is something to vote on.
     """
 
     student: tuple[str, ...] = field(default_factory=lambda: tuple(random.choice("ab") for _ in SENTENCES))
     votes: tuple[str, ...] = ()
+    heard: int = 0
+
+    def hear(self) -> Ballot:
+        """Return the ballot with the next pair played."""
+        return replace(self, heard=len(self.votes) + 1)
 
     def vote(self, choice: str) -> Ballot:
-        """Return the ballot with one vote more: "a", "b" or ""."""
+        """Return the ballot with one vote more: "a", "b" or ""; a second vote on the same pair does not count."""
+        if len(self.votes) == self.heard:
+            return self
         winner = "" if not choice else "student" if choice == self.student[len(self.votes)] else "teacher"
         return replace(self, votes=(*self.votes, winner))
 
@@ -95,7 +104,7 @@ def build(stage: Stage) -> None:
         f"Ten sentences, each by {names[0]}, as A and B in an order that is drawn anew. Listen, switch between them at "
         "the same place, and vote. You are told which one was which after each vote."
     )
-    ballot = gr.State(Ballot())
+    ballot_state = gr.State(Ballot())
     status = gr.HTML(View._line(""), elem_id="blind-status")
     player = gr.HTML("", elem_id="blind-player")
     with gr.Row():
@@ -108,7 +117,7 @@ def build(stage: Stage) -> None:
     def pair(ballot: Ballot, request: gr.Request) -> Iterator[Updates]:
         if len(ballot.votes) >= len(SENTENCES):
             ballot = Ballot()
-        visitor, saved = request.session_hash or "", list[Saved]()
+        visitor, saved, made = request.session_hash or "", list[Saved](), list[Side]()
         stop = stage.begin(visitor)
         sentence, swapped = SENTENCES[len(ballot.votes)], ballot.student[len(ballot.votes)] == "a"
 
@@ -123,14 +132,21 @@ def build(stage: Stage) -> None:
 
         try:
             for shot in stage.desk.run(prepare, stop):
-                waiting = f"Waiting: {shot.before} before you." if shot.before else "Both are spoken …"
-                yield {status: View._line(waiting)}
+                made = shot.sides if shot.finished else []
+                if stage.unread(visitor) <= UNREAD:
+                    waiting = f"Waiting: {shot.before} before you." if shot.before else "Both are spoken …"
+                    yield {status: View._line(waiting)}
+            if not made or any(side.ended not in ("end", "limit") for side in made):
+                yield {status: View._line("This pair was stopped: ask for it again.")}
+                for each in saved:
+                    stage.store.drop(each)
+                return
             described = [
                 {"key": key, "label": key.upper(), "color": COLORS[key], "url": f"wand/live/{saved[0].name}/{key}"}
                 for key in "ab"
             ]
             yield {
-                ballot_state: ballot,
+                ballot_state: ballot.hear(),
                 status: View._line(f"Pair {len(ballot.votes) + 1} of {len(SENTENCES)}: {sentence}"),
                 player: headline.player(described, saved[0].rate, live=True, name="blind"),
                 ask: gr.Button(interactive=False),
@@ -147,11 +163,10 @@ def build(stage: Stage) -> None:
                 each.close("a")
                 each.close("b")
 
-    ballot_state = ballot
     ask.click(
         pair,
-        ballot,
-        [ballot, status, player, ask, *choices],
+        ballot_state,
+        [ballot_state, status, player, ask, *choices],
         api_visibility="private",
         show_progress="hidden",
         concurrency_limit=None,
@@ -160,8 +175,10 @@ def build(stage: Stage) -> None:
     for key, choice in zip(VOTES, choices, strict=True):
 
         def vote(ballot: Ballot, key: str = key) -> Updates:
-            which = ballot.student[len(ballot.votes)].upper()
             voted = ballot.vote(key)
+            if voted == ballot:  # pressed twice, before the buttons were off
+                return {status: gr.skip()}
+            which = ballot.student[len(ballot.votes)].upper()
             over = len(voted.votes) == len(SENTENCES)
             return {
                 ballot_state: voted,
@@ -169,4 +186,4 @@ def build(stage: Stage) -> None:
                 ask: gr.Button("Begin again" if over else "Next pair", interactive=True),
             } | {each: gr.Button(interactive=False) for each in choices}
 
-        choice.click(vote, ballot, [ballot, status, ask, *choices], api_visibility="private", queue=False)
+        choice.click(vote, ballot_state, [ballot_state, status, ask, *choices], api_visibility="private", queue=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,9 @@ import gradio as gr
 
 from app.request import SEED_LIMIT, TEMPERATURES, WINDOW_LIMITS
 from app.stage import Stage
-from app.view import View
+from app.view import TOAST_SECONDS, View
+from wandlib.systems.base import InputError
+from wandlib.systems.sound_file import open_sound
 
 W_MEANS = "W: how many of the last codes a step sees, besides the text and the reference voice"
 
@@ -45,7 +48,20 @@ def voice(stage: Stage, tab: str) -> tuple[gr.Dropdown, gr.Audio]:
             "One speaker, 3 to 10 seconds (1 to 60 are taken), up to 20 MB. While a recording is here, it is used in "
             "place of the speaker above. Imitate a person's voice only with that person's consent."
         )
+    recording.upload(usable, recording, recording, api_visibility="private", show_progress="hidden")
     return speaker, recording
+
+
+def usable(recording: str | None) -> Any:
+    """Take away an upload whose header says already that it cannot be read, and say why."""
+    if recording is not None:
+        try:
+            with open_sound(recording):
+                pass
+        except InputError as problem:
+            gr.Warning(html.escape(str(problem), quote=False), duration=TOAST_SECONDS)
+            return None
+    return gr.skip()
 
 
 def window_slider(stage: Stage, tab: str) -> gr.Slider:

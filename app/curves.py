@@ -44,6 +44,8 @@ class Traced(Protocol):
     def trace(self) -> Trace: ...
     @property
     def one_cache(self) -> bool: ...
+    @property
+    def rings(self) -> Sequence[int]: ...
 
 
 def colors(sides: Sequence[Traced]) -> dict[str, str]:
@@ -55,7 +57,7 @@ def colors(sides: Sequence[Traced]) -> dict[str, str]:
 
 def cache_curves(sides: Sequence[Traced]) -> str:
     """Draw the bytes in use in each side's cache over its steps, as SVG."""
-    used = {side.key: bytes_in_use(side.trace, side.one_cache) for side in sides}
+    used = {side.key: bytes_in_use(side) for side in sides}
     largest = max((float(values.max()) for values in used.values() if values.size), default=1.0)
     divisor, unit = byte_unit(largest)
     shades = colors(sides)
@@ -84,23 +86,26 @@ def milliseconds_curves(sides: Sequence[Traced]) -> str:
     return _draw(curves, _counts(sides), f"Time a step, median of {MEDIAN_OF} or more", "ms", top, [])
 
 
-def bytes_in_use(trace: Trace, one_cache: bool = False) -> Values:
+def bytes_in_use(side: Traced) -> Values:
     """Return the bytes of keys and values that a step could see, [steps].
 
     A window's ring is as large from its first step as at its end; until it is full, a part of it is empty. With C
-    tokens of conditioning and N bytes in C + W slots, step i of a part uses (C + min(i + 1, W)) N / (C + W). Parts in
-    ``one_cache`` go on in its ring.
+    tokens of conditioning and N bytes in C + R slots, step i of a part uses (C + min(i + 1, R)) N / (C + R), where the
+    ring's R slots are the window, or as many as the part can need. Parts in ``one_cache`` go on in its ring.
     """
+    trace = side.trace
     held = np.asarray([step.cache_bytes for step in list(trace.steps)], dtype=np.float64)
-    slots = trace.conditioning + (trace.window or 0)
-    ring = held[: trace.window or 0]
-    if trace.window is None or not held.size or (ring != ring[0]).any() or held[0] % slots:
+    if trace.window is None or not held.size or not trace.parts:
         return held
-    token = held[0] / slots
-    starts = [0] if one_cache else [0, *np.cumsum(trace.parts[:-1])]
-    for start in starts:
-        new = np.arange(start, min(start + trace.window - 1, held.size))
-        held[new] -= (trace.window - 1 - (new - start)) * token
+    rings = list(side.rings) or [trace.window] * len(trace.parts)
+    first, slots = held[: trace.parts[0]][: rings[0]], trace.conditioning + rings[0]
+    if (first != first[0]).any() or first[0] % slots:
+        return held
+    token = first[0] / slots
+    borders: list[int] = [] if side.one_cache else np.cumsum(trace.parts[:-1]).tolist()
+    for part, ring in zip(np.split(held, borders), rings, strict=False):  # views
+        free = np.arange(ring - 1, 0, -1)[: part.size]
+        part[: free.size] -= free * token
     return held
 
 

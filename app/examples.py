@@ -17,6 +17,7 @@ class ExampleSide:
     attention: Attention
     trace: Trace
     one_cache: bool = False
+    rings: tuple[int, ...] = ()
 
 
 def example_sides() -> list[ExampleSide]:

@@ -44,11 +44,15 @@ difference, and see it.
 </p></div>"""
 
 
-def numbers(cache: tuple[str, str, str], step: tuple[str, str, str], caption: str) -> str:
+def numbers(cache: tuple[str, str, str], step: tuple[str, str, str], codes_per_second: float, caption: str) -> str:
     """Draw the two large numbers: (teacher, student, difference) each."""
     meanings = (
         ("Cache memory", "cache: what the model keeps of text, voice and the sound so far", cache),
-        ("Time a step", "step: the model makes one code, about 1/25 second of sound; median", step),
+        (
+            "Time a step",
+            f"step: the model makes one code, about 1/{codes_per_second:.0f} second of sound; median",
+            step,
+        ),
     )
     boxes = ""
     for name, meaning, (teacher, student, difference) in meanings:
@@ -69,6 +73,7 @@ def example_numbers() -> str:
     return numbers(
         tuple(shown["cache"]),
         tuple(shown["step"]),
+        precomputed()["codes_per_second"],
         f"Teacher → student, measured before on {shown['machine']}, after {shown['seconds']:.0f} s of speech: "
         "the sound below. They change while you let it speak.",
     )

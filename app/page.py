@@ -22,8 +22,10 @@ from app.view import history, shown
 from wandlib.systems.base import SpeechSystem
 
 UPLOAD_LIMIT = "20mb"
-CACHE_SECONDS = (600, 3600)
-"""How often uploads are checked, and their age at deletion; all are deleted when the server ends."""
+CACHE_SECONDS = (300, 3300)
+"""How often uploads are checked, and their age at deletion: an hour together. All are deleted when the server ends."""
+SECONDS_BETWEEN_LOOKS = 60
+"""At the age of sounds."""
 SESSIONS = 100
 """Visitors whose state is kept: gradio copies the page's configuration for each, 0.2 MB."""
 HEAD = '<script defer src="wand/static/player.js"></script>'
@@ -100,11 +102,18 @@ def _open_links(stage: Stage, tabs: gr.Tabs) -> None:
         if query.get("tab") not in stage.links:
             return {tabs: gr.skip()}
         limit, named = stage.links[query["tab"]]
-        found = from_link(stage.system, query, limit)
+        found = from_link(query, limit, {name: choices(component) for name, component in named.items()})
         opened = {"windows": "window"}.get(query["tab"], query["tab"])
         return {tabs: gr.Tabs(selected=opened)} | {named[name]: value for name, value in found.items() if name in named}
 
     stage.page.load(fill, None, [tabs, *controls], api_visibility="private", queue=False, show_progress="hidden")
+
+
+def choices(component: Any) -> list[Any]:
+    """Return the values of a component that are chosen from a list."""
+    if isinstance(component, gr.Checkbox):
+        return [True, False]
+    return [value for _, value in getattr(component, "choices", [])]
 
 
 def launch(page: Page, host: str, port: int, hosts: Iterable[str] = ()) -> str:
@@ -150,5 +159,5 @@ def launch(page: Page, host: str, port: int, hosts: Iterable[str] = ()) -> str:
 
 def wait_for_signal(page: Page) -> None:
     """Block until SIGINT or SIGTERM ends the process; meanwhile remove sounds that are an hour old."""
-    while not threading.Event().wait(60):
+    while not threading.Event().wait(SECONDS_BETWEEN_LOOKS):
         page.stage.store.expire()

@@ -19,13 +19,11 @@ from app.curves import colors
 from app.headline import PRECOMPUTED
 from app.results import figures, percent, size, step_words
 from app.stage import three_sides
+from app.tabs.compare import EXAMPLES
 from app.turns import Side, take_turns
 from wandlib.systems import load_system
 
-TEXT = (
-    "A window forgets what was said long ago, but never what it was asked to say, and so it can speak for a long time "
-    "without ever needing more memory than it needed in its first second."
-)
+TEXT = EXAMPLES[0]
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import urlencode
@@ -30,7 +30,7 @@ class Request:
     """What to say.
 
     ``reference`` is a built-in speaker's name or the path of a recording; ``long`` whether parts of a long text
-    share a cache, None: as the voice was trained.
+    share a cache, None: as the voice was trained; ``further`` settings are those that one tab alone has.
     """
 
     text: str
@@ -39,15 +39,20 @@ class Request:
     seed: int = 0
     temperature: float | None = None
     long: Long | None = None
+    further: Mapping[str, Any] = field(default_factory=dict)
 
     def link(self, tab: str) -> str:
         """Return the address that asks for the same again; an uploaded recording is not part of it."""
-        values = {"tab": tab, "text": self.text, "window": self.window, "seed": self.seed}
+        return f"?{urlencode({'tab': tab, 'text': self.text} | self.settings())}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings by name; those left to the voice, and an uploaded recording, are left out."""
+        found: dict[str, Any] = {"window": self.window, "seed": self.seed}
         if isinstance(self.reference, str):
-            values["speaker"] = self.reference
+            found["speaker"] = self.reference
         if self.temperature is not None:
-            values["temperature"] = self.temperature
-        return f"?{urlencode(values)}"
+            found["temperature"] = self.temperature
+        return {**found, **self.further}
 
 
 def read_request(
@@ -97,19 +102,25 @@ def whole(value: object, low: int, high: int) -> TypeGuard[float]:
     )
 
 
-def from_link(system: SpeechSystem, query: Mapping[str, str], limit: int) -> dict[str, Any]:
-    """Return what a repeat link asks for, by the name of the setting; what is out of its limits is left out."""
+def from_link(query: Mapping[str, str], limit: int, choices: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
+    """Return what a repeat link asks for, by the name of the setting; what is out of its limits is left out.
+
+    Parameters
+    ----------
+    limit
+        Most characters of the text.
+    choices
+        Values of the settings that are chosen from a list.
+    """
     found: dict[str, Any] = {}
     if 0 < len(query.get("text", "")) <= limit:
         found["text"] = query["text"]
-    if query.get("speaker") in system.speakers:
-        found["speaker"] = query["speaker"]
     for name, limits in (("window", WINDOW_LIMITS), ("seed", (0, SEED_LIMIT))):
         if query.get(name, "").isdecimal() and whole(int(query[name][:12]), *limits):
             found[name] = int(query[name])
-    if query.get("temperature") in [str(value) for _, value in TEMPERATURES]:
-        found["temperature"] = next(value for _, value in TEMPERATURES if str(value) == query["temperature"])
-    return found
+    return found | {
+        name: value for name, values in choices.items() for value in values if str(value) == query.get(name)
+    }
 
 
 def pieces(text: str, longest: int = 600) -> list[str]:

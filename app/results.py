@@ -50,7 +50,7 @@ def figures(sides: Sequence[Side]) -> dict[str, Any] | None:
     if full is None or window is None:
         return None
     return {
-        "cache_bytes": [float(bytes_in_use(side.trace, side.one_cache)[-1]) for side in (full, window)],
+        "cache_bytes": [float(bytes_in_use(side)[-1]) for side in (full, window)],
         "milliseconds": [side.trace.median_milliseconds for side in (full, window)],
         "spread": [spread(side) for side in (full, window)],
     }
@@ -74,6 +74,8 @@ def status(sides: Sequence[Side], before: int, finished: bool) -> str:
     """Say in a line what is going on; the page reads it out."""
     if before:
         return f"Waiting: {before} before you."
+    if finished and any(side.ended == "stopped" for side in sides):
+        return "Stopped. What was made so far stays." if any(side.samples for side in sides) else "Stopped."
     if not any(side.trace.steps for side in sides):
         return "Nothing to say." if finished else "Reading the text …"
     if not finished:
@@ -84,8 +86,6 @@ def status(sides: Sequence[Side], before: int, finished: bool) -> str:
         return f"Speaking. {at}"
     if not any(side.samples for side in sides):
         return "Ended without a sound."
-    if any(side.ended == "stopped" for side in sides):
-        return "Stopped. What was made so far stays."
     return f"Done. {conclusion(sides)}"
 
 
@@ -138,7 +138,7 @@ def rows(sides: Sequence[Side], request: Request) -> list[tuple[str, list[str]]]
         ("total time", [f"{side.seconds:.2f} s" for side in sides]),
         ("speed", [f"{times:.1f} × faster than speech" if times >= 1 else f"{times:.2f} × speech" for times in speed]),
         ("steps", [f"{len(side.trace.steps):,}" for side in sides]),
-        ("prompt", [f"{side.trace.conditioning:,} tokens" for side in sides]),
+        ("prompt: text and voice", [f"{side.trace.conditioning:,} tokens" for side in sides]),
         ("cache, largest", [size(side.peak_bytes) for side in sides]),
         ("time a step, median", [f"{side.trace.median_milliseconds:.2f} ms" for side in sides]),
         ("half of all steps took", [f"{low:.2f} to {high:.2f} ms" for low, high in quartiles]),
@@ -175,7 +175,7 @@ def as_json(sides: Sequence[Side], request: Request) -> dict[str, Any]:
     """Return the run with every step, for the file and for programs."""
     return {
         "text": request.text,
-        "seed": request.seed,
+        **request.settings(),
         "sides": {
             side.key: {
                 "label": side.label,

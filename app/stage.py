@@ -74,6 +74,11 @@ class Stage:
         if running := self._stops.get(visitor):
             running.set()
 
+    def unread(self, visitor: str) -> int:
+        """Return how many updates the visitor has not fetched; gradio keeps all of them."""
+        updates = self.page._queue.pending_messages_per_session.get(visitor)
+        return 0 if updates is None else updates.qsize()
+
     def load_untrained(self) -> SpeechSystem:
         """Return the untrained system, loaded when it is first asked for."""
         assert self.untrained is not None
@@ -109,5 +114,9 @@ def has_student(system: SpeechSystem) -> bool:
     models = getattr(system, "models", None)
     if not models or models["full"] is models["window"]:
         return False
-    full, window = (next(models[attention].parameters()) for attention in ("full", "window"))
-    return not torch.equal(full, window)
+    full, window = (list(models[attention].parameters()) for attention in ("full", "window"))
+    return len(full) != len(window) or not all(map(_equal, full, window))  # more of them: adapters
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ class Side:
         "failed" (``failure`` says why) or "stopped".
     one_cache
         Whether the parts of a long text share a cache.
+    rings
+        Slots of the window's ring in each part: a part that cannot get so long has fewer than the window.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class Side:
         self.on_sound: Callable[[Sound], None] = lambda sound: None
         self.seconds, self.samples, self.weight_bytes = 0.0, 0, 0
         self.ended, self.failure, self.one_cache = "", "", False
+        self.rings: list[int] = []
+        self._turn = time.perf_counter()
         self._utterances: Iterator[Utterance] = iter(())
 
     def prepare(
@@ -101,6 +106,9 @@ class Side:
                 raise StoppedError
 
         for utterance in self._utterances:
+            if self.trace.window is not None:
+                limit = utterance.limit if utterance.cache is None else self.trace.window
+                self.rings.append(min(self.trace.window, limit))
             try:
                 for code in self.system.codes(utterance, self.trace, on_step):
                     self._take(utterance.sound.push(code))
@@ -124,11 +132,21 @@ class Side:
         """Length of the sound so far."""
         return self.samples / self.system.sample_rate
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Count the time within as this side's own."""
+        self._turn = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - self._turn
+
     def _take(self, sound: Sound) -> None:
         if not len(sound):
             return
         self.samples += len(sound)
-        self.trace.chunks.append(Chunk(self.seconds, len(sound) / self.system.sample_rate))
+        ready = self.seconds + time.perf_counter() - self._turn
+        self.trace.chunks.append(Chunk(ready, len(sound) / self.system.sample_rate))
         self.on_sound(sound)
 
 
@@ -148,9 +166,9 @@ def take_turns(
     forwards = True
     while running:
         for side, steps in list(running.values()) if forwards else list(running.values())[::-1]:
-            clock = time.perf_counter()
             try:
-                next(steps)
+                with side.turn():
+                    next(steps)
             except StopIteration:
                 side.ended = side.trace.finish
             except StoppedError:
@@ -160,13 +178,13 @@ def take_turns(
             except Exception as problem:  # one side's end must not cost the others theirs: memory, most of all
                 logging.getLogger(__name__).exception("%s failed", side.label)
                 side.ended, side.failure = "failed", f"an error in the server ({type(problem).__name__})"
-            side.seconds += time.perf_counter() - clock
             if not side.ended and stop.is_set():
                 side.ended = "stopped"
             if not side.ended and side.cache_bytes > memory_limit(sides):
                 side.ended = "memory"
             if side.ended:
-                steps.close()  # type: ignore[attr-defined]
+                with side.turn():  # its last sound
+                    steps.close()  # type: ignore[attr-defined]
                 del running[side.key]
         forwards = not forwards
 

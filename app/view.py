@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -21,6 +22,8 @@ from app.turns import Side
 from wandlib.systems.base import InputError
 
 TOAST_SECONDS = 10
+UNREAD = 8
+"""A visitor who has not fetched so many updates gets no further ones until the result."""
 Updates = dict[Any, Any]
 
 
@@ -73,7 +76,10 @@ class View:
         except InputError as problem:
             yield {self.status: self._line(f"Nothing was said: {problem}")}
             raise shown(str(problem)) from None
-        stage, stop, saved, begun = self.stage, self.stage.begin(visitor), list[Saved](), False
+        stage = self.stage
+        if stage.unread(visitor) > UNREAD:
+            raise shown("The answers to earlier requests were not fetched: reload the page")
+        stop, saved, begun = stage.begin(visitor), list[Saved](), False
 
         def prepare() -> list[Side]:
             sides = make_sides(request)
@@ -91,9 +97,12 @@ class View:
                 for side in shot.sides:
                     if side.ended and saved:
                         saved[0].close(side.key)
+                first = bool(shot.sides) and not begun
+                if not first and not shot.finished and stage.unread(visitor) > UNREAD:
+                    continue
                 changes: Updates = {self.status: self._line(results.status(shot.sides, shot.before, shot.finished))}
                 if shot.sides:
-                    if not begun:
+                    if first:
                         begun = True
                         changes |= {self.player: self._player(shot.sides, saved[0]), self.notes: "", self.table: ""}
                     changes |= {self.curves: self._curves(shot.sides)}
@@ -126,14 +135,22 @@ class View:
             "sides": self._described(shot.sides, saved),
             "files": {side.label: files[side.key] for side in shot.sides},
             "repeat": request.link(self.tab),
+            "repeat_words": "link to repeat it"
+            + (", without your recording" if isinstance(request.reference, Path) else ""),
         }
         self.stage.store.finish(saved, entry, found, results.as_csv(shot.sides))
         warned = results.warnings(
             shot.sides, request.window if self.tab != "windows" else None, self.stage.system.window
         )
-        summary = {key: side | {"wav": files[key]} for key, side in found["sides"].items()}
-        for side in summary.values():
-            side.update(cache_bytes=max(side["cache_bytes"], default=0), milliseconds=side_median(side["milliseconds"]))
+        summary = {
+            side.key: found["sides"][side.key]
+            | {
+                "wav": files[side.key],
+                "cache_bytes": side.peak_bytes,
+                "milliseconds": side.trace.median_milliseconds,
+            }
+            for side in shot.sides
+        }
         return {
             self.table: results.table(shot.sides, request),
             self.notes: notes(warned, saved, entry),
@@ -169,6 +186,7 @@ class View:
             self.stage.numbers: headline.numbers(
                 (results.size(cache[0]), results.size(cache[1]), results.percent(*cache)),
                 results.step_words(found),
+                self.stage.system.codes_per_second,
                 f"{compared[0]} → {compared[1]}, of your text, now: after "
                 f"{max(side.sound_seconds for side in sides):.0f} s of speech.",
             )
@@ -184,11 +202,6 @@ class View:
         return f"<div class='status' role='status' aria-live='polite'>{html.escape(words)}</div>"
 
 
-def side_median(values: list[float]) -> float:
-    """Return the median; 0 of nothing."""
-    return sorted(values)[len(values) // 2] if values else 0.0
-
-
 def notes(warned: list[str], saved: Saved, entry: dict[str, Any]) -> str:
     """Draw warnings, and the links to the result's files."""
     lines = "".join(f"<p class='warning'>{html.escape(words)}</p>" for words in warned)
@@ -201,7 +214,7 @@ def links(saved: Saved, entry: dict[str, Any]) -> str:
     return (
         f"{wavs} · <a href='wand/trace/{saved.name}.csv' download>steps.csv</a> "
         f"<a href='wand/trace/{saved.name}.json' download>steps.json</a> · "
-        f"<a href='{html.escape(entry['repeat'], quote=True)}'>link to repeat it</a>"
+        f"<a href='{html.escape(entry['repeat'], quote=True)}'>{entry['repeat_words']}</a>"
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import gradio as gr
 
 from app import blind, controls
 from app.examples import example_sides
-from app.request import TEXT_LIMIT, read_request
+from app.request import TEXT_LIMIT, Request, read_request
 from app.stage import Stage
 from app.view import Updates, View
 
@@ -49,9 +50,13 @@ def build(stage: Stage) -> None:
         untrained: bool,
         request: gr.Request,
     ) -> Iterator[Updates]:
+        def read() -> Request:
+            asked = read_request(stage.system, text, speaker, recording, window, seed, temperature)
+            return replace(asked, further={"untrained": bool(untrained)})
+
         yield from view.run(
-            lambda: read_request(stage.system, text, speaker, recording, window, seed, temperature),
-            lambda asked: stage.sides(asked.window, with_untrained=bool(untrained)),
+            read,
+            lambda asked: stage.sides(asked.window, with_untrained=asked.further["untrained"]),
             request.session_hash or "",
         )
 
@@ -59,7 +64,15 @@ def build(stage: Stage) -> None:
     controls.connect(view, [view.start.click, text.submit], compare, inputs)
     stage.links["compare"] = (
         TEXT_LIMIT,
-        {"text": text, "speaker": speaker, "window": window, "seed": seed, "temperature": temperature},
+        {
+            "text": text,
+            "speaker": speaker,
+            "window": window,
+            "seed": seed,
+            "temperature": temperature,
+            "untrained": untrained,
+        },
     )
-    with gr.Accordion("Blind test: can you hear which one forgets?", open=False, elem_id="blind"):
-        blind.build(stage)
+    if stage.system.speakers:  # one of them says the sentences
+        with gr.Accordion("Blind test: can you hear which one forgets?", open=False, elem_id="blind"):
+            blind.build(stage)

@@ -75,7 +75,7 @@ def build(stage: Stage) -> None:
             chosen: dict[str, Long | None] = {"default": None, "one cache": "one cache", "parts": "parts"}
             if long not in chosen:
                 raise InputError("unknown way to join the parts: choose one from the list")
-            return replace(asked, long=chosen[long])
+            return replace(asked, long=chosen[long], further={"memory": memory, "long": long})
 
         yield from view.run(
             read,
@@ -88,7 +88,10 @@ def build(stage: Stage) -> None:
     chapter.input(chapter_text, chapter, text, api_visibility="private", queue=False)
     inputs = [text, speaker, recording, window, memory, long]
     controls.connect(view, [view.start.click, text.submit], endless, inputs)
-    stage.links["endless"] = (CHAPTER_LIMIT, {"text": text, "speaker": speaker, "window": window})
+    stage.links["endless"] = (
+        CHAPTER_LIMIT,
+        {"text": text, "speaker": speaker, "window": window, "memory": memory, "long": long},
+    )
 
 
 def chapter_text(title: str) -> str:

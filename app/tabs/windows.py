@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import gradio as gr
 
@@ -52,10 +53,11 @@ def build(stage: Stage) -> None:
         text: str | None, speaker: str | None, recording: str | None, weights: str, request: gr.Request
     ) -> Iterator[Updates]:
         def read() -> Request:
-            return read_request(stage.system, text, speaker, recording, stage.system.window)
+            asked = read_request(stage.system, text, speaker, recording, stage.system.window)
+            return replace(asked, further={"weights": weights})
 
         yield from view.run(read, lambda asked: sides(weights), request.session_hash or "")
 
     inputs = [text, speaker, recording, weights]
     controls.connect(view, [view.start.click, text.submit], windows, inputs)
-    stage.links["windows"] = (TEXT_LIMIT, {"text": text, "speaker": speaker})
+    stage.links["windows"] = (TEXT_LIMIT, {"text": text, "speaker": speaker, "weights": weights})

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import soundfile
+import torch
 from gradio_client import handle_file
 from gradio_client.exceptions import AppError
+from peft import LoraConfig, get_peft_model
 from served_app import CURVES, RESULT, STATUS, Served
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from app.curves import bytes_in_use
 from app.stage import has_student, three_sides
@@ -58,13 +63,31 @@ def test_student_is_told_from_the_teacher(served: Served) -> None:
     assert not has_student(load_system("mini", student=False))
 
 
-def test_windows_curve_is_never_above_full_attention(served: Served) -> None:
-    """The ring is allocated at once; what is drawn is what is in use."""
-    made = three_sides(served.system, None, served.system.window)
+def test_student_that_was_trained_in_a_part_is_told_from_the_teacher() -> None:
+    """As by LoRA, which leaves the embedding, and most else, as it was."""
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    teacher, student = (Qwen2ForCausalLM(Qwen2Config(vocab_size=50, num_key_value_heads=2, **shape)) for _ in "ab")
+    student.load_state_dict(teacher.state_dict())
+    system: Any = SimpleNamespace(models={"full": teacher, "window": student})
+    assert not has_student(system)
+    with torch.no_grad():
+        student.model.layers[0].self_attn.q_proj.weight[0, 0] += 1
+    assert has_student(system)
+    student.load_state_dict(teacher.state_dict())
+    system.models["window"] = get_peft_model(student, LoraConfig(target_modules=["q_proj"]))
+    assert has_student(system), "adapters of its own"
+    system.models["window"] = copy.deepcopy(teacher).half()
+    assert has_student(system)
+
+
+@pytest.mark.parametrize(("text", "size"), [("Good morning.", 16), ("Hi.", 256)])
+def test_windows_curve_is_never_above_full_attention(served: Served, text: str, size: int) -> None:
+    """The ring is allocated at once, as large as the text can need; what is drawn is what is in use."""
+    made = three_sides(served.system, None, size)
     for side in made:
-        side.prepare(["Good morning."], None, 0, None)
+        side.prepare([text], None, 0, None)
     take_turns(made, threading.Event())
-    full, window = (bytes_in_use(side.trace) for side in made)
+    full, window = (bytes_in_use(side) for side in made)
     both = min(len(full), len(window))
     assert (window[:both] <= full[:both]).all()
     assert window[0] == full[0]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fake_system import BYTES_PER_TOKEN, CONDITIONING, CRASH, STEPS_PER_WORD, FakeSystem
 
-from app import results
+from app import headline, results
 from app.blind import SENTENCES, Ballot, tally, wilson
 from app.curves import POINTS, bytes_in_use, cache_curves, milliseconds_curves
 from app.examples import ExampleSide, example_sides
@@ -20,6 +20,7 @@ from app.request import Request, from_link, pieces
 from app.runs import WAITING_LIMIT, BusyError, Desk
 from app.turns import Side, take_turns
 from wandlib.systems.base import InputError, Step, Trace
+from wandlib.systems.streaming import AtOnce
 
 
 def sides(system: FakeSystem, text: str = "one two") -> list[Side]:
@@ -80,23 +81,50 @@ class TestTurns:
         assert {side.ended for side in made} == {"stopped"}
         assert all(0 < side.samples < 50 * STEPS_PER_WORD * 640 for side in made)
 
+    def test_first_sound_comes_after_the_turn_that_made_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def finish(self: AtOnce) -> Any:
+            time.sleep(0.2)
+            return np.ones(640, np.float32)
+
+        monkeypatch.setattr(AtOnce, "finish", finish)
+        made = sides(FakeSystem())
+        take_turns(made, threading.Event())
+        for side in made:
+            assert 200 < side.trace.first_sound_milliseconds <= 1000 * side.seconds
+
+    def test_sound_of_a_side_that_is_cut_short_is_in_its_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def finish(self: AtOnce) -> Any:
+            time.sleep(0.2)
+            return np.ones(640, np.float32)
+
+        monkeypatch.setattr(AtOnce, "finish", finish)
+        made = sides(FakeSystem())
+        take_turns(made, threading.Event(), lambda sides: 0)
+        for side in made:
+            assert side.ended == "memory"
+            assert side.samples == 640
+            assert 0.2 < side.trace.chunks[0].ready <= side.seconds
+
 
 class TestDesk:
     def test_one_at_a_time_in_order(self) -> None:
-        desk, order = Desk(), list[int]()
+        desk, order, all_are_here = Desk(), list[int](), threading.Event()
 
         def ask(number: int) -> None:
             def prepare() -> list[Side]:
                 order.append(number)
-                return sides(FakeSystem(0.002), "word")
+                all_are_here.wait()
+                return sides(FakeSystem(), "word")
 
             shots = list(desk.run(prepare, threading.Event()))
             assert shots[-1].finished
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-        for thread in threads:
+        for number, thread in enumerate(threads):
             thread.start()
-            time.sleep(0.05)
+            while len(desk._queue) <= number:
+                time.sleep(0.005)
+        all_are_here.set()
         for thread in threads:
             thread.join()
         assert order == [0, 1, 2, 3]
@@ -125,9 +153,7 @@ class TestDesk:
         shots = desk.run(prepare, threading.Event())
         while not next(shots).sides:
             pass
-        started = time.monotonic()
         shots.close()
-        assert time.monotonic() - started < 1
         assert {side.ended for side in made} == {"stopped"}
         desk.close()
 
@@ -165,12 +191,10 @@ class TestCurves:
         slopes = {round((y - b) / (x - a), 2) for (a, b), (x, y) in zip(points[::30], points[30::30], strict=False)}
         assert len(slopes) == 1
 
-    def test_long_curves_are_thinned_and_quick(self) -> None:
+    def test_long_curves_are_thinned(self) -> None:
         side = self.traced(50_000)
-        started = time.perf_counter()
         assert len(drawn(milliseconds_curves([side]))) == POINTS
         assert len(drawn(cache_curves([side]))) == POINTS
-        assert time.perf_counter() - started < 2
 
     def test_one_slow_step_does_not_flatten_the_rest(self) -> None:
         side = self.traced(200, milliseconds=lambda index: 900.0 if index == 0 else 2.0)
@@ -192,18 +216,29 @@ class TestCurves:
         parts = [30, 12]
         held = [token * (conditioning + window)] * sum(parts)
         steps = [Step(index, 1.0, each) for index, each in enumerate(held)]
-        used = bytes_in_use(Trace("window", window, conditioning, steps=steps, parts=parts))
+        trace = Trace("window", window, conditioning, steps=steps, parts=parts)
+        used = bytes_in_use(ExampleSide("window", "window", "window", trace))
         naive = [token * (conditioning + min(index + 1, window)) for part in parts for index in range(part)]
         np.testing.assert_array_equal(used, naive)
-        used = bytes_in_use(Trace("window", window, conditioning, steps=steps, parts=parts), one_cache=True)
+        used = bytes_in_use(ExampleSide("window", "window", "window", trace, one_cache=True))
         assert (used[:30] == naive[:30]).all(), "the ring is filled once"
         assert (used[30:] == held[0]).all()
+
+    def test_ring_of_a_part_that_cannot_fill_the_window(self) -> None:
+        """The decoder gives a part no more slots than it has steps at most."""
+        conditioning, token, parts, rings = 20, 64, [30, 5], (32, 6)
+        held = [token * (conditioning + ring) for part, ring in zip(parts, rings, strict=True) for _ in range(part)]
+        steps = [Step(index, 1.0, each) for index, each in enumerate(held)]
+        trace = Trace("window", 256, conditioning, steps=steps, parts=parts)
+        used = bytes_in_use(ExampleSide("window", "window", "window", trace, rings=rings))
+        naive = [token * (conditioning + index + 1) for part in parts for index in range(part)]
+        np.testing.assert_array_equal(used, naive)
 
     def test_cache_that_grows_is_drawn_as_it_is(self) -> None:
         made = sides(FakeSystem())
         take_turns(made, threading.Event())
         for side in made:
-            np.testing.assert_array_equal(bytes_in_use(side.trace), side.trace.cache_bytes)
+            np.testing.assert_array_equal(bytes_in_use(side), side.trace.cache_bytes)
 
 
 def drawn(svg: str) -> list[tuple[float, float]]:
@@ -252,8 +287,30 @@ class TestWords:
         stored = {side.key: side for side in example_sides()}
         assert list(stored) == ["full", "window", "untrained"]
         for side, words in zip(("full", "window"), found["shown"]["cache"], strict=False):
-            assert results.size(bytes_in_use(stored[side].trace)[-1]) == words
-        assert bytes_in_use(stored["window"].trace).max() < bytes_in_use(stored["full"].trace).max()
+            assert results.size(bytes_in_use(stored[side])[-1]) == words
+        assert bytes_in_use(stored["window"]).max() < bytes_in_use(stored["full"]).max()
+
+    def test_stored_times_are_those_of_a_quiet_machine(self) -> None:
+        """A step's time hardly grows with the few hundred before it: where it doubles, other work came in between."""
+        for side in example_sides():
+            first, *later = [
+                np.median(side.trace.milliseconds[start : start + 100])
+                for start in range(0, len(side.trace.steps), 100)
+            ]
+            assert max(later) < 2 * first, side.key
+
+    def test_stopped_before_a_sound_is_called_stopped(self) -> None:
+        made, stop = sides(FakeSystem()), threading.Event()
+        stop.set()
+        take_turns(made, stop)
+        made[0].samples = made[1].samples = 0
+        assert results.status(made, 0, finished=True) == "Stopped."
+        made[0].samples = 640
+        assert results.status(made, 0, finished=True) == "Stopped. What was made so far stays."
+
+    @pytest.mark.parametrize(("codes_per_second", "words"), [(25.0, "about 1/25 second"), (50.0, "about 1/50 second")])
+    def test_length_of_a_code_is_the_systems(self, codes_per_second: float, words: str) -> None:
+        assert words in headline.numbers(("1", "2", "3"), ("1", "2", "3"), codes_per_second, "")
 
 
 class TestBlind:
@@ -267,8 +324,8 @@ class TestBlind:
     def test_votes_are_counted_for_who_spoke(self) -> None:
         ballot = Ballot(student=("a", "b") * 5)
         for choice in "aaaaaaaaa":
-            ballot = ballot.vote(choice)
-        ballot = ballot.vote("")
+            ballot = ballot.hear().vote(choice)
+        ballot = ballot.hear().vote("")
         assert ballot.votes.count("student") == 5
         assert ballot.votes.count("teacher") == 4
         assert tally(ballot).startswith("10 of 10 voted: student 5, teacher 4, no difference 1.")
@@ -277,19 +334,36 @@ class TestBlind:
         assert tally(clear).endswith("a preference.")
         assert "0 of 10" in tally(Ballot())
 
+    def test_second_vote_on_a_pair_does_not_count(self) -> None:
+        ballot = Ballot()
+        assert ballot.vote("a") == ballot, "nothing was played yet"
+        for number in range(len(SENTENCES)):
+            ballot = ballot.hear().vote("a")
+            assert ballot.vote("b") == ballot
+            assert len(ballot.votes) == number + 1
+
     def test_order_is_drawn(self) -> None:
         assert len({Ballot().student for _ in range(20)}) > 10
         assert len(SENTENCES) == 10
 
 
+CHOICES = {
+    "speaker": ["low", "high"],
+    "temperature": ["default", 0.0, 0.5],
+    "untrained": [True, False],
+    "memory": [0.0, 1.5],
+}
+
+
 class TestRequest:
     def test_link_comes_back(self) -> None:
-        asked = Request("say & repeat?\nyes", "high", 5, 7, 0.5)
+        asked = Request("say & repeat?\nyes", "high", 5, 7, 0.5, further={"untrained": False, "memory": 1.5})
         from urllib.parse import parse_qsl
 
         query = dict(parse_qsl(asked.link("compare").removeprefix("?")))
-        found = from_link(FakeSystem(), query, 1000)
-        assert found == {"text": asked.text, "speaker": "high", "window": 5, "seed": 7, "temperature": 0.5}
+        found = from_link(query, 1000, CHOICES)
+        assert found == {"text": asked.text, **asked.settings()}
+        assert found["untrained"] is False
 
     @pytest.mark.parametrize(
         "query",
@@ -301,12 +375,14 @@ class TestRequest:
             {"window": "9" * 5000},
             {"seed": "-1"},
             {"temperature": "77"},
+            {"untrained": "yes"},
+            {"memory": "1e9"},
             {"other": "x"},
             {"window": "²"},
         ],
     )
     def test_link_out_of_the_limits_is_ignored(self, query: dict[str, str]) -> None:
-        assert from_link(FakeSystem(), query, 1000) == {}
+        assert from_link(query, 1000, CHOICES) == {}
 
     def test_pieces_are_whole_sentences_and_nothing_is_lost(self) -> None:
         text = "One sentence here. " * 80 + "\n\n" + 'He said: "Go!" She went.   ' + "\n\n \n\n" + "no end"

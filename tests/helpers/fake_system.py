@@ -33,6 +33,7 @@ class FakeSystem(SpeechSystem):
     def __init__(self, seconds_per_step: float = 0.0) -> None:
         self.seconds_per_step = seconds_per_step
         self.requests: list[dict[str, object]] = []
+        self.steps_made = 0
 
     @property
     def speakers(self) -> list[str]:
@@ -80,6 +81,7 @@ class FakeSystem(SpeechSystem):
         trace.parts.append(utterance.limit)
         for index in range(utterance.limit):
             time.sleep(self.seconds_per_step)
+            self.steps_made += 1
             kept = index + 1 if trace.window is None else min(index + 1, trace.window)
             milliseconds = 2.0 + (0.01 * index if trace.window is None else 0.0)
             trace.steps.append(Step(index, milliseconds, (CONDITIONING + kept) * BYTES_PER_TOKEN))

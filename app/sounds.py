@@ -25,7 +25,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-KEPT_SECONDS = 3600
+KEPT_SECONDS = 3540
+"""Their age is looked at once a minute: an hour at most."""
 KEPT_RUNS = 8
 """For each visitor."""
 ALL_RUNS = 400
@@ -114,8 +115,7 @@ class SoundStore:
     def drop(self, run: Saved) -> None:
         """Remove a run."""
         with self._lock:
-            self._runs.pop(run.name, None)
-        shutil.rmtree(run.folder, ignore_errors=True)
+            self._remove(run)
 
     def close(self) -> None:
         """Remove all runs."""
@@ -126,10 +126,13 @@ class SoundStore:
         now, own = time.monotonic(), [run for run in self._runs.values() if run.visitor == visitor]
         old = [run for run in self._runs.values() if now - run.born > KEPT_SECONDS and not any(run.open.values())]
         for run in [*old, *own[:-KEPT_RUNS], *list(self._runs.values())[:-ALL_RUNS]]:
-            self._runs.pop(run.name, None)
-            for side in run.open:
-                run.close(side)
-            shutil.rmtree(run.folder, ignore_errors=True)
+            self._remove(run)
+
+    def _remove(self, run: Saved) -> None:
+        self._runs.pop(run.name, None)
+        for side in run.open:
+            run.close(side)  # ends what is sent of it
+        shutil.rmtree(run.folder, ignore_errors=True)
 
     def routes(self) -> list[BaseRoute]:
         """Return the addresses that serve the runs."""

@@ -1,8 +1,9 @@
 """A private folder for everything that visitors leave: gone when the app ends, however it ends.
 
 Recordings and sounds lie in one folder below the system's temporary one, readable by this user alone. It is removed
-when the process ends, by Ctrl-C or SIGTERM as well. After a kill -9 or a power cut it stays: the next app to start
-removes it. Which folders have lost their owner is told by a lock that the kernel releases with the process.
+when the process ends, by Ctrl-C, SIGTERM or the end of its terminal as well. After a kill -9 or a power cut it stays:
+the next app to start removes it. Which folders have lost their owner is told by a lock that the kernel releases with
+the process.
 """
 
 from __future__ import annotations
@@ -28,14 +29,18 @@ LIBRARIES = "libraries"
 def private_folder() -> Iterator[Path]:
     """Create the folder, point gradio and :mod:`tempfile` to it, and empty it at the end; enter before gradio loads.
 
-    SIGTERM becomes SystemExit, so that a stopped container or service cleans up as Ctrl-C does.
+    SIGTERM and SIGHUP become SystemExit, so that a stopped container or service and a closed terminal clean up as
+    Ctrl-C does. A SIGHUP that is ignored, as under nohup, stays so.
     """
     sweep()
     before = tempfile.tempdir
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     # Libraries remove temporary folders of their own at exit, and complain where they are gone: the last one goes then.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    handler = signal.signal(signal.SIGTERM, _exit)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    for number in handlers:
+        signal.signal(number, _exit)
     with (folder / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -44,13 +49,15 @@ def private_folder() -> Iterator[Path]:
             tempfile.tempdir = str(folder / LIBRARIES)
             yield folder
         finally:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the cleaning short
+            for number in handlers:
+                signal.signal(number, signal.SIG_IGN)  # a second one must not cut the cleaning short
             tempfile.tempdir = before
             os.environ.pop("GRADIO_TEMP_DIR", None)
             for entry in folder.iterdir():
                 if entry.name not in (LOCK, LIBRARIES):
                     shutil.rmtree(entry, ignore_errors=True)
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def sweep() -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,21 @@ def test_all_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         finished(store, f"visitor {number}")
     assert store.folder is not None
     assert len(list(store.folder.iterdir())) == 5
+
+
+def test_what_is_sent_of_a_run_ends_when_it_is_dropped(tmp_path: Path) -> None:
+    store = SoundStore(tmp_path)
+    run = store.new("visitor", 16_000, ["full"])
+    run.append("full", np.ones(10, np.float32))
+
+    async def listen() -> list[bytes]:
+        sent = []
+        async for block in sounds._grow(run, "full"):
+            sent.append(block)
+            store.drop(run)
+        return sent
+
+    assert len(asyncio.run(asyncio.wait_for(listen(), 60))) == 1
 
 
 def test_names_cannot_be_guessed(tmp_path: Path) -> None:

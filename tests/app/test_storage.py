@@ -8,12 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 from served_app import free_port
 
+from app.page import CACHE_SECONDS, SECONDS_BETWEEN_LOOKS
+from app.sounds import KEPT_SECONDS
 from app.storage import LOCK, PREFIX, private_folder, sweep
 
 ROOT = Path(__file__).parents[2]
@@ -60,12 +63,38 @@ class TestPrivateFolder:
             assert sweep() == []
             assert running.exists()
 
+    def test_hangup_cleans_up(self, temporary: Path) -> None:
+        """As the end of a terminal does."""
+        with ExitStack() as app:
+            recordings = app.enter_context(private_folder()) / "gradio"
+            recordings.mkdir()
+            (recordings / "voice.wav").write_bytes(b"a voice")
+            with pytest.raises(SystemExit):
+                signal.raise_signal(signal.SIGHUP)
+        assert not list(temporary.rglob("voice.wav"))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+    def test_hangup_that_is_ignored_stays_ignored(self, temporary: Path) -> None:
+        """As under nohup."""
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with private_folder():
+                signal.raise_signal(signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
     def test_link_is_left_alone(self, temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
         target = tmp_path_factory.mktemp("elsewhere")
         (target / "kept").touch()
         (temporary / f"{PREFIX}link").symlink_to(target)
         sweep()
         assert (target / "kept").exists()
+
+
+def test_nothing_stays_for_more_than_an_hour() -> None:
+    assert sum(CACHE_SECONDS) <= 3600
+    assert KEPT_SECONDS + SECONDS_BETWEEN_LOOKS <= 3600
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@
       this.position = 0; // in samples: what is heard now
       this.scheduled = 0; // samples handed to the browser
       this.running = false;
+      this.problem = "";
       this.nodes = [];
       this.build();
       this.loaded = this.live ? this.load() : null;
@@ -77,7 +78,7 @@
           try {
             await (this.live ? side.readLive() : side.readFile(this.rate));
           } catch (problem) {
-            this.say(String(problem.message || problem));
+            this.problem = String(problem.message || problem);
           }
           side.done = true;
           this.draw();
@@ -236,7 +237,7 @@
       this.time.textContent = known ? `${clock(this.position)} / ${clock(known)}` : "";
       this.choices.forEach((button, index) => button.setAttribute("aria-pressed", String(index === this.chosen)));
       const waits = this.running && !side.done && this.position >= side.length;
-      this.say(waits ? "waiting for the sound …" : "");
+      this.say(this.problem || (waits ? "waiting for the sound …" : ""));
       this.element.dataset.heard = (this.position / this.rate).toFixed(2);
       this.element.dataset.known = this.sides.map((each) => (each.length / this.rate).toFixed(2)).join(" ");
     }

@@ -108,11 +108,24 @@ class Visitor:
                 return self._click(button)
         return False
 
+    def unfold(self) -> None:
+        """Open whatever is folded in, in this tab and below the tabs."""
+        folded = "button.label-wrap:not(.open)"
+
+        def all_open() -> bool:
+            closed = [button for button in self.find(folded) if button.is_displayed()]
+            return not closed or not self._click(closed[0])
+
+        self.wait_until(all_open)
+
     def write(self, text: str) -> WebElement:
-        box = self.one(f"#{self.tab}-text textarea")
-        box.send_keys(Keys.CONTROL, "a")
-        box.send_keys(text)
-        return box
+        def written() -> WebElement | None:
+            box = self.browser.find_element(By.CSS_SELECTOR, f"#{self.tab}-text textarea")
+            box.send_keys(Keys.CONTROL, "a")
+            box.send_keys(text)
+            return box if box.get_property("value") == text else None
+
+        return self.wait_until(written)
 
     def press(self, selector: str) -> None:
         """Press a button as soon as it can be pressed."""

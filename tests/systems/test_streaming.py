@@ -176,6 +176,59 @@ def test_waiting_for_text_can_be_cancelled() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wandlib-stream")]
 
 
+def test_a_stream_can_be_closed_while_it_begins_to_wait_for_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread has seen that it is to go on, and then the stream is closed, before there is a wait to cancel."""
+    begin, waits = asyncio.run_coroutine_threadsafe, list[Any]()
+
+    async def never() -> AsyncIterator[str]:
+        await asyncio.sleep(3600)
+        yield ""
+
+    async def main() -> bool:
+        stream, at_the_wait = FakeSystem().astream(never()), threading.Event()
+
+        def late(*arguments: Any) -> Any:
+            at_the_wait.set()
+            stream._stop.wait()
+            time.sleep(0.1)
+            waits.append(begin(*arguments))
+            return waits[-1]
+
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", late)
+        listening = asyncio.create_task(listened(stream))
+        await asyncio.to_thread(at_the_wait.wait)
+        closing = asyncio.create_task(stream.aclose())
+        done, _ = await asyncio.wait([closing], timeout=5)
+        waits[0].cancel()  # or a thread that hangs would keep the process from ending
+        await asyncio.gather(closing, listening)
+        return bool(done)
+
+    assert asyncio.run(main())
+
+
+def test_a_text_may_take_its_time_to_end() -> None:
+    ended = []
+
+    async def careful() -> AsyncIterator[str]:
+        try:
+            yield "One two. "
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.05)
+            ended.append(True)
+
+    async def main() -> None:
+        stream = FakeSystem().astream(careful())
+        await anext(stream)
+        waiting = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+        await stream.aclose()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    asyncio.run(main())
+    assert ended == [True]
+
+
 def test_an_error_of_the_text_reaches_the_loop() -> None:
     async def broken() -> AsyncIterator[str]:
         yield "One two. "

@@ -46,6 +46,8 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         self._text, self._on_step = text, on_step
         self._stop = threading.Event()
         self._waiting: Future[Any] | None = None
+        self._pull: asyncio.Task[Any] | None = None
+        """What waits for text in the loop, on behalf of the thread."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wandlib-stream")
         self._stream = start(self._pulled(text) if isinstance(text, AsyncIterable) else text, self._step)
@@ -79,6 +81,8 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         """End the generation, and wait until its thread has."""
         self._end()
         await asyncio.to_thread(self._thread.shutdown)
+        if self._pull is not None and not self._pull.done():
+            await asyncio.wait([self._pull])  # a generator cannot be closed while it runs
         if isinstance(self._text, AsyncIterable) and hasattr(self._text, "aclose"):
             await self._text.aclose()
 
@@ -113,10 +117,13 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         iterator, end = aiter(text), object()
 
         async def pull() -> Any:
+            self._pull = asyncio.current_task()
             return await anext(iterator, end)
 
         while not self._stop.is_set() and self._loop is not None:
             self._waiting = asyncio.run_coroutine_threadsafe(pull(), self._loop)
+            if self._stop.is_set():  # set since the loop's condition: who set it may have seen the wait before this one
+                self._waiting.cancel()
             try:
                 piece = self._waiting.result()
             except CancelledError:

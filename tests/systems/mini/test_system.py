@@ -25,6 +25,7 @@ from wandlib.systems.mini import MiniSystem
 from wandlib.systems.mini.parts import pieces
 from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt, text_block
 from wandlib.systems.mini.system import ALLOWED
+from wandlib.systems.settings import Settings
 
 SENTENCE = "The birch canoe slid on the smooth planks."
 
@@ -213,7 +214,7 @@ def test_a_long_text_in_one_cache(tts: MiniSystem, attention: Any) -> None:
 
 
 def test_a_chapter_is_read_in_pieces(tts: MiniSystem) -> None:
-    """Its first sound does not wait for the last page to be read; what no voice can read is refused before it."""
+    """It speaks soon; what no voice can read, be it on the last page, is refused before the first sound."""
     chapter = LONG * 75
     assert len(chapter) > 30_000
     with tts.stream(chapter, attention="window", long="one cache") as stream:
@@ -221,8 +222,21 @@ def test_a_chapter_is_read_in_pieces(tts: MiniSystem) -> None:
         assert stream.trace.first_sound_milliseconds < 5_000
     with pytest.raises(InputError, match="SSML and HTML are not read"):
         next(tts.stream(chapter + "<b>"))
+    with pytest.raises(InputError, match="phones, the limit is 4,000"):
+        next(tts.stream(chapter + "\N{GRINNING FACE} " * 2_000))
     with pytest.raises(InputError, match="5,000,000 characters, the limit is 500,000"):
         tts.synthesize("So it is. " * 500_000)
+
+
+def test_a_piece_of_marks_alone_is_left_out(tts: MiniSystem) -> None:
+    """The end of a chapter, beyond the first 2,000 characters; the marks of a list, as a clause of a stream."""
+    assert tts.parts(LONG * 5 + " " * 2_000 + "* * *") == tts.parts(LONG * 5)
+    settings = Settings(attention="window")
+    spoken = tts.utterances(iter(["\u2713 ", "One. ", "* * *"]), None, settings, streaming=True)
+    assert len(list(spoken)) == 1
+    for text in ("* * *", ["\u2713 "]):
+        with pytest.raises(InputError, match="nothing to pronounce"):
+            tts.synthesize(text)
 
 
 def test_one_cache_is_for_one_text(tts: MiniSystem) -> None:

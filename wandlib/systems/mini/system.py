@@ -21,7 +21,7 @@ from wandlib.systems.mini.parts import pieces, split
 from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt, text_block
 from wandlib.systems.mini.reference import read_reference
 from wandlib.systems.mini.streaming import MiniSoundStream
-from wandlib.systems.mini.text import MAXIMUM_CHARACTERS, SYMBOLS, Phonemizer, check
+from wandlib.systems.mini.text import MAXIMUM_CHARACTERS, SYMBOLS, Phonemizer
 from wandlib.systems.mini.vocoder import Vocoder
 from wandlib.systems.mini.weights import (
     ASSETS,
@@ -52,6 +52,7 @@ TEMPERATURE, TOP_K = 0.0, 20
 ALLOWED = torch.tensor([END, *range(FIRST_CODE, FIRST_CODE + CODES)])
 """What may be generated: the end, or a code."""
 
+NOTHING = "there is nothing to pronounce in the text: write at least one word or number"
 ONE_READER = threading.Lock()
 """espeak-ng keeps its state in one place for the whole process."""
 
@@ -191,8 +192,7 @@ class MiniSystem(SpeechSystem):
         sampler = Sampler(settings.seed, temperature, settings.top_k or TOP_K, allowed=ALLOWED)
         voice, cache, begun = None, self._long_cache(settings), False
         for text in texts:
-            parts = self._parts(text)
-            for symbols in parts:
+            for symbols in self._parts(text):
                 voice = self.voice(reference) if voice is None else voice
                 new = text_block(symbols) if begun else prompt(voice.codes, symbols)
                 begun = cache is not None
@@ -207,6 +207,8 @@ class MiniSystem(SpeechSystem):
                     code=lambda token: token - FIRST_CODE,
                     cache=cache,
                 )
+        if voice is None:
+            raise InputError(NOTHING)
 
     def _long_cache(self, settings: Settings) -> Any:
         """Return the cache of a text that is decoded in one; None: each part has its own."""
@@ -235,16 +237,17 @@ class MiniSystem(SpeechSystem):
             For a text without anything to pronounce, of more than ``MAXIMUM_TEXT`` characters, or with a piece of more
             than ``MAXIMUM_SYMBOLS``.
         """
-        return list(self._parts(text))
+        found = self._parts(text)
+        if not found:
+            raise InputError(NOTHING)
+        return found
 
-    def _parts(self, text: str) -> Iterator[list[int]]:
-        """Yield the parts as they are asked for; what can be seen in the text alone is refused before the first."""
+    def _parts(self, text: str) -> list[list[int]]:
+        """Return the parts; none of a text, or of a clause in a stream, that is marks alone: "* * *"."""
         if len(check_text(text)) > MAXIMUM_TEXT:
             raise InputError(f"the text has {len(text):,} characters, the limit is {MAXIMUM_TEXT:,}: speak it in parts")
-        found = list(pieces(text, MAXIMUM_CHARACTERS))
-        for piece in found:
-            check(piece)
-        for piece in found:
+        found: list[list[int]] = []
+        for piece in pieces(text, MAXIMUM_CHARACTERS):
             with ONE_READER:
                 symbols = self._phonemize(piece)
             if len(symbols) > MAXIMUM_SYMBOLS:
@@ -252,4 +255,5 @@ class MiniSystem(SpeechSystem):
                     f"{len(piece):,} characters of the text read as {len(symbols):,} phones, the limit is "
                     f"{MAXIMUM_SYMBOLS:,}: write less of it in digits and signs"
                 )
-            yield from ([SYMBOLS.index(symbol) for symbol in part] for part in split(symbols, CHUNK_SYMBOLS))
+            found += ([SYMBOLS.index(symbol) for symbol in part] for part in split(symbols, CHUNK_SYMBOLS))
+        return found

@@ -49,12 +49,12 @@ class Phonemizer:
         self._backend = _espeak()
 
     def __call__(self, text: str) -> list[str]:
-        """Symbols of ``text``: phones, spaces between words, and the four punctuation marks.
+        """Symbols of ``text``: phones, spaces between words, and the four punctuation marks; none of "* * *".
 
         Raises
         ------
         InputError
-            For a text that :func:`check` refuses, or one with nothing to pronounce.
+            For a text that :func:`check` refuses.
         """
         check(text)
         symbols: list[str] = []
@@ -63,8 +63,6 @@ class Phonemizer:
             if phones:
                 symbols += [SPACE] if symbols else []
                 symbols += [*phones, mark]
-        if not symbols:
-            raise InputError(f"nothing to pronounce in {text[:40]!r}: write at least one word or number")
         return symbols
 
     def _phones(self, clause: str) -> list[str]:

@@ -21,18 +21,25 @@ from typer.testing import CliRunner
 import wandlib
 from wandlib.cli import app as cli
 from wandlib.cli.sinks import PLAYERS
-from wandlib.systems.base import Trace
+from wandlib.systems.base import InputError, Trace
 
 SAMPLES_PER_WORD = STEPS_PER_WORD * 640
 
 
 class Forgetful(FakeSystem):
-    """Refuses "bad", and finds no end for "endless"."""
+    """Finds no end for "endless", and is stopped after "one" by the user or by an error."""
 
     def codes(self, utterance: Any, trace: Trace, on_step: Any) -> Any:
         yield from super().codes(utterance, trace, on_step)
         if self.requests[-1]["text"] == "endless":
             trace.finish = "limit"
+
+    def utterances(self, texts: Any, *arguments: Any, **settings: Any) -> Any:
+        for text in texts:
+            if text.startswith("one, then "):
+                yield from super().utterances(iter(["one"]), *arguments, **settings)
+                raise KeyboardInterrupt if "stop" in text else InputError("bad")
+            yield from super().utterances(iter([text]), *arguments, **settings)
 
 
 @pytest.fixture
@@ -102,6 +109,27 @@ def test_sound_of_lines_before_an_error_is_kept(run: Any) -> None:
     assert result.exit_code == 1
     assert "line 2 of standard input is not UTF-8 text" in said(result)
     assert len(soundfile.read("lines.wav")[0]) == 2 * SAMPLES_PER_WORD
+
+
+@pytest.mark.parametrize("ending", ["stop", "bad"])
+def test_sound_made_before_an_end_is_in_the_file(run: Any, ending: str) -> None:
+    result = run(f"one, then {ending}", "-o", "one.flac")
+    assert result.exit_code == (130 if ending == "stop" else 1)
+    assert "ended before the text did: 0.4 s of it were spoken" in said(result)
+    assert len(soundfile.read("one.flac")[0]) == SAMPLES_PER_WORD
+
+
+def test_a_long_piece_to_ogg(run: Any) -> None:
+    """Longer than what libvorbis takes at once."""
+    assert run("word " * 1_000, "-o", "long.ogg").exit_code == 0
+    assert len(soundfile.read("long.ogg")[0]) == 1_000 * SAMPLES_PER_WORD
+
+
+def test_a_full_disk_is_one_line(run: Any) -> None:
+    Path("full.flac").symlink_to("/dev/full")
+    result = run("one", "-o", "full.flac", "--force")
+    assert result.exit_code == 1
+    assert "error: cannot write 'full.flac'" in said(result)
 
 
 def test_nothing_on_standard_input(run: Any) -> None:

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from wandlib.systems.base import InputError, Settings, SpeechSystem, Step, Trace, Utterance
+from wandlib.systems.base import InputError, Settings, SpeechSystem, Trace, Utterance
 from wandlib.systems.streaming import AtOnce
 
 CONDITIONING = 20
@@ -84,9 +84,9 @@ class FakeSystem(SpeechSystem):
             self.steps_made += 1
             kept = index + 1 if trace.window is None else min(index + 1, trace.window)
             milliseconds = 2.0 + (0.01 * index if trace.window is None else 0.0)
-            trace.steps.append(Step(index, milliseconds, (CONDITIONING + kept) * BYTES_PER_TOKEN))
+            step = trace.add_step(milliseconds, (CONDITIONING + kept) * BYTES_PER_TOKEN)
             if on_step:
-                on_step(trace.steps[-1])
+                on_step(step)
             yield index
 
     def _frequency(self, reference: str | Path | None) -> float:

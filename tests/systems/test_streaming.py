@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_system import STEPS_PER_WORD, FakeSystem
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wandlib.systems import InputError
 from wandlib.systems.base import Trace
-from wandlib.systems.speech import Chunk
+from wandlib.systems.speech import RECENT, Chunk
 
 TEXT = "One two three. Four five! Six seven eight nine?"
 CLAUSES = ["One two three. ", "Four five! ", "Six seven eight nine? "]
@@ -22,7 +26,7 @@ CLAUSES = ["One two three. ", "Four five! ", "Six seven eight nine? "]
 
 def test_an_iterable_is_spoken_clause_by_clause() -> None:
     system = FakeSystem()
-    stream = system.stream(TEXT[n : n + 4] for n in range(0, len(TEXT), 4))
+    stream = system.stream((TEXT[n : n + 4] for n in range(0, len(TEXT), 4)), keep=True)
     sounds = list(stream)
     for sound, clause in zip(sounds, CLAUSES, strict=True):
         np.testing.assert_array_equal(sound, system.synthesize(clause.strip()).waveform)
@@ -51,7 +55,7 @@ def test_sound_made_before_an_error_is_not_lost() -> None:
         yield "One two three. Four fi"
         raise ConnectionError("gone")
 
-    stream = FakeSystem().stream(broken())
+    stream = FakeSystem().stream(broken(), keep=True)
     sound = next(stream)
     with pytest.raises(ConnectionError, match="gone"):
         next(stream)
@@ -68,7 +72,7 @@ def test_an_iterable_of_nothing(text: list[str]) -> None:
 def test_a_stream_computes_when_asked_and_stops_when_closed() -> None:
     system = FakeSystem()
     steps: list[Any] = []
-    with system.stream(CLAUSES, on_step=steps.append) as stream:
+    with system.stream(CLAUSES, on_step=steps.append, keep=True) as stream:
         assert steps == []
         next(stream)
         assert len(steps) == 3 * STEPS_PER_WORD
@@ -100,6 +104,48 @@ def test_what_a_listener_hears_of_a_trace() -> None:
     assert trace.real_time_factor == 1.0
     empty = Trace("full", None, 10)
     assert (empty.first_sound_milliseconds, empty.real_time_factor, empty.underruns) == (0, 0, 0)
+
+
+def test_an_endless_stream_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("speech", "streaming"):
+        monkeypatch.setattr(f"wandlib.systems.{module}.RECENT", 100)
+    system = FakeSystem()
+
+    def endless() -> Iterator[str]:
+        while True:
+            system.requests.clear()
+            yield "One two three. "
+
+    stream = system.stream(endless())
+    tracemalloc.start()
+    held = [tracemalloc.get_traced_memory()[0] for _ in itertools.islice(stream, 80)]
+    tracemalloc.stop()
+    assert max(held[40:]) - max(held[:40]) < 4 * 1.2 * system.sample_rate  # one piece, in float32
+    assert stream.seconds == pytest.approx(80 * 1.2)
+    assert len(stream.trace.steps) < 300
+    assert stream.trace.step_count == 80 * 3 * STEPS_PER_WORD
+    with pytest.raises(InputError, match="keep=True"):
+        _ = stream.speech
+
+
+def test_a_trace_forgets_old_steps() -> None:
+    trace = Trace("full", None, 10)
+    for _ in range(RECENT + 5):
+        trace.add_step(1.0, 1000)
+    trace.forget()
+    assert (trace.steps[0].index, trace.step_count, len(trace.steps)) == (5, RECENT + 5, RECENT)
+    assert f"{RECENT + 5} steps" in trace.summary
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=30))
+def test_a_trace_does_not_forget_what_a_listener_hears(pieces: list[tuple[int, int]]) -> None:
+    ready = itertools.accumulate(wait for wait, _ in pieces)
+    chunks = [Chunk(*piece) for piece in zip(ready, (length for _, length in pieces), strict=True)]
+    trace, short = Trace("full", None, 10, chunks=chunks), Trace("full", None, 10, chunks=list(chunks))
+    short.forget()
+    assert (short.stalls, short.real_time_factor) == (trace.stalls, trace.real_time_factor)
+    assert short.first_sound_milliseconds == trace.first_sound_milliseconds
+    assert len(short.chunks) <= 2 + trace.underruns
 
 
 async def listened(stream: Any) -> list[np.ndarray]:
@@ -135,7 +181,7 @@ def stopped_after(cancel: Callable[[asyncio.Task[Any], Any], None]) -> tuple[int
     system, steps = FakeSystem(0.01), list[Any]()
 
     async def main() -> tuple[int, int, Any]:
-        stream = system.astream(["One. ", "two " * 200], on_step=steps.append)
+        stream = system.astream(["One. ", "two " * 200], on_step=steps.append, keep=True)
         task = asyncio.create_task(listened(stream))
         while len(steps) < 20:
             await asyncio.sleep(0.005)
@@ -235,7 +281,7 @@ def test_an_error_of_the_text_reaches_the_loop() -> None:
         raise ConnectionError("gone")
 
     async def main() -> Any:
-        stream = FakeSystem().astream(broken())
+        stream = FakeSystem().astream(broken(), keep=True)
         with pytest.raises(ConnectionError, match="gone"):
             await listened(stream)
         with pytest.raises(StopAsyncIteration):

@@ -33,7 +33,7 @@ from wandlib.cli.options import (
     warn_of_limit,
 )
 from wandlib.cli.sinks import FileSink, PlayerSink, Sink, WavSink, find_player
-from wandlib.systems import InputError, SpeechSystem
+from wandlib.systems import InputError
 from wandlib.systems.settings import check_text
 from wandlib.systems.speech import sound_file
 from wandlib.systems.streaming import SpeechStream
@@ -101,7 +101,7 @@ def say(
         voice = chosen_voice(speaker, reference, tts)
         with seconds_spoken(tts, f"{attention} attention") as show:
             stream = tts.stream(said, voice, on_step=show, **settings)
-            deliver(stream, tts, target, play, whole=text != PIPE)
+            deliver(stream, target, play)
     report(stream, target)
     if warn_of_limit(stream.trace):
         raise typer.Exit(LIMIT_STATUS)
@@ -158,28 +158,30 @@ def standard_input() -> Iterator[str]:
             raise InputError(f"line {number} of standard input is not UTF-8 text ({error.reason})") from error
 
 
-def deliver(stream: SpeechStream, tts: SpeechSystem, target: Path | None, play: bool, *, whole: bool) -> None:
-    """Bring the sound where it is wanted while it is being made; a file of a ``whole`` text is written at the end."""
+def deliver(stream: SpeechStream, target: Path | None, play: bool) -> None:
+    """Bring the sound where it is wanted while it is being made: what ends the program, it does not cost the sound."""
     sinks: list[Sink] = []
     try:
         for sound in stream:
             if not sinks:  # nothing is opened before there is something to write
-                sinks = open_sinks(tts.sample_rate, target, play, whole)
+                sinks = open_sinks(stream.sample_rate, target, play)
             for sink in sinks:
                 sink.write(sound)
+    except BaseException:
+        if sinks:
+            say_line(f"ended before the text did: {stream.seconds:.1f} s of it were spoken")
+        raise
     finally:
         for sink in sinks:
             sink.close()
-    if whole and target is not None and str(target) != PIPE:
-        stream.speech.save(target)
 
 
-def open_sinks(sample_rate: int, target: Path | None, play: bool, whole: bool) -> list[Sink]:
+def open_sinks(sample_rate: int, target: Path | None, play: bool) -> list[Sink]:
     """Open the places that the sound goes to as it comes."""
     sinks: list[Sink] = []
     if target is not None and str(target) == PIPE:
         sinks.append(WavSink(typer.get_binary_stream("stdout"), sample_rate))
-    elif target is not None and not whole:
+    elif target is not None:
         sinks.append(FileSink(target, sample_rate))
     if play:
         sinks.append(PlayerSink(sample_rate))
@@ -188,14 +190,14 @@ def open_sinks(sample_rate: int, target: Path | None, play: bool, whole: bool) -
 
 def report(stream: SpeechStream, target: Path | None) -> None:
     """Say what was made and what it cost."""
-    speech, trace = stream.speech, stream.trace
+    trace = stream.trace
     name = "standard output" if str(target) == PIPE else str(target or "played")
-    if not trace.steps:
+    if not stream.seconds:
         say_line(f"{name}: nothing was spoken")
         return
     stalls = f", {trace.underruns} gaps for a listener" if trace.underruns else ""
     say_line(
-        f"{name}: {speech.seconds:.1f} s in {speech.seconds_to_compute:.1f} s, first sound after "
+        f"{name}: {stream.seconds:.1f} s in {stream.seconds_to_compute:.1f} s, first sound after "
         f"{trace.first_sound_milliseconds:.0f} ms, {trace.median_milliseconds:.1f} ms a step, cache "
-        f"{max(trace.cache_bytes) / 1e6:.2f} MB{stalls}"
+        f"{max(trace.cache_bytes, default=0) / 1e6:.2f} MB{stalls}"
     )

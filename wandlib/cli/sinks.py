@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wandlib.systems import InputError
+from wandlib.systems.speech import write_samples
 
 PLAYERS = {
     "aplay": ("-q", "-"),
@@ -50,6 +51,7 @@ class FileSink:
         import soundfile
 
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._error = path, soundfile.LibsndfileError
         try:
             self._file: Any = soundfile.SoundFile(path, "w", sample_rate, 1)
         except soundfile.LibsndfileError as error:
@@ -57,8 +59,11 @@ class FileSink:
 
     def write(self, sound: NDArray[np.float32]) -> None:
         """Add to the file."""
-        self._file.write(sound)
-        self._file.flush()
+        try:
+            write_samples(self._file, sound)
+            self._file.flush()
+        except self._error as error:
+            raise InputError(f"cannot write {str(self._path)!r} ({error}): is there room?") from error
 
     def close(self) -> None:
         """Complete the file."""

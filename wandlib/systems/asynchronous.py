@@ -25,7 +25,7 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
     """Sound as it is made: ``async for sound in stream``, shape [samples] each.
 
     Nothing is computed while no piece is awaited. A cancelled wait, or :meth:`aclose`, ends the generation at its next
-    step; what was made stays in :attr:`speech`.
+    step; a stream that was started to keep it still has what was made in :attr:`speech`.
 
     Parameters
     ----------
@@ -55,12 +55,12 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
 
     @property
     def trace(self) -> Trace:
-        """What every step and every piece cost so far."""
+        """What the steps and the pieces cost so far."""
         return self._stream.trace
 
     @property
     def speech(self) -> Speech:
-        """All that has been made so far."""
+        """All that has been made so far, as of :attr:`SpeechStream.speech`."""
         return self._stream.speech
 
     async def __anext__(self) -> Sound:

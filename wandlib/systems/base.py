@@ -25,17 +25,7 @@ from wandlib.systems.settings import Attention, InputError, Settings, Whole, che
 from wandlib.systems.speech import Speech, Step, Trace
 from wandlib.systems.streaming import Piece, SpeechStream
 
-__all__ = [
-    "Attention",
-    "InputError",
-    "Settings",
-    "Speech",
-    "SpeechStream",
-    "SpeechSystem",
-    "Step",
-    "Trace",
-    "Utterance",
-]
+__all__ = ["Attention", "InputError", "Settings", "Speech", "SpeechSystem", "Step", "Trace", "Utterance"]
 
 Text = str | Iterable[str]
 References = str | Path | None | Iterable[str | Path | None]
@@ -126,7 +116,7 @@ class SpeechSystem(ABC):
             When the text, the reference or a setting is outside the limits; the message names limit and cure.
         """
         given = {"window": window, "seed": seed, "temperature": temperature, "top_k": top_k} | options
-        stream = self._start(text, reference, {"attention": attention} | given, on_step, streaming=False)
+        stream = self._start(text, reference, {"attention": attention} | given, on_step, streaming=False, keep=True)
         for _ in stream:
             pass
         return stream.speech
@@ -142,16 +132,21 @@ class SpeechSystem(ABC):
         temperature: float | None = None,
         top_k: Whole | None = None,
         on_step: OnStep | None = None,
+        keep: bool = False,
         **options: Any,
     ) -> SpeechStream:
         """Speak like :meth:`synthesize`, but yield sound while the rest is still to be generated.
 
         ``text`` may be an iterable of str that is still being written, such as a language model's output: a clause is
         spoken as soon as it is known. If the iterable raises, all complete clauses are spoken before the error comes
-        through, and what was made stays in the stream's ``speech``.
+        through. What was made stays in the stream's ``speech`` if it is to ``keep`` it; else it may speak without end.
+
+        Each part of a text has a prompt and a cache of its own, unless ``long`` is "one cache". That is the default of
+        attention="window" with a student that was trained for it (its config has ``blocks``; the one that ships has
+        none): old text expires, and the cache stays as it is. Under full attention, one cache grows.
         """
         given = {"window": window, "seed": seed, "temperature": temperature, "top_k": top_k} | options
-        return self._start(text, reference, {"attention": attention} | given, on_step, streaming=True)
+        return self._start(text, reference, {"attention": attention} | given, on_step, streaming=True, keep=keep)
 
     def astream(
         self,
@@ -160,6 +155,7 @@ class SpeechSystem(ABC):
         attention: Attention = "full",
         *,
         on_step: OnStep | None = None,
+        keep: bool = False,
         **settings: Any,
     ) -> AsyncSpeechStream:
         """Speak like :meth:`stream` for an event loop: ``async for sound in tts.astream(text)``.
@@ -169,7 +165,7 @@ class SpeechSystem(ABC):
         """
 
         def start(text: Text, on_step: OnStep) -> SpeechStream:
-            return self._start(text, reference, {"attention": attention} | settings, on_step, streaming=True)
+            return self._start(text, reference, {"attention": attention} | settings, on_step, streaming=True, keep=keep)
 
         return AsyncSpeechStream(text, start, on_step)
 
@@ -254,6 +250,7 @@ class SpeechSystem(ABC):
         on_step: OnStep | None,
         *,
         streaming: bool,
+        keep: bool,
     ) -> SpeechStream:
         """Check the settings and return a stream that has not begun."""
         settings = self._check(options)
@@ -262,11 +259,11 @@ class SpeechSystem(ABC):
 
         def noted() -> Iterator[str]:
             for piece in texts:
-                begun.append(piece)
+                begun.extend([piece] if keep else [])
                 yield piece
 
         utterances = self.utterances(noted(), reference, settings, streaming=streaming)
-        return SpeechStream(self._pieces(utterances, trace, on_step), trace, self.sample_rate, begun)
+        return SpeechStream(self._pieces(utterances, trace, on_step), trace, self.sample_rate, begun, keep=keep)
 
     def _check(self, options: dict[str, Any]) -> Settings:
         """Return the settings; InputError where one is unknown, out of range, or not for this system."""

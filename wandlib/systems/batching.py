@@ -22,7 +22,7 @@ from wandlib.profiling.measure import held_bytes
 from wandlib.systems.batch_cache import Entries, join, take
 from wandlib.systems.decoding import Utterance, attention_of, new_cache
 from wandlib.systems.settings import InputError
-from wandlib.systems.speech import Chunk, Speech, Step, Trace
+from wandlib.systems.speech import Chunk, Speech, Trace
 from wandlib.systems.streaming import Piece
 
 
@@ -173,8 +173,7 @@ class Batch:
         goes_on = [sequence.take_token(row) for sequence, row in zip(self.sequences, scores, strict=True)]
         milliseconds, held = 1000 * (time.perf_counter() - clock) / count, held_bytes(self.cache) // count
         for sequence in self.sequences:
-            steps = sequence.job.trace.steps
-            steps.append(Step(len(steps), milliseconds, held))
+            sequence.job.trace.add_step(milliseconds, held)
         return [sequence for sequence, on in zip(self.sequences, goes_on, strict=True) if on]
 
     def _entries(self, sequence: Sequence) -> Entries:

@@ -186,9 +186,9 @@ def codes(utterance: Utterance, trace: Trace, on_step: Callable[[Step], None] | 
         if number == 0:
             trace.prefill_milliseconds += made.milliseconds
         else:
-            trace.steps.append(Step(len(trace.steps), made.milliseconds, made.cache_bytes))
+            step = trace.add_step(made.milliseconds, made.cache_bytes)
             if on_step is not None:
-                on_step(trace.steps[-1])
+                on_step(step)
         if made.token in utterance.ends:
             return
         if number == utterance.limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from wandlib.systems.settings import Attention, InputError
 
 BLOCK = 65_536
 """Samples written to a file at once: libvorbis puts all of them on the stack, which a long story overflows."""
+RECENT = 10_000
+"""Steps that the trace of an endless stream keeps: some minutes."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Trace:
     prefill_milliseconds
         Wall time of the prompts of all parts together.
     steps
-        One entry for every generated token, parts end to end.
+        One entry for every generated token, parts end to end. Of a stream that keeps no sound, the last ones.
     parts
         Codes of each part that the text was split into.
     finish
@@ -81,6 +83,31 @@ class Trace:
     parts: list[int] = field(default_factory=list)
     finish: Literal["end", "limit"] = "end"
     chunks: list[Chunk] = field(default_factory=list)
+
+    def add_step(self, milliseconds: float, cache_bytes: int) -> Step:
+        """Note what a step cost, and return it."""
+        self.steps.append(Step(self.step_count, milliseconds, cache_bytes))
+        return self.steps[-1]
+
+    def forget(self) -> None:
+        """Drop old steps and parts, and join pieces of sound, so that the trace of an endless stream does not grow.
+
+        Pieces between which the sound ran out for a listener stay apart: what is said of the sound stays as it was.
+        """
+        del self.steps[:-RECENT], self.parts[:-RECENT]
+        joined, ends = list[Chunk](), 0.0
+        for chunk in self.chunks[:-1]:
+            if joined and chunk.ready <= ends:
+                joined[-1] = Chunk(joined[-1].ready, joined[-1].seconds + chunk.seconds)
+            else:
+                joined.append(chunk)
+            ends = max(ends, chunk.ready) + chunk.seconds
+        self.chunks[:-1] = joined
+
+    @property
+    def step_count(self) -> int:
+        """Number of steps, with those that were dropped."""
+        return self.steps[-1].index + 1 if self.steps else 0
 
     @property
     def milliseconds(self) -> list[float]:
@@ -132,7 +159,7 @@ class Trace:
     def summary(self) -> str:
         """Attention, number of steps and why generation ended, in words."""
         attention = "full attention" if self.window is None else f"window {self.window}"
-        return f"{attention}, {len(self.steps)} steps, finish {self.finish!r}"
+        return f"{attention}, {self.step_count} steps, finish {self.finish!r}"
 
 
 @dataclass
@@ -193,11 +220,16 @@ class Speech:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with soundfile.SoundFile(target, "w", self.sample_rate, 1) as file:
-                for start in range(0, len(self.waveform), BLOCK):
-                    file.write(self.waveform[start : start + BLOCK])
+                write_samples(file, self.waveform)
         except (OSError, soundfile.LibsndfileError) as error:
             raise InputError(f"cannot write {str(target)!r}: {error}") from error
         return target
+
+
+def write_samples(file: Any, samples: NDArray[np.float32]) -> None:
+    """Add samples, shape [samples], to an open ``soundfile.SoundFile``."""
+    for start in range(0, len(samples), BLOCK):
+        file.write(samples[start : start + BLOCK])
 
 
 def sound_file(path: str | Path) -> Path:

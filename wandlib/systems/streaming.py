@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from wandlib.systems.speech import Chunk, Speech, Trace
+from wandlib.systems.settings import InputError
+from wandlib.systems.speech import RECENT, Chunk, Speech, Trace
 
 Sound = NDArray[np.float32]
 
@@ -55,49 +56,68 @@ Piece = tuple[list[int], Sound]
 class SpeechStream(Iterator[Sound]):
     """Sound as it is made: iterate over it, shape [samples] each, at ``sample_rate`` Hz.
 
-    Nothing is computed while nobody asks for the next piece. What has been made stays in :attr:`speech`, also after an
-    error, after :meth:`close`, and where the iteration was left early.
+    Nothing is computed while nobody asks for the next piece. A stream may be endless: it holds figures alone, and the
+    last steps, unless it is to ``keep`` what it makes. That stays in :attr:`speech` then, also after an error, after
+    :meth:`close`, and where the iteration was left early.
 
     Attributes
     ----------
     trace
-        What every step and every piece cost so far.
+        What the steps and the pieces cost so far.
     sample_rate
         In Hz.
+    seconds
+        Length of the sound so far.
+    seconds_to_compute
+        Wall time that it took; time that the consumer of the pieces took does not count.
     """
 
-    def __init__(self, pieces: Iterator[Piece], trace: Trace, sample_rate: int, texts: list[str]) -> None:
+    def __init__(
+        self, pieces: Iterator[Piece], trace: Trace, sample_rate: int, texts: list[str], *, keep: bool
+    ) -> None:
         self._pieces: Any = pieces
         self.trace, self.sample_rate = trace, sample_rate
-        self._texts = texts
+        self.seconds = self.seconds_to_compute = 0.0
+        self._texts, self._keep = texts, keep
         self._codes: list[int] = []
         self._sounds: list[Sound] = []
-        self._seconds = 0.0
 
     def __next__(self) -> Sound:
         started = time.perf_counter()
         try:
             while True:
                 codes, sound = next(self._pieces)
-                self._codes += codes
+                self._codes += codes if self._keep else []
                 if len(sound):
                     break
         finally:
-            self._seconds += time.perf_counter() - started
-        self._sounds.append(sound)
-        self.trace.chunks.append(Chunk(self._seconds, len(sound) / self.sample_rate))
+            self.seconds_to_compute += time.perf_counter() - started
+        self.seconds += len(sound) / self.sample_rate
+        self.trace.chunks.append(Chunk(self.seconds_to_compute, len(sound) / self.sample_rate))
+        if self._keep:
+            self._sounds.append(sound)
+        elif len(self.trace.steps) >= 2 * RECENT:
+            self.trace.forget()
         return sound
 
     @property
     def speech(self) -> Speech:
-        """All that has been made so far."""
+        """All that has been made so far.
+
+        Raises
+        ------
+        InputError
+            If the stream does not keep it.
+        """
+        if not self._keep:
+            raise InputError("a stream keeps no sound, for it may be endless: ask for it by stream(..., keep=True)")
         return Speech(
             waveform=np.concatenate(self._sounds) if self._sounds else np.zeros(0, np.float32),
             sample_rate=self.sample_rate,
             codes=np.array(self._codes, dtype=np.int64),
             trace=self.trace,
             text=" ".join(self._texts),
-            seconds_to_compute=self._seconds,
+            seconds_to_compute=self.seconds_to_compute,
         )
 
     def close(self) -> None:

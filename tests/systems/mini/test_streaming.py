@@ -105,7 +105,7 @@ def test_the_stream_is_as_long_as_the_codes(tts: MiniSystem, count: int) -> None
 def test_sound_comes_while_codes_come(tts: MiniSystem) -> None:
     """The first sound after 25 codes, then again after at most 16; all of it is what synthesize gives."""
     steps: list[object] = []
-    stream, after = tts.stream(TEXT, "henry", "window", on_step=steps.append), []
+    stream, after = tts.stream(TEXT, "henry", "window", on_step=steps.append, keep=True), []
     for _ in stream:
         after.append(len(steps))
     speech = tts.synthesize(TEXT, "henry", "window")

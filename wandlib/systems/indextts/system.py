@@ -247,9 +247,9 @@ class IndexSystem(SpeechSystem):
                 prefilled = True
                 trace.prefill_milliseconds += milliseconds
                 return
-            trace.steps.append(Step(len(trace.steps), milliseconds, held_bytes(cache)))
+            step = trace.add_step(milliseconds, held_bytes(cache))
             if on_step is not None:
-                on_step(trace.steps[-1])
+                on_step(step)
 
         temperature = TEMPERATURE if part.settings.temperature is None else part.settings.temperature
         devices = [model.device] if model.device.type == "cuda" else []

@@ -315,6 +315,47 @@ def test_several_processes_share_the_texts(run: Any, monkeypatch: pytest.MonkeyP
     assert "0 made, 5 were there" in said(many(run))
 
 
+def test_the_last_success_counts_whichever_process_had_it(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifests of several processes are read before that of one, but they are not older for that."""
+
+    def refuse(self: FakeSystem, reference: object) -> float:
+        raise InputError("no such reference")
+
+    def in_several_processes(*arguments: str) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setenv("WORLD_SIZE", "2")
+            patch.setenv("RANK", "0")
+            return many(run, *arguments)
+
+    texts({"text": "one"})
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeSystem, "_frequency", refuse)
+        assert many(run).exit_code == 1
+    assert in_several_processes().exit_code == 0
+    assert "0 made, 1 were there" in said(many(run))
+    assert many(run, "--seed", "1", "--force").exit_code == 0
+    assert in_several_processes("--seed", "2", "--force").exit_code == 0
+    assert "with other settings" in said(many(run, "--seed", "1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeSystem, "_frequency", refuse)
+        assert many(run, "--seed", "3", "--force").exit_code == 1
+    assert "0 made, 1 were there" in said(many(run, "--seed", "2"))
+
+
+def test_a_line_that_a_run_died_in_is_left_out(run: Any, fake: FakeSystem) -> None:
+    texts({"text": "one"}, {"text": "two"})
+    assert many(run).exit_code == 0
+    written = Path("to/manifest.jsonl").read_text(encoding="utf-8")
+    Path("to/manifest.jsonl").write_text(written[:-20], encoding="utf-8")
+    Path("to/000003.wav").unlink()
+    fake.requests.clear()
+    for outcome in ("1 made, 1 were there", "0 made, 2 were there"):
+        result = many(run)
+        assert "line 2 of 'to/manifest.jsonl' is not complete JSON" in said(result)
+        assert outcome in said(result)
+    assert [request["text"] for request in fake.requests] == ["two"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

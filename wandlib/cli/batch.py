@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +104,22 @@ class Plan:
         rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
         self.manifest = folder / ("manifest.jsonl" if world == 1 else f"manifest-{rank}.jsonl")
         folder.mkdir(parents=True, exist_ok=True)
-        made = {entry["id"]: entry for entry in self._entries()}
+        entries = sorted(self._entries(), key=lambda entry: entry.get("time", ""))
+        made = {entry["id"]: entry for entry in entries if entry["error"] is None}
+        """The last success of each text, which is what its file holds."""
+        if self.manifest.exists() and self.manifest.read_bytes()[-1:] not in {b"", b"\n"}:
+            with self.manifest.open("a", encoding="utf-8") as file:
+                file.write("\n")  # after a line that an earlier run died in
         self.items = []
         """Texts that this process still has to speak."""
         self.skipped = 0
         """Texts of this process that have been spoken."""
         for item in items[rank::world]:
-            entry, exists = made.get(item.name, {"error": "never tried"}), self.file(item).exists()
-            known = entry["error"] is None and exists
-            if known and entry == entry | self._said(item):
+            entry, exists = made.get(item.name), self.file(item).exists()
+            if exists and entry is not None and entry == entry | self._said(item):
                 self.skipped += 1
             elif exists and not force:
-                reason = "was made from another text or with other settings" if known else "is of another origin"
+                reason = "was made from another text or with other settings" if entry else "is of another origin"
                 raise InputError(
                     f"{str(self.file(item))!r} {reason}: name another folder, or write over it with --force"
                 )
@@ -147,18 +152,18 @@ class Plan:
         return {"id": item.name, "text": item.text, "reference": item.reference, "settings": self.settings}
 
     def _write(self, entry: dict[str, Any]) -> None:
+        entry = {"time": datetime.now(UTC).isoformat()} | entry
         with self.manifest.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        """Yield what earlier runs wrote down; the last word on a text comes last."""
+        """Yield what earlier runs wrote down; a line that a run died in is left out."""
         for path in sorted(self.folder.glob("manifest*.jsonl")):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 try:
-                    entry = json.loads(line)
-                except ValueError as error:
-                    raise InputError(f"line {number} of {str(path)!r} is no JSON ({error}): remove the line") from error
-                yield entry
+                    yield json.loads(line)
+                except ValueError:
+                    say_line(f"line {number} of {str(path)!r} is not complete JSON, and is left out")
 
 
 def say_many(plan: Plan, tts: SpeechSystem | None, batch_size: int, settings: dict[str, Any]) -> int:

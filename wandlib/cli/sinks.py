@@ -50,11 +50,11 @@ class FileSink:
     def __init__(self, path: Path, sample_rate: int) -> None:
         import soundfile
 
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._error = path, soundfile.LibsndfileError
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file: Any = soundfile.SoundFile(path, "w", sample_rate, 1)
-        except soundfile.LibsndfileError as error:
+        except (OSError, soundfile.LibsndfileError) as error:
             raise InputError(f"cannot write {str(path)!r}: {error}") from error
 
     def write(self, sound: NDArray[np.float32]) -> None:

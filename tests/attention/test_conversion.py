@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
@@ -30,6 +31,7 @@ from transformers.models.csm.modeling_csm import CsmForConditionalGeneration
 from transformers.models.vibevoice.configuration_vibevoice import VibeVoiceConfig
 from transformers.models.vibevoice.modeling_vibevoice import VibeVoiceForConditionalGeneration
 
+from wandlib.attention.adapters import complete_adapter
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert, full_attention, load, restore, set_window
 from wandlib.attention.models import base_decoder
@@ -429,21 +431,22 @@ def test_scoring_equals_decoding(model: PreTrainedModel) -> None:
     assert torch.allclose(scored, torch.cat(stepped, 1), atol=1e-4)
 
 
-def test_gradients_reach_back_through_the_ring(model: PreTrainedModel) -> None:
-    """From the last logits to the tokens decoded before: the same as in one pass over the whole sequence."""
+@pytest.mark.parametrize("prefill", [[7], [4, 3]], ids=["whole", "chunks"])
+def test_gradients_reach_back_through_the_cache(model: PreTrainedModel, prefill: list[int]) -> None:
+    """From the last logits to the prompt and the tokens decoded before: the same as in one pass over everything."""
     length = 7 + WINDOW + 3
     conditioning = (torch.arange(length) < 7).expand(2, -1)
     embedded = model.get_input_embeddings()(prompt(2, length)).detach()
     whole, stepped = embedded.clone().requires_grad_(), embedded.clone().requires_grad_()
     model(inputs_embeds=whole, conditioning=conditioning).logits[:, -1].square().mean().backward()
     cache = WandCache(model.config, WINDOW)
-    for part in stepped.split([7] + [1] * (length - 7), 1):
+    for part in stepped.split(prefill + [1] * (length - 7), 1):
         logits = model(inputs_embeds=part, past_key_values=cache, use_cache=True).logits
     logits[:, -1].square().mean().backward()
     assert whole.grad is not None
     assert stepped.grad is not None
-    assert whole.grad[:, 7:].abs().amax((0, 2)).min() > 1e-3
-    assert torch.allclose(stepped.grad[:, 7:], whole.grad[:, 7:], rtol=1e-4, atol=1e-4)
+    assert whole.grad.abs().amax((0, 2)).min() > 1e-3
+    assert torch.allclose(stepped.grad, whole.grad, rtol=1e-4, atol=1e-4)
 
     kinds = torch.cat([conditioning, conditioning[:, -1:]], 1)
     with torch.no_grad():  # and on without gradients
@@ -611,6 +614,61 @@ def test_tau_below_zero_is_refused(model: PreTrainedModel) -> None:
     for tau in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="0 or more"):
             set_window(model, tau=tau)
+
+
+@pytest.mark.parametrize("wrong", [3.5, True, -1])
+def test_a_token_that_is_none_is_refused(wrong: Any, tmp_path: Path) -> None:
+    model = QWEN2.build()
+    with pytest.raises(ValueError, match="conditioning_until, a token id, is a whole number, at least 0; got"):
+        convert(model, WINDOW, conditioning_until=wrong)
+    convert(model, WINDOW, conditioning_until=np.int64(3)).save_pretrained(tmp_path)
+    assert load(tmp_path).config.wand == {"window": WINDOW, "conditioning_until": 3}
+
+
+def test_load_from_a_subfolder(model: PreTrainedModel, tmp_path: Path) -> None:
+    """The config, window and all, comes from where the weights come from."""
+    model.save_pretrained(tmp_path / "sub")
+    set_window(model, window=3).save_pretrained(tmp_path)
+    loaded = load(tmp_path, subfolder="sub")
+    assert loaded.config.wand["window"] == WINDOW
+    assert torch.equal(
+        generate(loaded, ids := prompt()).sequences, generate(set_window(model, window=WINDOW), ids).sequences
+    )
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks by its old name
+def test_load_an_adapter_from_a_subfolder(tmp_path: Path) -> None:
+    """Adapter, config and base model are all in it."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    lora = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], init_lora_weights=False)
+    adapted = convert(get_peft_model(QWEN2.build(), lora), WINDOW).eval()
+    adapted.save_pretrained(tmp_path / "sub")
+    complete_adapter(adapted, tmp_path / "sub")
+    loaded = load(tmp_path, subfolder="sub")
+    assert isinstance(loaded, PeftModel)
+    assert torch.equal(generate(loaded, ids := prompt()).sequences, generate(adapted, ids).sequences)
+
+
+def test_the_window_is_that_of_the_revision(
+    model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file is asked for by the same words about where it is."""
+    model.save_pretrained(tmp_path)
+    where = {"revision": "older", "token": "secret", "cache_dir": str(tmp_path / "cache")}
+    asked: dict[str, Any] = {}
+
+    def config(folder: Any, **options: Any) -> Any:
+        asked["config"] = options
+        return model.config
+
+    def adapter(folder: Any, **options: Any) -> None:
+        asked["adapter"] = options
+
+    monkeypatch.setattr("wandlib.attention.conversion.AutoConfig.from_pretrained", config)
+    monkeypatch.setattr("wandlib.attention.adapters.find_adapter_config_file", adapter)
+    load(tmp_path, dtype=torch.float32, **where)
+    assert asked == {"config": where, "adapter": where}
 
 
 def test_a_folder_without_window_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+import transformers
 from naive import dense_masks
 from tiny_models import LANGUAGE_MODELS, SHAPE, VOCABULARY
 from torch import Tensor, nn
@@ -32,7 +33,6 @@ from transformers import (
 
 import wandlib
 from wandlib import WandCache, convert, full_attention, restore
-from wandlib.attention.cache.token_kinds import Prompt
 from wandlib.attention.models import cache_argument, cache_inputs
 
 WINDOW, PROMPT, STEPS = 5, 9, 18
@@ -146,6 +146,65 @@ def test_a_decoder_that_ignores_the_mask_is_told_on() -> None:
         model(ids(20), conditioning=prefix(5, 20).expand(2, -1), use_cache=False)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+@pytest.mark.parametrize("where", ["padded prompt", "chunk", "step"])
+def test_a_decoder_that_ignores_the_mask_of_a_cached_pass_is_told_on(where: str, static: bool) -> None:
+    """A prefill, a chunk or a step that needs a mask: the first one that does not read it is an error, and the next."""
+    model = convert(with_decoder(Blind), WINDOW)
+    cache = WandCache(model.config, WINDOW, static=static, capacity=30 if static else None)
+    feed = cache_inputs(model, cache) | {"use_cache": True}
+    mask = torch.ones(2, PROMPT, dtype=torch.long)
+    if where == "padded prompt":
+        mask[0, :3] = 0
+    else:  # what comes before is read by one that is not blind
+        mask[0, :3] = where == "chunk"
+        model.model.__class__ = Qwen2Model
+        model(ids(), attention_mask=mask, **feed)
+        for _ in range(7 if where == "chunk" else 0):
+            model(ids(1), **feed)
+        model.model.__class__ = Blind
+    inputs = {"input_ids": ids(1 if where == "step" else PROMPT)}
+    if where == "padded prompt":
+        inputs["attention_mask"] = mask
+    for _ in range(2):
+        with pytest.raises((RuntimeError, ValueError), match=r"0 of its 3 attention layers|was interrupted"):
+            model(**inputs, **feed)
+    cache.reset()
+    with full_attention(model):
+        model(ids())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"prefill_chunk_size": 4}], ids=["padded", "chunks"])
+def test_generate_of_a_decoder_that_ignores_the_mask_is_told_on(options: dict[str, Any]) -> None:
+    model, prompt = convert(with_decoder(Blind), WINDOW), ids()
+    mask = torch.ones_like(prompt)
+    mask[0, :3] = 0
+    with pytest.raises(RuntimeError, match="Blind gave the window's mask to 0 of its 3 attention layers"):
+        greedy(model, prompt, attention_mask=mask, **options)
+
+
+@torch.no_grad()
+def test_the_mask_of_a_step_is_watched_once(plain: Any, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the step that first needs one: watching costs time."""
+    made = []
+    readers = wandlib.attention.hook.MaskReaders
+    monkeypatch.setattr(wandlib.attention.hook, "MaskReaders", lambda *args: (made.append(1), readers(*args))[1])
+    mask = torch.ones(2, PROMPT, dtype=torch.long)
+    mask[0, :3] = 0
+    greedy(model, ids(), attention_mask=mask)
+    assert len(made) == 2
+
+
+@torch.no_grad()
+def test_layers_that_are_mixed_up_are_told_on(model: Any) -> None:
+    """Layer 0 is written twice and layer 1 never: as many updates as there are layers."""
+    model.model.layers[1].self_attn.layer_idx = 0
+    with pytest.raises(RuntimeError, match="layer 0 wrote to the WandCache where layer 1 was due"):
+        model(ids(), use_cache=True)
+
+
 @pytest.mark.parametrize(
     ("kind", "message"), [(Renamed, "no key-value cache by a name"), (MaskRenamed, "takes no attention_mask")]
 )
@@ -251,11 +310,47 @@ def test_the_mask_of_a_step(plain: Any, model: Any) -> None:
 
 @torch.no_grad()
 def test_one_generate_has_one_cache(model: Any) -> None:
-    prompt = Prompt(4)
-    prompt.bind(one := WandCache(model.config, WINDOW))
-    prompt.bind(one)
+    """A model whose steps bring another cache than its prompt."""
+    own = model.prepare_inputs_for_generation
+
+    def prepare(*args: Any, **kwargs: Any) -> Any:
+        return own(*args, **kwargs) | cache_inputs(model, WandCache(model.config, WINDOW))
+
+    model.prepare_inputs_for_generation = prepare
     with pytest.raises(ValueError, match="decodes in two caches"):
-        prompt.bind(WandCache(model.config, WINDOW))
+        model.generate(ids(), max_new_tokens=4)
+    model.prepare_inputs_for_generation = own
+    assert model.generate(ids(), max_new_tokens=4).shape == (2, PROMPT + 4)
+
+
+@torch.no_grad()
+def test_what_was_told_ends_with_its_pass(plain: Any, model: Any) -> None:
+    """A pass that fails before it reaches the decoder leaves nothing for the next one."""
+    sequences, conditioning = ids(25), prefix(PROMPT, 25).expand(2, -1)
+    original, model.forward = model.forward, lambda *args, **kwargs: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        model(sequences, conditioning=torch.ones_like(conditioning), use_cache=False)
+    model.forward = original
+    with pytest.raises(ValueError, match=r"conditioning=<bool tensor"):
+        model(sequences, use_cache=False)
+    got = model(sequences, conditioning=conditioning, use_cache=False).logits
+    assert torch.allclose(got, dense(plain, sequences, conditioning), atol=1e-4)
+
+
+@torch.no_grad()
+def test_threads_that_score_one_model(model: Any) -> None:
+    """One stops to watch while another's pass has already listed the hooks that it will call."""
+    decoder = model.model
+
+    def stop(*_: Any) -> None:
+        others.stop()
+
+    handle = decoder.layers[0].self_attn.register_forward_pre_hook(stop)
+    others = wandlib.attention.hook.MaskReaders(decoder, {None: torch.zeros(1)})
+    sequences, conditioning = ids(25), prefix(PROMPT, 25).expand(2, -1)
+    expected = model(sequences, conditioning=conditioning, use_cache=False).logits
+    handle.remove()
+    assert torch.equal(model(sequences, conditioning=conditioning, use_cache=False).logits, expected)
 
 
 @torch.no_grad()
@@ -356,6 +451,10 @@ def test_other_caches_are_refused_and_nothing_changes(model: Any) -> None:
     empty = DynamicCache(config=model.config)
     with pytest.raises(ValueError, match="conditioning must be a bool tensor"):
         model(ids(), **{NAME: empty}, conditioning=torch.ones(2, 3, dtype=torch.bool), use_cache=True)
+    assert type(empty) is DynamicCache
+    with full_attention(model):
+        model(ids(), **{NAME: empty}, use_cache=True)
+    assert empty.get_seq_length() == PROMPT
 
 
 def full_dynamic(model: Any) -> DynamicCache:
@@ -366,8 +465,9 @@ def full_dynamic(model: Any) -> DynamicCache:
 
 
 @torch.no_grad()
-def test_a_refused_pass_leaves_the_cache_as_it_was(model: Any) -> None:
-    cache = WandCache(model.config, WINDOW)
+@pytest.mark.parametrize("options", [{}, {"static": True, "capacity": 20}, {"int8": True}], ids=str)
+def test_a_refused_pass_leaves_the_cache_as_it_was(model: Any, options: dict[str, Any]) -> None:
+    cache = WandCache(model.config, WINDOW, **options)
     feed = cache_inputs(model, cache) | {"use_cache": True}
     model(ids(), **feed)
     for _ in range(7):
@@ -406,11 +506,19 @@ def test_generation_without_a_cache_obeys(plain: Any, model: Any, where: str) ->
 
 @torch.no_grad()
 def test_a_pass_that_does_not_say_what_is_conditioning_is_refused(model: Any) -> None:
-    for inputs in ({"use_cache": False}, {"labels": ids()}, {"labels": ids(), "use_cache": True}):
+    for inputs in (
+        {},
+        {"use_cache": None},
+        {"use_cache": False},
+        {"labels": ids()},
+        {"labels": ids(), "use_cache": True},
+    ):
         with pytest.raises(ValueError, match=r"conditioning=<bool tensor \[batch, time\]>"):
             model(ids(), **inputs)
     with full_attention(model):
         model(ids(), use_cache=False)
+        model(ids())
+    model(ids(), use_cache=True)
     by_position = list(inspect.signature(model.forward).parameters).index("labels")
     with pytest.raises(ValueError, match=r"conditioning=<bool tensor \[batch, time\]>"):
         model(ids(), *[None] * (by_position - 1), ids())
@@ -521,6 +629,23 @@ def test_a_second_turn(plain: Any, model: Any, options: dict[str, Any], more: in
 
 
 @torch.no_grad()
+def test_turns_by_their_new_tokens_alone(plain: Any, model: Any) -> None:
+    """Three of them, with the mask of everything: the token that each samples last is generated in the next one."""
+    cache, said, kinds = WandCache(model.config, WINDOW), ids(batch=1), [True] * PROMPT
+    whole = said
+    for turn in range(3):
+        mask = torch.ones_like(whole)
+        out = greedy(model, said, 8, attention_mask=mask, **{NAME: cache})
+        kinds += [False] * 8
+        new = out.sequences[:, said.shape[1] :]
+        whole = torch.cat([whole, new], 1)
+        expected = dense(plain, whole, torch.tensor([kinds]))[:, -9:-1]
+        assert torch.allclose(torch.stack(out.logits, 1), expected, atol=1e-4), f"turn {turn}"
+        more = ids(3, 1)
+        said, whole, kinds = torch.cat([new[:, -1:], more], 1), torch.cat([whole, more], 1), kinds + [True] * 3
+
+
+@torch.no_grad()
 def test_a_second_turn_without_the_sampled_token(plain: Any, model: Any) -> None:
     """The user cut it off, and wrote another in its place: that one is conditioning."""
     cache = WandCache(model.config, WINDOW)
@@ -562,9 +687,24 @@ def test_generate_batch_obeys(plain: Any, model: Any) -> None:
         assert result.generated_tokens == expected.tolist()
     with pytest.raises(ValueError, match="record_timestamps"):
         model.generate_batch(prompts, config, record_timestamps=True)
+    for wrong in (0, -1, 2.5):
+        with pytest.raises(ValueError, match="batch_size is a whole number, at least 1; got"):
+            model.generate_batch(prompts, config, batch_size=wrong)
+    with pytest.raises(ValueError, match="prompt 1 has no tokens"):
+        model.generate_batch([[1, 2], []], config)
     for name in ("init_continuous_batching", "continuous_batching_context_manager"):
         with pytest.raises(ValueError, match=f"{name}.*paged cache of its own"):
             getattr(model, name)(config)
+
+
+def test_generate_batch_says_nothing_about_its_arguments(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    for name in ("warning", "warning_once"):
+        monkeypatch.setattr(transformers.generation.utils.logger, name, lambda message, *_, **__: said.append(message))
+    config = GenerationConfig(max_new_tokens=2, do_sample=False, return_dict_in_generate=True, pad_token_id=0)
+    (result,) = model.generate_batch([[3, 4, 5]], config).values()
+    assert len(result.generated_tokens) == 2
+    assert said == []
 
 
 def test_generate_batch_ends_at_an_end_token(model: Any) -> None:

@@ -10,6 +10,7 @@ from naive import naive_visible, steady
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask
 
+from wandlib.attention.checks import check_conditioning
 from wandlib.attention.window import (
     PADDING,
     UNBOUNDED,
@@ -17,7 +18,6 @@ from wandlib.attention.window import (
     additive_mask,
     block_mask,
     boolean_mask,
-    check_conditioning,
     check_window,
     conditioning_until,
     mask_mod,
@@ -131,6 +131,15 @@ def test_conditioning_until_a_token() -> None:
 def test_window_below_one_is_refused(window: int) -> None:
     with pytest.raises(ValueError, match=f"at least 1; got {window!r}"):
         check_window(window)
+
+
+def test_a_window_that_reaches_back_to_padding_is_refused() -> None:
+    assert check_window(UNBOUNDED) == UNBOUNDED
+    padded = tokens(torch.zeros(1, 4, dtype=torch.bool), torch.tensor([[True, True, False, False]]))
+    assert not boolean_mask(padded, padded, UNBOUNDED)[0, 2:, :2].any()
+    for window in (UNBOUNDED + 1, 2**40):
+        with pytest.raises(ValueError, match=f"at most {UNBOUNDED}.*got {window}"):
+            check_window(window)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,10 @@ def test_a_cache_whose_blocks_expire_holds_what_accounting_says(blocks: int, opt
         ({"blocks": 0, "text_blocks": [3]}, "the one under way included; got 0"),
         ({"text_blocks": [3]}, "go together"),
         ({"blocks": 2}, "go together"),
-        ({"blocks": 2, "text_blocks": [3, 0]}, "at least 1 token"),
+        (
+            {"blocks": 2, "text_blocks": [3, 0]},
+            "length of a text block, in tokens,.* at least 1; got 0",
+        ),
         ({"blocks": 2, "text_blocks": [3], "window": None}, "give window"),
         ({"blocks": 2, "text_blocks": [3], "shared": True}, "leave out shared"),
     ],
@@ -152,8 +155,11 @@ def test_flops_count_the_pairs_of_the_rule(conditioning: int, generated: int, wi
 @pytest.mark.parametrize("count", [cache_bytes, attention_flops])
 def test_nonsense_is_refused(count: object) -> None:
     assert callable(count)
-    with pytest.raises(ValueError, match="negative"):
-        count(INDEXTTS, conditioning=-1, generated=3)
+    for wrong in ({"conditioning": -1}, {"conditioning": 2.5}, {"generated": True}, {"batch": 0}, {"batch": -1}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"{name}.*whole number, at least [01]; got"):
+            count(INDEXTTS, **{"conditioning": 1, "generated": 3} | wrong)
+    assert type(count(INDEXTTS, conditioning=2.0, generated=3.0, window=4.0, batch=1.0)) is int
     with pytest.raises(ValueError, match="at least 1"):
         count(INDEXTTS, conditioning=1, generated=3, window=0)
     with pytest.raises(ValueError, match="option of the windowed cache"):

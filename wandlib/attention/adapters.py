@@ -28,11 +28,20 @@ from wandlib.attention.models import inner_model
 
 BASE = "base"
 """Subfolder for the weights of the base model."""
+SOURCE = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only")
+"""The arguments of ``from_pretrained`` that say where files are."""
+ADAPTERS_OWN = ("revision", "subfolder")
+"""Those of them that say it of the repository with the adapter, and not of another one with the base model."""
 
 
-def is_adapter(folder: str | Path) -> bool:
+def source_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a ``from_pretrained`` that say where a repository's files are."""
+    return {name: kwargs[name] for name in SOURCE if kwargs.get(name) is not None}
+
+
+def is_adapter(folder: str | Path, **source: Any) -> bool:
     """Return whether a folder, or a repository on the hub, holds an adapter and not a whole model."""
-    return find_adapter_config_file(str(folder)) is not None
+    return find_adapter_config_file(str(folder), **source) is not None
 
 
 def complete_adapter(student: Any, folder: str | Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
@@ -128,16 +137,19 @@ def load_adapter(folder: str | Path, *, is_trainable: bool = False, **kwargs: An
         from peft import PeftConfig, PeftModel
     except ModuleNotFoundError as error:
         raise ImportError(f"{folder} holds an adapter, which needs peft: pip install 'wandlib[train]'") from error
-    architectures = AutoConfig.from_pretrained(folder).architectures or [""]
+    own = source_of(kwargs)
+    rest = {name: value for name, value in kwargs.items() if name not in ADAPTERS_OWN}
+    architectures = AutoConfig.from_pretrained(folder, **own).architectures or [""]
     architecture: type[PreTrainedModel] | None = getattr(transformers, architectures[0], None)
     if architecture is None:
         raise ValueError(f"{folder}/config.json names no architecture of transformers: {architectures[0]!r}")
-    source = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+    source = str(PeftConfig.from_pretrained(str(folder), **own).base_model_name_or_path)
+    inside = Path(own.get("subfolder", "")) / BASE
     if source == BASE and Path(folder).is_dir():
-        source = str(Path(folder) / BASE)  # with subfolder=, transformers 5.17 looks for the adapter first
+        source = str(Path(folder) / inside)  # with subfolder=, transformers 5.17 looks for the adapter first
     elif source == BASE:
-        source, kwargs = str(folder), kwargs | {"subfolder": BASE}
-    base = architecture.from_pretrained(source, **kwargs)
-    student = PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable).train(is_trainable)
+        source, rest = str(folder), rest | own | {"subfolder": inside.as_posix()}
+    base = architecture.from_pretrained(source, **rest)
+    student = PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable, **own).train(is_trainable)
     student.peft_config["default"].base_model_name_or_path = base.name_or_path  # else peft looks for "base" on the hub
     return student

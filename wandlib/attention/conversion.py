@@ -26,13 +26,14 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from wandlib.attention.adapters import is_adapter, load_adapter
+from wandlib.attention.adapters import is_adapter, load_adapter, source_of
+from wandlib.attention.checks import check_blocks, check_number
 from wandlib.attention.direct_calls import HookedForward
 from wandlib.attention.generation import stand_ins
 from wandlib.attention.hook import WindowHook
 from wandlib.attention.legacy_rope import legacy_rope
-from wandlib.attention.models import base_decoder, inner_model, passes_on, read_decoder
-from wandlib.attention.window import check_blocks, check_window, whole_number
+from wandlib.attention.models import base_decoder, inner_model, read_decoder
+from wandlib.attention.window import check_window, whole_number
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -52,7 +53,7 @@ def convert(
     model: Model,
     window: SupportsIndex | float = 32,
     *,
-    conditioning_until: int | None = None,
+    conditioning_until: SupportsIndex | float | None = None,
     blocks: SupportsIndex | float | None = None,
     pinned: SupportsIndex | float | None = None,
     check_finite: bool = True,
@@ -90,6 +91,7 @@ def convert(
     """
     keys = check_window(window)
     check_blocks(blocks, pinned)
+    until = None if conditioning_until is None else check_number("conditioning_until, a token id,", conditioning_until)
     existing = getattr(base_decoder(model), "wand", None)
     if existing is not None:
         raise ValueError(
@@ -99,7 +101,7 @@ def convert(
     decoder, facts = read_decoder(model)
     inner: Any = inner_model(model)
     blocks, pinned = (None if value is None else whole_number(value) for value in (blocks, pinned))
-    hook = WindowHook(facts, keys, conditioning_until, blocks, pinned, passes_on(inner, decoder))
+    hook = WindowHook(facts, keys, until, blocks, pinned)
     hook.handles.append(decoder.register_forward_pre_hook(hook.pre_forward, with_kwargs=True))
     hook.handles.append(decoder.register_forward_hook(hook.post_forward, with_kwargs=True))
     if inner is not decoder:
@@ -149,7 +151,7 @@ def set_window(model: Model, *, window: SupportsIndex | float | None = None, tau
         Strength of the soft mask ``A - tau * M``; ``inf`` is the hard window. Decoding with a cache is always hard.
     """
     hook = hook_of(model)
-    if tau is not None and not tau >= 0:
+    if tau is not None and not float(tau) >= 0:
         raise ValueError(f"tau must be 0 or more (inf: the hard window), got {tau}")
     if window is not None:
         hook.window = check_window(window)
@@ -172,7 +174,7 @@ def full_attention(model: Model) -> Iterator[Model]:
             del hook.suspended[thread]
 
 
-def load(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
+def load(folder: str | Path, **kwargs: Any) -> Any:
     """Load a converted model that was saved with ``save_pretrained`` or by the trainer, window and all.
 
     A student with a LoRA adapter comes back as a ``peft.PeftModel``.
@@ -182,19 +184,21 @@ def load(folder: str | Path, **kwargs: Any) -> PreTrainedModel:
     folder
         Folder, or repository on the Hugging Face hub.
     kwargs
-        For ``from_pretrained`` (``dtype``, ``device_map``, ...).
+        For ``from_pretrained`` (``dtype``, ``device_map``, ...). What says where the files are (``revision``,
+        ``subfolder``, ``token``, ``cache_dir``, ...) holds for all of them.
 
     Raises
     ------
     ValueError
         If the folder's config names no window or no architecture of transformers.
     """
-    own = own_model(folder)  # imported first: then transformers knows its config
-    config = AutoConfig.from_pretrained(folder)
+    source = source_of(kwargs)
+    own = own_model(Path(folder) / source.get("subfolder", ""))  # imported first: then transformers knows its config
+    config = AutoConfig.from_pretrained(folder, **source)
     settings = getattr(config, "wand", None)
     if settings is None:
         raise ValueError(f"{folder} does not hold a converted model: load it with from_pretrained, then convert it")
-    if is_adapter(folder):
+    if is_adapter(folder, **source):
         return convert(load_adapter(folder, **kwargs), **settings)
     architecture = own or getattr(transformers, (config.architectures or [""])[0], None)
     if architecture is None:

@@ -11,7 +11,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -19,11 +19,14 @@ from torch import Tensor
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.cache.sequences import ASSISTED
 from wandlib.attention.cache.token_kinds import Prompt
+from wandlib.attention.checks import check_number
 from wandlib.attention.hook import CONTINUOUS, WindowHook
-from wandlib.attention.models import finished_request, rename_cache
-
-CONTINUOUS_BATCHING = ("init_continuous_batching", "continuous_batching_context_manager")
-"""The entries to continuous batching, besides ``generate_batch``."""
+from wandlib.attention.models import (
+    ASKED_BY_ASSISTED_DECODING,
+    CONTINUOUS_BATCHING,
+    finished_request,
+    rename_cache,
+)
 
 
 class WindowedGenerate:
@@ -62,8 +65,9 @@ class WindowedGenerate:
             hook.prompts.pop(thread)
             if outer is not None:
                 hook.prompts[thread] = outer
-        first = 0 if isinstance(ids, Tensor) else prompt.total  # from embeddings, only new tokens are returned
-        note_sampled(prompt.cache, getattr(output, "sequences", output), first)
+        if prompt.end is not None:  # what is returned begins with the ids that were given; with embeddings, none
+            first = prompt.end - (ids.shape[1] if isinstance(ids, Tensor) else 0)
+            note_sampled(prompt.cache, getattr(output, "sequences", output), first)
         return output
 
     def _setting(self, name: str, kwargs: dict[str, Any]) -> Any:
@@ -99,14 +103,19 @@ class BatchedGenerate:
         self.model, self.hook = model, hook
 
     def __call__(
-        self, inputs: list[list[int]], generation_config: Any = None, *args: Any, batch_size: int = 16, **kwargs: Any
+        self,
+        inputs: list[list[int]],
+        generation_config: Any = None,
+        *args: Any,
+        batch_size: SupportsIndex | float = 16,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Generate for each prompt, ``batch_size`` prompts at a time; results are transformers' own, by request.
 
         Raises
         ------
         ValueError
-            For options of continuous batching that plain batches do not have.
+            For options of continuous batching that plain batches do not have, and for a prompt without tokens.
         """
         if self.hook.disabled:
             return type(self.model).generate_batch(self.model, inputs, generation_config, *args, **kwargs)
@@ -117,7 +126,11 @@ class BatchedGenerate:
                 f"{', '.join(unknown) or 'further positional arguments'}: leave it out, or run under "
                 "wandlib.full_attention(model)"
             )
+        size = check_number("batch_size", batch_size, 1)
+        if empty := [index for index, prompt in enumerate(inputs) if not len(prompt)]:
+            raise ValueError(f"prompt {empty[0]} has no tokens: leave it out")
         config = copy.deepcopy(generation_config or self.model.generation_config)
+        config.return_dict_in_generate = False
         config.max_new_tokens = kwargs.get("max_new_tokens") or config.max_new_tokens
         given = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         ends = [
@@ -126,8 +139,8 @@ class BatchedGenerate:
         config.eos_token_id = ends or None
         config.pad_token_id = 0 if config.pad_token_id is None else config.pad_token_id
         results: dict[str, Any] = {}
-        for start in range(0, len(inputs), batch_size):
-            prompts = inputs[start : start + batch_size]
+        for start in range(0, len(inputs), size):
+            prompts = inputs[start : start + size]
             for prompt, generated in self._generate(prompts, config, ends):
                 name = f"req_{len(results)}"
                 results[name] = finished_request(name, prompt, generated)
@@ -143,9 +156,7 @@ class BatchedGenerate:
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
             mask[row, longest - len(prompt) :] = 1
-        sequences = self.model.generate(
-            ids, attention_mask=mask, generation_config=config, return_dict_in_generate=False
-        )
+        sequences = self.model.generate(ids, attention_mask=mask, generation_config=config)
         times = len(sequences) // len(prompts)
         for row, tokens in enumerate(sequences[:, longest:].tolist()):
             end = next((place + 1 for place, token in enumerate(tokens) if token in ends), len(tokens))
@@ -166,7 +177,7 @@ class RefuseContinuousBatching:
 
 
 class RefuseAssistedDecoding:
-    """Stands in for ``model._is_stateful``, whose truth only assisted decoding asks: says no, and why."""
+    """Stands in for an attribute whose truth only assisted decoding asks: says no, and why."""
 
     def __init__(self, hook: WindowHook) -> None:
         self.hook = hook
@@ -179,7 +190,7 @@ class RefuseAssistedDecoding:
 
 def stand_ins(model: Any, hook: WindowHook) -> dict[str, Any]:
     """Return the attributes to set on a converted model, by name."""
-    found: dict[str, Any] = {"_is_stateful": RefuseAssistedDecoding(hook)}
+    found: dict[str, Any] = {ASKED_BY_ASSISTED_DECODING: RefuseAssistedDecoding(hook)}
     if hasattr(type(model), "generate"):
         found["generate"] = WindowedGenerate(model, hook)
     if hasattr(type(model), "generate_batch"):

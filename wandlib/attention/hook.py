@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.cache.layers import locate_nonfinite
 from wandlib.attention.cache.masks import counted_positions, padding_of
 from wandlib.attention.cache.token_kinds import Prompt
+from wandlib.attention.checks import check_block, check_conditioning
 from wandlib.attention.models import (
+    WINDOW_ARGUMENTS,
     Decoder,
     MaskReaders,
     argument,
@@ -34,7 +37,6 @@ from wandlib.attention.window import (
     UNBOUNDED,
     additive_mask,
     block_mask,
-    check_conditioning,
     packed_utterances,
     text_blocks,
     tokens,
@@ -42,7 +44,8 @@ from wandlib.attention.window import (
 
 UNTOLD = (
     "a converted model that trains or scores must be told which tokens are conditioning: pass conditioning=<bool "
-    "tensor [batch, time]> to its forward, or run it under wandlib.full_attention(model)"
+    "tensor [batch, time]> to its forward, or in eval mode use_cache=True where all are a prompt to decode from; or "
+    "run it under wandlib.full_attention(model)"
 )
 CONTINUOUS = (
     "continuous batching brings a paged cache of its own, which knows no window: call generate or generate_batch, or "
@@ -63,8 +66,6 @@ class WindowHook:
         Token id that ends conditioning which the model generates itself, or None.
     blocks, pinned
         As for :class:`~wandlib.WandCache`.
-    passes_on
-        Whether the model's forward hands ``conditioning`` on to the decoder.
     """
 
     def __init__(
@@ -74,10 +75,9 @@ class WindowHook:
         conditioning_until: int | None = None,
         blocks: int | None = None,
         pinned: int | None = None,
-        passes_on: bool = True,
     ) -> None:
         self.decoder, self.window, self.conditioning_until = decoder, window, conditioning_until
-        self.blocks, self.pinned, self.passes_on = blocks, pinned, passes_on
+        self.blocks, self.pinned = blocks, pinned
         self.tau = float("inf")
         """Strength of the soft mask in passes without a cache; ``inf``: the hard window."""
         self.suspended: dict[int, int] = {}
@@ -85,7 +85,7 @@ class WindowHook:
         self.prompts: dict[int, Prompt] = {}
         """The prompt of the ``generate`` under way in each thread."""
         self.told: dict[int, dict[str, Any]] = {}
-        """``conditioning`` and ``block`` of the pass under way in each thread, where the model's forward drops them."""
+        """``conditioning`` and ``block`` of the pass under way in each thread, past the model's forward."""
         self.readers: dict[int, MaskReaders] = {}
         """Who reads the mask of the pass under way in each thread."""
         self.handles: list[Any] = []
@@ -113,17 +113,20 @@ class WindowHook:
     # --------------------------------------------------------------------------------------- around the model's forward
 
     def pre_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Take the cache by any release's name; see to it that what is said of the tokens reaches the decoder."""
+        """Take the cache by any release's name, and what is said of the tokens out of the model's hands.
+
+        Some heads take any keyword and drop it (Falcon, GPT-J, BLOOM).
+        """
         kwargs = rename_cache(kwargs, self.decoder.cache)
-        if self.disabled:
-            return args, kwargs if self.passes_on else _without(kwargs, "conditioning", "block")
-        if kwargs.get("conditioning") is None and argument(model, "labels", args, kwargs) is not None:
-            raise ValueError(UNTOLD)
-        if not self.passes_on:
-            thread = threading.get_ident()
-            self.told[thread] = {name: kwargs[name] for name in ("conditioning", "block") if name in kwargs}
-            kwargs = _without(kwargs, "conditioning", "block")
-        return args, kwargs
+        if self.told:  # by a pass that did not reach the decoder
+            self.told.pop(threading.get_ident(), None)
+        told = {name: kwargs[name] for name in WINDOW_ARGUMENTS if kwargs.get(name) is not None}
+        if not self.disabled:
+            if "conditioning" not in told and argument(model, "labels", args, kwargs) is not None:
+                raise ValueError(UNTOLD)
+            if told:
+                self.told[threading.get_ident()] = told
+        return args, _without(kwargs, *WINDOW_ARGUMENTS)
 
     def check_finite(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Stop a generation whose logits are NaN or infinite."""
@@ -136,8 +139,8 @@ class WindowHook:
         last = logits if logits.shape[1] == 1 else logits[:, -1]
         highest = last.amax().item()
         if highest != highest or highest == float("inf"):
-            step = int(torch.as_tensor(cache.generated).max())
-            raise FloatingPointError(f"the logits of generation step {step} are not finite; {locate_nonfinite(cache)}")
+            step, held = int(torch.as_tensor(cache.generated).max()), [cache[n] for n in range(len(cache.layers))]
+            raise FloatingPointError(f"the logits of generation step {step} are not finite; {locate_nonfinite(held)}")
 
     # ----------------------------------------------------------------------------------------- around the base decoder
 
@@ -145,23 +148,23 @@ class WindowHook:
         """Plan the forward pass that is about to start."""
         kwargs = self.decoder.keywords(args, kwargs)
         if self.disabled:
-            return (), _without(kwargs, "conditioning", "block")
-        if not self.passes_on:
+            return (), _without(kwargs, *WINDOW_ARGUMENTS)
+        if self.told:
             kwargs = kwargs | self.told.pop(threading.get_ident(), {})
         if self.readers:  # of a pass that was interrupted
             self._read_by(threading.get_ident())
+        name, given = self.decoder.cache, kwargs.get(self.decoder.cache)
         cache = self._cache(module, kwargs)
-        if cache is not None:
-            kwargs = cache.prepare(kwargs, self.decoder, module, self.prompt)
-        else:
-            kwargs = self._without_cache(module, kwargs)
+        if cache is None:
+            return (), self._without_cache(module, kwargs)
+        kwargs = cache.prepare(kwargs, self.decoder, module, self.prompt)
+        kwargs[name] = WandCache.adopt(given, cache) if type(given) is DynamicCache else cache
+        if not torch.compiler.is_compiling() and cache.watched:
+            self._watch(module, kwargs["attention_mask"])
         return (), kwargs
 
     def post_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Check that the pass went as planned."""
-        cache = kwargs.get(self.decoder.cache)
-        if isinstance(cache, WandCache):
-            return cache.finish(output, self.decoder)
         if self.readers and not self.disabled:
             read_by, layers = self._read_by(threading.get_ident()), len(self.decoder.sliding_windows)
             if read_by is not None and len(read_by) < layers:
@@ -170,7 +173,8 @@ class WindowHook:
                     "so what it returned did not obey the window; run it under wandlib.full_attention(model), or "
                     "report its class and your transformers release"
                 )
-        return output
+        cache = kwargs.get(self.decoder.cache)
+        return cache.finish(output, self.decoder) if isinstance(cache, WandCache) else output
 
     def _cache(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> WandCache | None:
         """Return the cache of this pass: the caller's, or ours in place of an ordinary one that is still empty."""
@@ -180,30 +184,33 @@ class WindowHook:
             self._refuse_others(module, kwargs)
             options: Any = {"blocks": self.blocks, "pinned": self.pinned, "conditioning_until": self.conditioning_until}
             if past is None:
-                if module.training and kwargs.get("conditioning") is None and prompt is None:
+                told, asked = kwargs.get("conditioning") is not None or prompt is not None, kwargs.get("use_cache")
+                if not told and (module.training or asked is None):
                     raise ValueError(UNTOLD)
-                if kwargs.get("use_cache") is None:  # a pass that says what is conditioning is to train or to score
+                if asked is None:  # a pass that says what is conditioning is to train or to score
                     default = getattr(module.config, "use_cache", False)
                     kwargs["use_cache"] = default and not module.training and kwargs.get("conditioning") is None
                 if not kwargs["use_cache"]:
                     return None
-                kwargs[name] = past = WandCache(module.config, self.window, **options)
+                ours = past = WandCache(module.config, self.window, **options)
             elif not isinstance(past, Cache):
                 raise ValueError(
                     f"a {type(past).__name__} of keys and values is no cache of this release: pass "
                     f"{name}=WandCache(model.config, window=...) or nothing"
                 )
             elif type(past) is DynamicCache and past.get_seq_length() == 0 and not past.offloading:
-                past = WandCache.adopt(past, module.config, self.window, **options)
+                ours = WandCache(module.config, self.window, **options)
             else:
                 raise ValueError(
                     f"a converted model decodes with a WandCache, not with this {type(past).__name__} that holds "
                     f"{int(past.get_seq_length())} tokens: pass {name}=WandCache(model.config, window=...) "
                     "(static=True in place of a StaticCache) or nothing, or run under wandlib.full_attention(model)"
                 )
+        else:
+            ours = past
         if prompt is not None:
-            prompt.bind(past)
-        return past
+            prompt.bind(past)  # of the object that comes again with the next pass
+        return ours
 
     def _refuse_others(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> None:
         """Raise ValueError for a pass whose keys are not all in the sequence and in one cache of a known kind."""
@@ -228,9 +235,11 @@ class WindowHook:
         if conditioning is None:
             raise ValueError(UNTOLD)
         check_conditioning(conditioning, *new.shape[:2])
-        padding = padding_of(mask, 0, new.shape[1], self.decoder.sliding_windows)
+        padding = padding_of(mask, len(new), 0, new.shape[1], self.decoder.sliding_windows)
         blocks = UNBOUNDED if self.blocks is None else self.blocks
-        if block is None and self.blocks is not None:
+        if block is not None:
+            check_block(block, len(new), new.shape[1], padding)
+        elif self.blocks is not None:
             block = text_blocks(conditioning, padding, self.pinned or 0)
         utterance = self._utterances(kwargs, new, padding)
         sequence = tokens(conditioning, padding, block=block, utterance=utterance)
@@ -249,7 +258,7 @@ class WindowHook:
             kwargs["position_ids"] = counted_positions(mask, 0, new)
         kwargs["attention_mask"] = self.decoder.layer_masks(masks)
         if not torch.compiler.is_compiling():
-            self.readers[threading.get_ident()] = MaskReaders(module, masks)
+            self._watch(module, kwargs["attention_mask"])
         return kwargs
 
     def _utterances(self, kwargs: dict[str, Any], new: Tensor, padding: Tensor | None) -> Tensor | None:
@@ -264,6 +273,12 @@ class WindowHook:
             return None
         return packed_utterances(position_ids.expand(len(new), -1), padding)
 
+    def _watch(self, module: nn.Module, masks: Any) -> None:
+        """See from now on who reads the masks of the pass under way; where a CUDA graph is captured, nothing can."""
+        if next(module.parameters()).is_cuda and torch.cuda.is_current_stream_capturing():
+            return
+        self.readers[threading.get_ident()] = MaskReaders(module, masks if isinstance(masks, dict) else {None: masks})
+
     def _read_by(self, thread: int) -> set[int] | None:
         """Stop watching who reads the mask; return the layers that did."""
         readers = self.readers.pop(thread, None)
@@ -273,16 +288,3 @@ class WindowHook:
 def _without(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:
     """Return a call's arguments without some of them."""
     return {name: value for name, value in kwargs.items() if name not in names}
-
-
-def locate_nonfinite(cache: WandCache) -> str:
-    """Say where numbers first went wrong, from the keys and values that each layer left behind."""
-    last = len(cache.layers) - 1
-    for index in range(len(cache.layers)):
-        keys_fine, values_fine = (bool(held.isfinite().all()) for held in cache[index])
-        if keys_fine and values_fine:
-            continue
-        if keys_fine or values_fine or index == 0:
-            return f"they first went wrong in layer {index}, in its {'values' if keys_fine else 'keys'}"
-        return f"they first went wrong in layer {index - 1}, in its output"
-    return f"all keys and values are finite: look at the output of layer {last}, the last norm and the head"

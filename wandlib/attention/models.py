@@ -1,4 +1,4 @@
-"""What is read off a transformers model: the one file that knows its versions and names.
+"""What is read off a transformers model: with :mod:`.support`, the place that knows its versions and names.
 
 :func:`read_decoder` finds the base decoder (the module that owns the layers) and describes it, or says why a window
 cannot be applied to it. What the description rests on (the name of the cache argument, the sliding windows of layers)
@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
@@ -28,7 +27,10 @@ from wandlib.attention.support import (
 )
 
 __all__ = [
+    "ASKED_BY_ASSISTED_DECODING",
     "CACHE_ARGUMENTS",
+    "CONTINUOUS_BATCHING",
+    "WINDOW_ARGUMENTS",
     "Decoder",
     "MaskReaders",
     "attention_implementation",
@@ -40,7 +42,6 @@ __all__ = [
     "inner_model",
     "new_tokens",
     "other_cache",
-    "passes_on",
     "read_decoder",
     "rename_cache",
     "sliding_windows",
@@ -50,6 +51,10 @@ CACHE_ARGUMENTS = ("cache", "past_key_values")
 """What decoders call their key-value cache, newest first: transformers 5.24 renamed ``past_key_values``."""
 TOKEN_ARGUMENTS = ("input_ids", "inputs_embeds", "audio_input_ids")
 """The arguments that can bring the new tokens, [batch, time, ...]; the last one: Higgs Audio's codes."""
+CONTINUOUS_BATCHING = ("init_continuous_batching", "continuous_batching_context_manager")
+"""The methods of a model that enter continuous batching, besides ``generate_batch``."""
+ASKED_BY_ASSISTED_DECODING = "_is_stateful"
+"""The attribute of a model whose truth ``generate`` asks for before assisted decoding, and for nothing else."""
 WINDOW_ARGUMENTS = ("conditioning", "block")
 """The arguments that a converted model takes in addition, each [batch, time]."""
 
@@ -230,35 +235,3 @@ def new_tokens(kwargs: Mapping[str, Any]) -> Tensor:
         if new is not None:
             return new
     raise ValueError(f"the decoder was given no new tokens: pass one of {', '.join(TOKEN_ARGUMENTS)}")
-
-
-# ------------------------------------------------------------------------------------------- what reaches a decoder
-
-
-class _ReachedError(Exception):
-    """The decoder was called."""
-
-
-def passes_on(model: Any, decoder: Any) -> bool:
-    """Whether the forward of a model hands ``conditioning`` on to its decoder; nothing is computed to find out.
-
-    Some heads take any keyword and drop it (Falcon, GPT-J, BLOOM).
-    """
-    if model is decoder:
-        return True
-    marker, found = object(), []
-
-    def stop(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        found.append(kwargs.get(WINDOW_ARGUMENTS[0]) is marker)
-        raise _ReachedError
-
-    device = next(decoder.parameters()).device
-    handle = decoder.register_forward_pre_hook(stop, with_kwargs=True, prepend=True)
-    try:
-        with torch.no_grad():
-            model.forward(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), **{WINDOW_ARGUMENTS[0]: marker})
-    except Exception:
-        return bool(found) and found[0]
-    finally:
-        handle.remove()
-    return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -211,7 +212,8 @@ class MaskReaders:
     def _look(self, layer: int) -> Callable[..., None]:
         """Return the hook on the attention of a layer."""
 
-        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Torch looks twice which hooks take keywords; another thread may remove this one in between.
+        def look(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] = MappingProxyType({})) -> None:
             if any(_same_mask(value, mask) for value in (*args, *kwargs.values()) for mask in self.masks):
                 self.layers.add(layer)
 

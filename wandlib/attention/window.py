@@ -248,38 +248,12 @@ def whole_number(value: Any) -> int | None:
 
 
 def check_window(window: Any) -> int:
-    """Return ``window`` as an int; raise ValueError unless it is a whole number of at least 1."""
+    """Return ``window`` as an int; raise ValueError unless it is a whole number from 1 to ``UNBOUNDED``."""
     number = whole_number(window)
     if number is None or number < 1:
         raise ValueError(f"window is a number of keys, the query's own included, so at least 1; got {window!r}")
-    return number
-
-
-def check_blocks(blocks: Any, pinned: Any) -> tuple[int, int]:
-    """Return how many text blocks are visible, and how many tokens are pinned, as ints; None: no block expires.
-
-    Raises
-    ------
-    ValueError
-        If ``blocks`` < 1 or ``pinned`` < 0, or ``pinned`` is given without ``blocks``.
-    """
-    if blocks is None:
-        if pinned is not None:
-            raise ValueError(f"pinned={pinned!r} says what outlives the text blocks: give blocks too, or leave it out")
-        return UNBOUNDED, 0
-    number, first = whole_number(blocks), whole_number(0 if pinned is None else pinned)
-    if number is None or number < 1:
-        raise ValueError(f"blocks is how many text blocks are visible, the one under way included; got {blocks!r}")
-    if first is None or first < 0:
-        raise ValueError(f"pinned is a number of conditioning tokens that never expire, at least 0; got {pinned!r}")
-    return number, first
-
-
-def check_conditioning(conditioning: Tensor, batch: int, time: int) -> Bool[Tensor, "batch time"]:
-    """Return ``conditioning`` if it is a bool for each of ``batch`` x ``time`` tokens; raise ValueError if not."""
-    if conditioning.dtype != torch.bool or conditioning.shape != (batch, time):
+    if number > UNBOUNDED:
         raise ValueError(
-            f"conditioning must be a bool tensor of shape [batch, time] = [{batch}, {time}], one flag for each token "
-            f"of the input; got {conditioning.dtype} of shape {list(conditioning.shape)}"
+            f"window is at most {UNBOUNDED}, which no utterance outgrows: beyond it lies padding; got {window!r}"
         )
-    return conditioning
+    return number

@@ -23,10 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wandlib.attention.checks import check_blocks, check_conditioning
 from wandlib.attention.conversion import full_attention
 from wandlib.attention.hook import WindowHook
 from wandlib.attention.models import attention_modules, base_decoder
-from wandlib.attention.window import check_blocks, check_conditioning, check_window, text_blocks, tokens
+from wandlib.attention.window import check_window, text_blocks, tokens
 
 
 @dataclass(frozen=True)

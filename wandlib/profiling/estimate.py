@@ -15,13 +15,16 @@ GFLOPs at P = 79, T = 250 against the published 6.18 and 3.28.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any, SupportsIndex
 
 import torch
 from transformers import PreTrainedConfig
 
+from wandlib.attention.checks import check_blocks, check_number
 from wandlib.attention.models import sliding_windows
-from wandlib.attention.window import UNBOUNDED, check_blocks, check_window
+from wandlib.attention.window import UNBOUNDED, check_window
 
 
 def head_shape(config: PreTrainedConfig) -> tuple[int, int, int]:
@@ -32,10 +35,9 @@ def head_shape(config: PreTrainedConfig) -> tuple[int, int, int]:
     return heads, key_value_heads, getattr(text, "head_dim", None) or text.hidden_size // heads
 
 
-def check_tokens(conditioning: int, generated: int) -> None:
-    """Raise ValueError unless both are numbers of tokens."""
-    if conditioning < 0 or generated < 0:
-        raise ValueError(f"numbers of tokens cannot be negative: conditioning={conditioning}, generated={generated}")
+def check_tokens(conditioning: Any, generated: Any) -> tuple[int, int]:
+    """Return both as ints; raise ValueError unless they are numbers of tokens."""
+    return check_number("conditioning, in tokens,", conditioning), check_number("generated, in tokens,", generated)
 
 
 def largest_blocks(text_blocks: Sequence[int] | None, blocks: int | None) -> int:
@@ -54,20 +56,19 @@ def largest_blocks(text_blocks: Sequence[int] | None, blocks: int | None) -> int
             f"{text_blocks!r} and blocks={blocks!r}: give both, or count all conditioning in conditioning"
         )
     visible, _ = check_blocks(blocks, None)
-    if min(text_blocks, default=1) < 1:
-        raise ValueError(f"a text block has at least 1 token; got text_blocks={list(text_blocks)}")
-    return max((sum(text_blocks[start : start + visible]) for start in range(len(text_blocks))), default=0)
+    lengths = [check_number("the length of a text block, in tokens,", length, 1) for length in text_blocks]
+    return max((sum(lengths[start : start + visible]) for start in range(len(lengths))), default=0)
 
 
 def cache_bytes(
     config: PreTrainedConfig,
     *,
-    conditioning: int,
-    generated: int,
-    window: int | None = None,
+    conditioning: SupportsIndex | float,
+    generated: SupportsIndex | float,
+    window: SupportsIndex | float | None = None,
     dtype: torch.dtype = torch.float32,
-    batch: int = 1,
-    beams: int = 1,
+    batch: SupportsIndex | float = 1,
+    beams: SupportsIndex | float = 1,
     shared: bool = False,
     int8: bool = False,
     text_blocks: Sequence[int] | None = None,
@@ -98,7 +99,7 @@ def cache_bytes(
     Raises
     ------
     ValueError
-        If a number of tokens is negative, ``window`` < 1 or ``blocks`` < 1, if only one of ``text_blocks`` and
+        If a number is not a whole one or out of range, if only one of ``text_blocks`` and
         ``blocks`` is given, or for int8 or blocks under full attention, or blocks with ``shared``.
 
     Notes
@@ -107,9 +108,10 @@ def cache_bytes(
     T = W. Under full attention a layer with a sliding window of its own holds one entry less than that window, as in
     transformers.
     """
-    check_tokens(conditioning, generated)
+    conditioning, generated = check_tokens(conditioning, generated)
+    batch, beams = check_number("batch", batch, 1), check_number("beams", beams, 1)
     if window is not None:
-        check_window(window)
+        window = check_window(window)
     elif int8:
         raise ValueError("int8 conditioning is an option of the windowed cache: give window")
     text = largest_blocks(text_blocks, blocks)
@@ -131,7 +133,12 @@ def cache_bytes(
 
 
 def attention_flops(
-    config: PreTrainedConfig, *, conditioning: int, generated: int, window: int | None = None, batch: int = 1
+    config: PreTrainedConfig,
+    *,
+    conditioning: SupportsIndex | float,
+    generated: SupportsIndex | float,
+    window: SupportsIndex | float | None = None,
+    batch: SupportsIndex | float = 1,
 ) -> int:
     """Count the floating-point operations of attention over ``generated`` steps; a multiply and an add are two.
 
@@ -147,15 +154,15 @@ def attention_flops(
     Raises
     ------
     ValueError
-        If a number of tokens is negative or ``window`` < 1.
+        If a number is not a whole one or out of range.
     """
-    check_tokens(conditioning, generated)
-    window = UNBOUNDED if window is None else window
-    check_window(window)
+    conditioning, generated = check_tokens(conditioning, generated)
+    batch = check_number("batch", batch, 1)
+    window = UNBOUNDED if window is None else check_window(window)
     heads, _, dimension = head_shape(config)
     pairs = 0
-    for own in sliding_windows(config):
+    for own, layers in Counter(sliding_windows(config)).items():
         limit = UNBOUNDED if own is None else own
-        for step in range(1, generated + 1):
-            pairs += max(0, min(conditioning, limit - step)) + min(step, window, limit)
+        steps = range(1, generated + 1)
+        pairs += layers * sum(max(0, min(conditioning, limit - step)) + min(step, window, limit) for step in steps)
     return batch * pairs * 4 * heads * dimension

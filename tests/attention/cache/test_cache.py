@@ -237,6 +237,27 @@ def test_beams_follow_their_index(model: PreTrainedModel, options: dict[str, Any
         assert torch.allclose(got, expected[rows], atol=1e-5), name
 
 
+def test_kinds_told_for_each_row_follow_their_rows(model: PreTrainedModel) -> None:
+    """A mask of what is conditioning, and the token that a turn sampled last."""
+    told = torch.tensor([[True] * 3 + [False] * 3 + [True] * 2, [True] * 8])
+    cache = WandCache(model.config, 6, conditioning=told)
+    feed(model, cache, prompt(4, 2))
+    cache.reorder_cache(torch.tensor([1, 0]))
+    feed(model, cache, prompt(4, 2))
+    assert cache.generated.tolist() == [[0], [3]]
+    cache = WandCache(model.config, 6)
+    cache.kinds.sampled = 9, torch.tensor([5, 7])
+    feed(model, cache, prompt(9, 2))
+    cache.batch_repeat_interleave(2)
+    assert cache.kinds.sampled[1].tolist() == [5, 5, 7, 7]
+
+
+def test_a_capacity_of_any_whole_number(model: PreTrainedModel) -> None:
+    cache = WandCache(model.config, 6, static=True, capacity=16.0)
+    feed(model, cache, prompt(9))
+    assert cache.layers[0].keys.shape[2] == 16 + 6
+
+
 def test_reordering_a_padded_batch_takes_its_padding_along(model: PreTrainedModel) -> None:
     ids = prompt(6, 2)
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
@@ -439,6 +460,12 @@ def test_static_capacity_is_a_limit(model: PreTrainedModel) -> None:
         ({"conditioning": 3, "conditioning_until": 9}, "not both"),
         ({"capacity": 9}, "static=True"),
         ({"int8": True, "static": True}, "not static"),
+        ({"static": True, "capacity": 0}, "capacity, in tokens, is a whole number, at least 1; got 0"),
+        ({"static": True, "capacity": 16.5}, "got 16.5"),
+        ({"conditioning": -1}, "at least 0; got -1"),
+        ({"conditioning_until": 3.5}, "conditioning_until, a token id, is a whole number, at least 0; got 3.5"),
+        ({"conditioning_until": True}, "got True"),
+        ({"shared": 0}, "at least 1; got 0"),
     ],
 )
 def test_contradictory_options_are_refused(model: PreTrainedModel, options: dict[str, Any], message: str) -> None:
@@ -459,6 +486,31 @@ def test_a_used_cache_is_refused_for_another_prompt(model: PreTrainedModel) -> N
             feed(model, copy.deepcopy(cache), options.pop("ids"), **options)
     with pytest.raises(ValueError, match=r"cache\.reset\(\)"):
         model.generate(prompt(8), past_key_values=cache, max_new_tokens=3)
+
+
+@pytest.mark.parametrize("steps", [3, 9])
+def test_a_pass_that_was_interrupted(model: PreTrainedModel, steps: int) -> None:
+    """A step can be made again; a chunk would still see what the step has overwritten in some layers."""
+    cache = filled(model, steps)
+    twin = copy.deepcopy(cache)
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def interrupt(cache: WandCache, new: Tensor) -> None:
+        handle = model.model.layers[1].register_forward_pre_hook(fail)
+        with pytest.raises(KeyboardInterrupt):
+            feed(model, cache, new)
+        handle.remove()
+
+    interrupt(cache, step := prompt(1))
+    with pytest.raises(ValueError, match="an earlier pass over this cache was interrupted"):
+        feed(model, cache, prompt(3))
+    assert torch.equal(feed(model, cache, step), feed(model, twin, step))
+    assert torch.equal(feed(model, cache, new := prompt(3)), feed(model, twin, new))
+    interrupt(cache, prompt(3))
+    with pytest.raises(ValueError, match="an earlier pass over this cache was interrupted"):
+        feed(model, cache, step)
 
 
 def test_conditioning_masks_that_do_not_fit_are_refused(model: PreTrainedModel) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any, SupportsIndex
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -24,8 +25,9 @@ from wandlib.attention.cache.sequences import SequenceCache
 from wandlib.attention.cache.shared_prompt import fold_prefill, fold_step, unfold_output
 from wandlib.attention.cache.token_kinds import Kinds, Prompt, TokenKinds
 from wandlib.attention.cache.updates import Rebuild
+from wandlib.attention.checks import check_block, check_blocks, check_conditioning, check_number
 from wandlib.attention.models import Decoder, attention_implementation, new_tokens, sliding_windows
-from wandlib.attention.window import check_blocks, check_conditioning, check_window, whole_number
+from wandlib.attention.window import check_window
 
 UNPLANNED = (
     "a WandCache works with a converted model only: call wandlib.convert(model) first, and under "
@@ -86,7 +88,8 @@ class WandCache(SequenceCache):
 
     Notes
     -----
-    Source: WAND, arXiv 2604.08558, section 2 (fixed part and rolling part).
+    Source: WAND, arXiv 2604.08558, section 2 (fixed part and rolling part). Gradients flow back through what is held,
+    except in a static cache and through int8 entries.
     """
 
     def __init__(
@@ -95,26 +98,22 @@ class WandCache(SequenceCache):
         window: SupportsIndex | float = 32,
         *,
         conditioning: SupportsIndex | Tensor | None = None,
-        conditioning_until: int | None = None,
+        conditioning_until: SupportsIndex | float | None = None,
         blocks: SupportsIndex | float | None = None,
         pinned: SupportsIndex | float | None = None,
         static: bool = False,
-        capacity: int | None = None,
-        block_capacity: int | None = None,
+        capacity: SupportsIndex | float | None = None,
+        block_capacity: SupportsIndex | float | None = None,
         int8: bool = False,
-        shared: SupportsIndex = 1,
+        shared: SupportsIndex | float = 1,
     ) -> None:
         keys, (visible_blocks, first) = check_window(window), check_blocks(blocks, pinned)
-        sequences = whole_number(shared)
-        if sequences is None or sequences < 1:
-            raise ValueError(f"shared is the number of sequences that share a prompt, at least 1; got {shared!r}")
+        sequences = check_number("shared, the sequences that share a prompt,", shared, 1)
         self.kinds = TokenKinds(conditioning, conditioning_until)
         if (capacity is not None or block_capacity is not None) and not static:
             raise ValueError("capacity is for static=True: any other cache makes room as conditioning comes")
-        if block_capacity is not None and (blocks is None or capacity is not None or block_capacity < 1):
-            raise ValueError(
-                f"block_capacity={block_capacity!r} is the longest text block: it needs blocks, and no capacity"
-            )
+        if block_capacity is not None and (blocks is None or capacity is not None):
+            raise ValueError(f"block_capacity={block_capacity!r} is for text blocks: it needs blocks, and no capacity")
         if int8 and (static or (blocks is not None and not first)):
             raise ValueError("int8 is for conditioning that never expires in a cache that is not static: leave it out")
         if sequences > 1 and (conditioning_until is not None or blocks is not None):
@@ -126,15 +125,16 @@ class WandCache(SequenceCache):
         sizes: Any = {"capacity": capacity, "block_capacity": block_capacity, "shared": sequences}
         self.layout = CacheLayout(keys, set(limits), blocks=visible_blocks, pinned=first, static=static, **sizes)
         self._updated = 0
-        """Layers that have followed the update under way."""
+        """Layers that have followed the update under way, in order."""
+        self.watched = self._step_watched = False
+        """Whether the hook is to see who reads the masks of this pass, and whether it has once done so in a step."""
         kind = Int8Layer if int8 else WandLayer
         super().__init__(layers=[kind(self.layout) for _ in limits])
 
     @classmethod
-    def adopt(cls, cache: Any, config: PreTrainedConfig, window: int, **options: Any) -> WandCache:
-        """Turn an empty DynamicCache into a WandCache, the same object: whoever made it will pass it again."""
-        cache.__class__ = cls
-        cache.__init__(config, window, **options)
+    def adopt(cls, cache: Any, become: WandCache) -> WandCache:
+        """Turn an empty DynamicCache into a given WandCache, the same object: whoever made it will pass it again."""
+        cache.__class__, cache.__dict__ = cls, become.__dict__
         adopted: WandCache = cache
         return adopted
 
@@ -201,7 +201,7 @@ class WandCache(SequenceCache):
             If the tokens do not go on from what is held, or cannot be placed. Nothing has changed then.
         """
         layout, step = self.layout, self.is_step(inputs, prompt)
-        if self._updated and isinstance(layout.update, Rebuild):
+        if self._updated and not (step and not isinstance(layout.update, Rebuild)):  # a step can be made again
             raise ValueError("an earlier pass over this cache was interrupted: call cache.reset() and start again")
         layout.update, self._updated = None, 0
         if self.shared > 1:
@@ -211,16 +211,18 @@ class WandCache(SequenceCache):
             else:
                 inputs = fold_prefill(inputs, rows, self.shared)
         new = new_tokens(inputs)
-        conditioning, block = inputs.pop("conditioning", None), inputs.pop("block", None)
+        told = inputs.pop("conditioning", None), inputs.pop("block", None)
         if step:
             if prompt is None and self.shared == 1:
                 check_step(layout.state.padding, inputs.get("attention_mask"))
             keys = self.layers[0].keys
             masks: Any = layout.stage_step(new.shape[0], keys.dtype, keys.device)
         else:
-            masks = self._prepare_rebuild(inputs, new, conditioning, block, module, prompt)
+            masks = self._prepare_rebuild(inputs, told, module, prompt)
         if masks and "flash" in attention_implementation(module):
             raise ValueError(FLASH)
+        if not torch.compiler.is_compiling():
+            self.watched = bool(masks) and not (step and self._step_watched)
         if masks is not None:
             if masks and decoder.positions_from_mask and inputs.get("position_ids") is None:
                 inputs["position_ids"] = counted_positions(inputs.get("attention_mask"), int(layout.state.length), new)
@@ -228,19 +230,16 @@ class WandCache(SequenceCache):
         return inputs
 
     def _prepare_rebuild(
-        self,
-        inputs: dict[str, Any],
-        new: Tensor,
-        conditioning: Tensor | None,
-        block: Tensor | None,
-        module: Any,
-        prompt: Prompt | None,
+        self, inputs: dict[str, Any], told: tuple[Tensor | None, Tensor | None], module: Any, prompt: Prompt | None
     ) -> Any:
         """Plan a prefill, a chunk, conditioning in mid-stream, or a step whose kind is still open."""
+        new, (conditioning, block) = new_tokens(inputs), told
         state, (batch, length), start = self.layout.state, new.shape[:2], int(self.layout.state.length)
         mask, positions = inputs.get("attention_mask"), inputs.get("position_ids")
-        check_continues(start, self.layout.started() if state.padding is not None else None, length, mask, positions)
-        padding = padding_of(mask, start, length, self.layout.sliding_windows)
+        padding = padding_of(mask, batch, start, length, self.layout.sliding_windows, state.padding)
+        check_continues(start, self.layout.started(), length, mask, positions, padding)
+        if block is not None:
+            check_block(block, batch, length, padding, begun=state.block)
         if padding is not None and "flash" in attention_implementation(module):
             raise ValueError(FLASH)
         if conditioning is not None:
@@ -266,6 +265,11 @@ class WandCache(SequenceCache):
         update = self.layout.update
         if update is None:
             raise RuntimeError(UNPLANNED)
+        if layer_idx != self._updated:
+            raise RuntimeError(
+                f"layer {layer_idx} wrote to the WandCache where layer {self._updated} was due, so it is not known who "
+                "read what: run this model under wandlib.full_attention(model)"
+            )
         self._updated += 1
         return self.layers[layer_idx].apply(update, key_states, value_states)
 
@@ -291,4 +295,6 @@ class WandCache(SequenceCache):
             )
         step = not isinstance(self.layout.update, Rebuild)
         self.commit()
+        if step and not torch.compiler.is_compiling():
+            self._step_watched |= self.watched
         return output if self.shared == 1 else unfold_output(output, self.shared, step)

@@ -160,7 +160,7 @@ class Int8Layer(WandLayer):
         read, pinned = super().rebuild(update, key_states, value_states), update.pinned
         both = self.keys, self.values
         if not (update.pinned_stay and self.quantized_slots == pinned):
-            self.quantized = [part for buffer in both for part in quantize(buffer[:, :, :pinned])]
+            self.quantized = [part for buffer in both for part in quantize(buffer[:, :, :pinned].detach())]
         self.keys, self.values = (buffer[:, :, pinned:].clone() for buffer in both)
         return read
 
@@ -198,10 +198,13 @@ class Int8Layer(WandLayer):
 
 def _refilled(buffer: Tensor | None, read: Tensor, update: Rebuild, static: bool) -> Tensor:
     """Put the entries to keep into the first slots of the buffer, or of a new one."""
-    kept = read.detach()
+    kept = read.detach() if static else read
     if update.source is not None:
         kept = kept.gather(2, update.source[:, None, :, None].expand(-1, read.shape[1], -1, read.shape[3]))
     shape = (*kept.shape[:2], update.capacity, kept.shape[3])
+    if kept.requires_grad:  # gradients flow back to what is kept
+        rest = kept.new_full((*shape[:2], shape[2] - kept.shape[2], shape[3]), update.fill_value)
+        return torch.cat([kept, rest], dim=2)
     if buffer is None or buffer.shape != shape:
         buffer = kept.new_empty(shape)
         if static:
@@ -217,3 +220,15 @@ def quantize(entries: Read) -> tuple[Tensor, Tensor]:
     scale = entries.abs().amax(2, keepdim=True).clamp(min=torch.finfo(entries.dtype).tiny) / 127
     # In bfloat16 the quotient of the largest entry can round to 128, which int8 does not hold.
     return (entries / scale).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def locate_nonfinite(layers: list[tuple[Read, Read]]) -> str:
+    """Say where numbers first went wrong, from the keys and values that each layer left behind."""
+    for index, entries in enumerate(layers):
+        keys_fine, values_fine = (bool(held.isfinite().all()) for held in entries)
+        if keys_fine and values_fine:
+            continue
+        if keys_fine or values_fine or index == 0:
+            return f"they first went wrong in layer {index}, in its {'values' if keys_fine else 'keys'}"
+        return f"they first went wrong in layer {index - 1}, in its output"
+    return f"all keys and values are finite: look at the output of layer {len(layers) - 1}, the last norm and the head"

@@ -14,7 +14,7 @@ decided by :mod:`wandlib.attention.window` alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsIndex
 
 import torch
 from jaxtyping import Bool
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from wandlib.attention.cache.shared_prompt import Ownership, assign, mask_others
 from wandlib.attention.cache.updates import Masks, Rebuild, RingWrite, ScatterWrite, Update, pin
+from wandlib.attention.checks import check_number
 from wandlib.attention.window import PADDING, UNBOUNDED, Tokens, additive_mask, tokens
 
 
@@ -93,14 +94,17 @@ class CacheLayout:
         blocks: int = UNBOUNDED,
         pinned: int = 0,
         static: bool = False,
-        capacity: int | None = None,
-        block_capacity: int | None = None,
+        capacity: SupportsIndex | float | None = None,
+        block_capacity: SupportsIndex | float | None = None,
         shared: int = 1,
     ) -> None:
         self.window, self.blocks, self.pinned, self.shared = window, blocks, pinned, shared
         self.sliding_windows, self.static = sliding_windows, static
-        self.block_capacity = block_capacity
-        self.capacity = capacity if block_capacity is None else pinned + blocks * block_capacity
+        self.capacity = None if capacity is None else check_number("capacity, in tokens,", capacity, 1)
+        self.block_capacity: int | None = None
+        if block_capacity is not None:
+            self.block_capacity = check_number("block_capacity, the longest text block,", block_capacity, 1)
+            self.capacity = pinned + blocks * self.block_capacity
         self.narrowest = min((limit for limit in sliding_windows if limit is not None), default=None)
         self.reset()
 
@@ -139,9 +143,11 @@ class CacheLayout:
         parts = zip(held, ring, strict=True)
         return Tokens(*(torch.cat([a.expand(batch, -1), b.expand(batch, -1)], 1) for a, b in parts))
 
-    def started(self) -> Bool[Tensor, " batch"]:
-        """Say which sequences hold a token that is not padding."""
+    def started(self) -> Bool[Tensor, " batch"] | None:
+        """Say which sequences hold a token that is not padding; None: there was no padding."""
         state = self.state
+        if state.padding is None:
+            return None
         held = state.conditioning
         if held is None:
             return torch.ones(state.batch, dtype=torch.bool)

@@ -9,9 +9,16 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from wandlib.attention.window import packed_utterances
+
 
 def padding_of(
-    mask: Any, start: int, length: int, sliding_windows: Collection[int | None] = (None,)
+    mask: Any,
+    batch: int,
+    start: int,
+    length: int,
+    sliding_windows: Collection[int | None] = (None,),
+    held: Int[Tensor, "batch 1"] | None = None,
 ) -> Bool[Tensor, "batch length"] | None:
     """Say which of the ``length`` tokens after the first ``start`` are padding; None: none of them.
 
@@ -22,15 +29,17 @@ def padding_of(
         cache, and a model around the decoder for its text, one or, in a dict, one for each kind of layer.
     sliding_windows
         Those that layers have of their own, which a 4-D mask may show.
+    held
+        Padding tokens among the first ``start``; None: none.
 
     Raises
     ------
     ValueError
-        If a 4-D mask shows or hides more than causality, padding and a sliding window do: the window makes its own.
+        If the mask does not fit the tokens or does not hide the same of the first ``start`` as before, or if a 4-D mask
+        shows or hides more than causality, padding and a sliding window do: the window makes its own.
     """
     if isinstance(mask, dict):
-        masks = list(mask.values())
-        found = [padding_of(one, start, length, sliding_windows) for one in masks]
+        found = [padding_of(one, batch, start, length, sliding_windows, held) for one in mask.values()]
         return next((one for one in found if one is not None), None)
     if mask is None:
         return None
@@ -38,38 +47,73 @@ def padding_of(
         raise ValueError(
             f"a {type(mask).__name__} as attention_mask is not read: pass a 2-D one (1 = token, 0 = padding) or none"
         )
-    if mask.ndim != 4:
-        padding = mask[:, -length:] == 0
-        return padding if bool(padding.any()) else None
-    seen = (mask if mask.dtype == torch.bool else mask >= 0)[:, 0]
-    new = seen[:, :, start : start + length]
-    if new.shape[1:] != (length, length):
+    if mask.ndim == 4:
+        return _padding_of_4d(mask, batch, start, length, sliding_windows, held)
+    if mask.shape not in ((batch, start + length), (batch, length)):
         raise ValueError(
-            f"a mask of shape {list(mask.shape)} does not cover the {length} new tokens after {start}: pass a 2-D "
-            "attention_mask (1 = token, 0 = padding) or none, and the window makes its own"
+            f"an attention_mask of shape {list(mask.shape)} does not fit {length} new tokens after {start} in "
+            f"{batch} sequence(s): pass one of shape [batch, tokens so far] = [{batch}, {start + length}] "
+            "(1 = token, 0 = padding), or none"
         )
-    real = new.diagonal(dim1=1, dim2=2)
-    causal = real[:, None, :].expand_as(new).tril()
-    # What padding sees is of no interest.
-    if bool((new & ~causal & real[:, :, None]).any()):
+    if mask.shape[1] > length:
+        _check_held((mask[:, :start] == 0).sum(1, keepdim=True), held)
+    padding = mask[:, -length:] == 0
+    return padding if bool(padding.any()) else None
+
+
+def _padding_of_4d(
+    mask: Tensor, batch: int, start: int, length: int, sliding_windows: Collection[int | None], held: Tensor | None
+) -> Bool[Tensor, "batch length"] | None:
+    """Return the padding that a 4-D mask shows, in the tokens that see themselves and in those that do not."""
+    total = start + length
+    seen = (mask if mask.dtype == torch.bool else mask >= 0)[:, 0, :, :total]
+    if seen.shape[1:] != (length, total) or len(seen) not in (1, batch):
+        raise ValueError(
+            f"a mask of shape {list(mask.shape)} does not cover the {length} new tokens after {start} of {batch} "
+            "sequence(s): pass a 2-D attention_mask (1 = token, 0 = padding) or none, and the window makes its own"
+        )
+    real = seen[:, :, start:].diagonal(dim1=1, dim2=2)
+    seen = seen & real[:, :, None]  # what padding sees is of no interest
+    shown = torch.cat([seen[:, :, :start].any(1), real], 1)
+    query, key = torch.arange(start, total, device=seen.device)[:, None], torch.arange(total, device=seen.device)
+    causal = real[:, :, None] & shown[:, None] & (key <= query)
+    if bool((seen & ~causal).any()):
         raise ValueError(
             "this 4-D attention_mask lets tokens see later ones: under a window attention is causal; pass a 2-D "
             "attention_mask (1 = token, 0 = padding) or none"
         )
-    hidden, index = causal & ~new & real[:, :, None], torch.arange(length, device=new.device)
-    ago = index[:, None] - index
-    if not any(
-        torch.equal(hidden, causal & real[:, :, None] & (ago >= (limit or length))) for limit in sliding_windows
-    ):
+    limits = {limit or total for limit in sliding_windows}
+    limit = next((one for one in sorted(limits, reverse=True) if torch.equal(seen, causal & (query - key < one))), None)
+    if limit is None:
         raise ValueError(
             "this 4-D attention_mask hides more than padding and the layers' own sliding windows do, which a window "
             "would not keep to: pass a 2-D attention_mask (1 = token, 0 = padding) or none, and packed utterances by "
             "position_ids that start again"
         )
-    return None if bool(real.all()) else ~real
+    near = (start - key[:start] < limit) & real.any(1, keepdim=True)  # what some new token would see
+    _check_held((near & ~shown[:, :start]).sum(1, keepdim=True), held, whole=near.all(1, keepdim=True))
+    return None if bool(real.all()) else ~real.expand(batch, -1)
 
 
-def check_continues(held: int, started: Tensor | None, length: int, mask: Any, position_ids: Any) -> None:
+def _check_held(hidden: Tensor, held: Tensor | None, whole: Tensor | None = None) -> None:
+    """Raise ValueError unless as many held tokens are hidden as were padding; fewer may be where not ``whole``."""
+    padding: Any = 0 if held is None else held.to(hidden.device)
+    wrong = hidden != padding
+    if bool((wrong if whole is None else wrong & (whole | (hidden > padding))).any()):
+        raise ValueError(
+            "this attention_mask does not hide the same tokens as before, and what a cache holds is not hidden "
+            "afterwards: pass the prompt's mask with a 1 for each token since"
+        )
+
+
+def check_continues(
+    held: int,
+    started: Bool[Tensor, " batch"] | None,
+    length: int,
+    mask: Any,
+    position_ids: Any,
+    padding: Bool[Tensor, "batch length"] | None,
+) -> None:
     """Check that new tokens go on from the ``held`` ones that a cache has seen.
 
     Parameters
@@ -77,7 +121,9 @@ def check_continues(held: int, started: Tensor | None, length: int, mask: Any, p
     started
         Where there was padding among those, so that positions lag behind: which sequences hold a token; else None.
     length
-        Of the new tokens.
+        Number of new tokens.
+    padding
+        Which of the new tokens are padding, whose positions say nothing; None: none.
 
     Raises
     ------
@@ -85,8 +131,9 @@ def check_continues(held: int, started: Tensor | None, length: int, mask: Any, p
         If they plainly do not, or if utterances are packed into a row.
     """
     positions = position_ids if isinstance(position_ids, Tensor) and position_ids.ndim == 2 else None
-    falls = positions is not None and length > 1 and bool((positions[:, 1:] <= positions[:, :-1]).any())
-    if falls and started is None and not _has_padding(mask):
+    if positions is not None and padding is not None:
+        positions = positions.to(padding.device).expand(len(padding), -1)
+    if positions is not None and length > 1 and packed_utterances(positions, padding) is not None:
         raise ValueError(
             "position_ids start again within a row: utterances packed into one row cannot share a cache; pass "
             "use_cache=False and conditioning=<bool tensor [batch, time]> to score or train on them"
@@ -97,8 +144,8 @@ def check_continues(held: int, started: Tensor | None, length: int, mask: Any, p
     if not restarts and length > 1 and positions is not None:
         first = positions[:, 0].to(started.device if started is not None else positions.device)
         restarted = first < held if started is None else (first == 0) & started
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            restarted = restarted & (mask[:, -length] != 0).to(first.device)  # the position of padding says nothing
+        if padding is not None:
+            restarted = restarted & ~padding[:, 0].to(first.device)
         restarts = bool(restarted.any())
     if restarts:
         raise ValueError(
@@ -124,12 +171,7 @@ def check_step(padding: Int[Tensor, "batch 1"] | None, mask: Any) -> None:
     """
     if not isinstance(mask, Tensor) or mask.ndim != 2 or torch.compiler.is_compiling():
         return
-    hidden = (mask == 0).sum(1, keepdim=True)
-    if bool((hidden != (0 if padding is None or mask.shape[1] == 1 else padding.to(mask.device))).any()):
-        raise ValueError(
-            "the attention_mask of this step does not hide the same tokens as before, and what a cache holds is not "
-            "hidden afterwards: pass the prompt's mask with a 1 for each token since, or none"
-        )
+    _check_held((mask == 0).sum(1, keepdim=True), None if mask.shape[1] == 1 else padding)
 
 
 def counted_positions(mask: Any, start: int, new: Tensor) -> Int[Tensor, "batch length"]:
@@ -159,8 +201,3 @@ def counted_positions(mask: Any, start: int, new: Tensor) -> Int[Tensor, "batch 
         )
     real = (mask != 0).long()
     return (real.cumsum(1) * real - 1)[:, start:]
-
-
-def _has_padding(mask: Any) -> bool:
-    """Whether a mask may hide some token."""
-    return mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2 and bool((mask != 0).all()))

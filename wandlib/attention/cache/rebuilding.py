@@ -65,7 +65,13 @@ def stage_rebuild(layout: CacheLayout, new: Arrival) -> Masks | None:
     block = _begin_blocks(layout, after, kinds, new.padding, new.block) if layout.expires else None
     if start == 0 and conditioning is None:
         layout.update = _prefill(layout, after, new, block)
-        return None
+        if new.padding is None:
+            return None
+        prompt = tokens(kinds, new.padding, block=block)
+        return {
+            limit: additive_mask(prompt, prompt, layout.window, new.dtype, blocks=layout.blocks, sliding_window=limit)
+            for limit in layout.sliding_windows
+        }
     sequence = tokens(kinds, new.padding, start, state.generated, block=block)
     layout.update, masks = _rebuild(layout, after, sequence, new.dtype)
     return masks

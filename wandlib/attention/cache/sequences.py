@@ -50,6 +50,7 @@ class SequenceCache(Cache):
             layer.each(pick)
         self.layout.each(pick)
         self.layout.state.batch = len(index)
+        self.kinds.select(index)
 
     def reorder_cache(self, beam_idx: Int[Tensor, " batch"]) -> None:
         """Follow a beam search: sequence b goes on from what was sequence ``beam_idx[b]``."""
@@ -57,6 +58,7 @@ class SequenceCache(Cache):
             self.select(beam_idx)
         else:
             reorder(self.layout.state.ownership, beam_idx)
+            self.kinds.sampled = None  # only of use in a second turn, which a shared prompt does not take
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Hold every sequence ``repeats`` times, copies side by side."""

@@ -19,7 +19,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wandlib.attention.window import check_conditioning, conditioning_until, prefix_conditioning, whole_number
+from wandlib.attention.checks import check_conditioning, check_number
+from wandlib.attention.window import conditioning_until, prefix_conditioning
 
 
 class Kinds(NamedTuple):
@@ -50,6 +51,8 @@ class Prompt:
     in_chunks: bool = False
     complete: bool = False
     """Whether all of it has come."""
+    end: int | None = None
+    """Tokens in the cache once all of it has come: where the first sampled token goes."""
     cache: Any = None
     """The cache of the decode."""
 
@@ -74,7 +77,7 @@ class Prompt:
             return 0
         if self.in_chunks and start + length < self.total:
             return length
-        self.complete = True
+        self.complete, self.end = True, start + length
         return min(length, self.total - start) if self.in_chunks else length
 
 
@@ -92,17 +95,15 @@ class TokenKinds:
         If both are given, or a length is not one.
     """
 
-    def __init__(self, conditioning: SupportsIndex | Tensor | None, until: int | None) -> None:
+    def __init__(self, conditioning: SupportsIndex | Tensor | None, until: SupportsIndex | float | None) -> None:
         if conditioning is not None and until is not None:
             raise ValueError("give either conditioning or conditioning_until, not both")
         self.conditioning: int | Tensor | None = None
         if isinstance(conditioning, Tensor):
             self.conditioning = conditioning
         elif conditioning is not None:
-            self.conditioning = whole_number(conditioning)
-            if self.conditioning is None or self.conditioning < 0:
-                raise ValueError(f"conditioning is a number of tokens or a bool tensor; got {conditioning!r}")
-        self.until = until
+            self.conditioning = check_number("conditioning, a bool tensor or a number of tokens,", conditioning)
+        self.until = None if until is None else check_number("conditioning_until, a token id,", until)
         self.sampled: tuple[int, Int[Tensor, " batch"]] | None = None
         """Where the token goes that ``generate`` sampled last and did not feed, and which it is in each sequence."""
 
@@ -110,6 +111,14 @@ class TokenKinds:
     def are_told(self) -> bool:
         """Whether what the cache was made with decides, whatever prompt the tokens are part of."""
         return self.conditioning is not None or self.until is not None
+
+    def select(self, index: Int[Tensor, " batch"]) -> None:
+        """Make what is known of sequence ``index[b]`` the b-th one's."""
+        if isinstance(self.conditioning, Tensor) and len(self.conditioning) > 1:
+            self.conditioning = self.conditioning.index_select(0, index.to(self.conditioning.device))
+        if self.sampled is not None:
+            position, token = self.sampled
+            self.sampled = position, token.index_select(0, index.to(token.device))
 
     def of(
         self,

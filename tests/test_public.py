@@ -30,6 +30,7 @@ def test_public_names() -> None:
         "set_window",
         "skew_kl",
         "streams_of",
+        "suggest_blocks",
         "suggest_window",
     ]
     assert [name for name in wandlib.__all__ if not callable(getattr(wandlib, name))] == []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.compilation import compile_step
 from wandlib.attention.conversion import convert, full_attention, load, restore, set_window
-from wandlib.profiling.attention_mass import attention_mass, suggest_window
+from wandlib.profiling.attention_mass import attention_mass, suggest_blocks, suggest_window
 from wandlib.profiling.estimate import attention_flops, cache_bytes
 from wandlib.profiling.measure import profile
 from wandlib.systems import InputError, Speech, SpeechSystem, Step, Trace, load_system
@@ -65,6 +65,7 @@ __all__ = [
     "set_window",
     "skew_kl",
     "streams_of",
+    "suggest_blocks",
     "suggest_window",
 ]
 

@@ -45,7 +45,7 @@ def compile_step(model: nn.Module, *, cuda_graphs: bool = True, backend: str = "
     cuda_graphs
         On a GPU, replay a step as one CUDA graph. What a step returns is then good until the next one.
     backend
-        Of `torch.compile`. "eager" compiles nothing and needs no C++ compiler: to find errors.
+        Backend of `torch.compile`. "eager" compiles nothing and needs no C++ compiler: to find errors.
 
     Returns
     -------

@@ -113,7 +113,7 @@ class WindowHook:
     # --------------------------------------------------------------------------------------- around the model's forward
 
     def pre_model(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Take the cache by any release's name, and what is said of the tokens out of the model's hands.
+        """Rename the cache to this release's name, and hand ``conditioning`` and ``block`` to the decoder directly.
 
         Some heads take any keyword and drop it (Falcon, GPT-J, BLOOM).
         """

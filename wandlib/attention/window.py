@@ -186,7 +186,7 @@ def additive_mask(
         window of inference; a finite value lets some attention, and so gradient, through. What causality, padding or
         ``sliding_window`` hide is hidden at any tau.
     dtype
-        Of the attention scores; what is hidden gets its most negative number, as everywhere in transformers.
+        Type of the attention scores; what is hidden gets its most negative number, as everywhere in transformers.
     """
     lowest = torch.finfo(dtype).min
     hidden = torch.full((), lowest, dtype=dtype, device=key.position.device)

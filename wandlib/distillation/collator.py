@@ -125,7 +125,7 @@ class WandCollator:
             labels[restarts(positions[None])[0]] = IGNORE_INDEX
         if not bool((labels != IGNORE_INDEX).any()):
             raise ValueError(
-                f"{where} has no generated token: all its {len(ids)} tokens are conditioning or labelled "
+                f"{where} has no generated token: all its {len(ids)} tokens are conditioning or labeled "
                 f"{IGNORE_INDEX}; leave it out of the dataset"
             )
         mask = torch.ones_like(ids)

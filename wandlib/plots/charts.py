@@ -176,21 +176,21 @@ def bars(names: Sequence[str], groups: Sequence[Bars], *, y_label: str, number: 
     figure, (axes,) = panels(width=max(5.2, 0.9 * len(names) * (1 + len(groups)) / 1.5), height=3.4)
     wide = 0.8 / len(groups)
     for index, group in enumerate(groups):
-        centres = np.arange(len(names)) + wide * (index - (len(groups) - 1) / 2)
+        centers = np.arange(len(names)) + wide * (index - (len(groups) - 1) / 2)
         tops, lift = np.asarray(group.values, dtype=np.float64), 3
-        axes.bar(centres, tops, 0.92 * wide, color=group.color, label=group.label)
+        axes.bar(centers, tops, 0.92 * wide, color=group.color, label=group.label)
         if group.published is not None:
             label = "published" if index == 0 else None
-            axes.plot(centres, group.published, "D", color="black", markerfacecolor="white", markersize=6, label=label)
+            axes.plot(centers, group.published, "D", color="black", markerfacecolor="white", markersize=6, label=label)
             tops, lift = np.maximum(tops, group.published), 8
         if group.spread is not None:
             low, high = np.asarray(group.spread, dtype=np.float64).T
-            axes.vlines(centres, low, high, color=INK, linewidth=1.5)
+            axes.vlines(centers, low, high, color=INK, linewidth=1.5)
             tops = np.maximum(tops, high)
-        for centre, top, value in zip(centres, tops, group.values, strict=True):
+        for center, top, value in zip(centers, tops, group.values, strict=True):
             axes.annotate(
                 number.format(value),
-                (float(centre), float(top)),
+                (float(center), float(top)),
                 xytext=(0, lift),
                 textcoords="offset points",
                 ha="center",

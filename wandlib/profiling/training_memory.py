@@ -28,7 +28,7 @@ LOGITS = 8
 log-probabilities of both models, what mixture and divergence are made of. Fitted to runs: a test states how well.
 """
 STATES = 2
-"""Of AdamW, in float32, for each weight that is trained."""
+"""AdamW's float32 states for each weight that is trained."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class TrainingMemory:
     teacher: int
     """The second model's; 0 where the student is its own teacher (LoRA)."""
     gradients: int
-    """Of the weights that are trained."""
+    """Gradients of the weights that are trained."""
     optimizer: int
     """AdamW's two moments."""
     activations: int
     """What the backward pass of the student reads, the weights themselves apart."""
     logits: int
-    """Of a chunk of positions."""
+    """Logits of a chunk of positions."""
 
     @property
     def peak(self) -> int:

@@ -49,7 +49,7 @@ class WandCache(SequenceCache):
     Parameters
     ----------
     config
-        Of the model.
+        The model's config.
     window
         Generated keys that a query sees, its own included.
     conditioning
@@ -189,11 +189,11 @@ class WandCache(SequenceCache):
         Parameters
         ----------
         inputs
-            By name, as :meth:`~wandlib.attention.models.Decoder.keywords` gives them.
+            The pass's arguments by name, as :meth:`~wandlib.attention.models.Decoder.keywords` gives them.
         decoder, module
             What is known of the base decoder, and the decoder itself.
         prompt
-            Of the ``generate`` under way, if there is one.
+            The prompt of the ``generate`` under way, if there is one.
 
         Raises
         ------

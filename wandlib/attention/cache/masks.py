@@ -119,7 +119,7 @@ def check_continues(
     Parameters
     ----------
     started
-        Where there was padding among those, so that positions lag behind: which sequences hold a token; else None.
+        Which sequences hold a token, if there was padding among those, so that positions lag behind; else None.
     length
         Number of new tokens.
     padding

@@ -35,9 +35,9 @@ class Arrival(NamedTuple):
     block: Int[Tensor, "batch length"] | None
     """The text block of each; None: counted from their kinds."""
     dtype: torch.dtype
-    """Of the attention scores."""
+    """Type of the attention scores."""
     device: torch.device
-    """Where the masks go."""
+    """Device of the masks."""
 
 
 @torch.compiler.disable

@@ -68,7 +68,7 @@ def fold_step(inputs: dict[str, Any], rows: int, sequences: int, position: Any) 
     Parameters
     ----------
     position
-        Of the new tokens, where the inputs do not say.
+        Position of the new tokens, if the inputs do not say.
 
     Raises
     ------

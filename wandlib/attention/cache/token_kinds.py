@@ -105,7 +105,7 @@ class TokenKinds:
             self.conditioning = check_number("conditioning, a bool tensor or a number of tokens,", conditioning)
         self.until = None if until is None else check_number("conditioning_until, a token id,", until)
         self.sampled: tuple[int, Int[Tensor, " batch"]] | None = None
-        """Where the token goes that ``generate`` sampled last and did not feed, and which it is in each sequence."""
+        """The position of the token that ``generate`` sampled last and did not feed, and the token of each sequence."""
 
     @property
     def are_told(self) -> bool:

@@ -43,7 +43,7 @@ class ScatterWrite(NamedTuple):
     rows: Int[Tensor, "batch 1"]
     """Row numbers."""
     slots: Int[Tensor, "batch sequences"]
-    """Where in each row the new entries go; attention reads all slots."""
+    """The slots of the new entries in each row; attention reads all slots."""
 
 
 class Rebuild(NamedTuple):

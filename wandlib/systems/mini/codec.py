@@ -105,7 +105,7 @@ class Codec(nn.Module):
     speaker_dims
         Length of the speaker vector.
     contrast
-        How far :meth:`decode` moves each band away from the mean of its neighbours: above 1 it restores the
+        How far :meth:`decode` moves each band away from the mean of its neighbors: above 1 it restores the
         formants that a decoder trained on absolute error smooths away. Not used in training.
     look_ahead
         How many codes after a code the decoder's layers at 25 Hz may depend on, all together; those at 100 Hz then see

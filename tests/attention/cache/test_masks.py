@@ -93,12 +93,13 @@ def four(mask: Tensor, start: int, limit: int | None = None) -> Tensor:
     return seen[:, None, start:]
 
 
+@pytest.mark.parametrize("length", [1, 6])
 @pytest.mark.parametrize("name", ["qwen2", "mistral", "gemma3"])
-def test_a_chunk_with_a_mask_prepared_by_others(name: str) -> None:
+def test_a_chunk_with_a_mask_prepared_by_others(name: str, length: int) -> None:
     """The same of 4-D masks, of a sliding layer as far as it reaches."""
     tiny: Tiny = BY_NAME[name]
     model = convert(tiny.build(), 5)
-    mask, prompt, new = torch.ones(2, 20, dtype=torch.long), ids(14, 2), ids(6, 2)
+    mask, prompt, new = torch.ones(2, 14 + length, dtype=torch.long), ids(14, 2), ids(length, 2)
     mask[0, :3] = 0
     place = positions(mask == 0)
 
@@ -111,7 +112,7 @@ def test_a_chunk_with_a_mask_prepared_by_others(name: str) -> None:
     first = WandCache(model.config, 5)
     feed(model, first, prompt, attention_mask=mask[:, :14], position_ids=place[:, :14])
     held = copy.deepcopy(first)
-    told = {"position_ids": place[:, 14:], "conditioning": torch.ones(2, 6, dtype=torch.bool)}
+    told = {"position_ids": place[:, 14:], "conditioning": torch.ones(2, length, dtype=torch.bool)}
     expected = feed(model, held, new, attention_mask=mask, **told)
     twin = copy.deepcopy(first)
     assert torch.equal(feed(model, twin, new, attention_mask=prepared(mask), **told), expected)

@@ -11,6 +11,11 @@ from torch import Tensor
 
 from wandlib.attention.window import packed_utterances
 
+OTHERWISE = (
+    "this attention_mask does not hide the same tokens as before, and what a cache holds is not hidden afterwards: "
+    "pass the prompt's mask with a 1 for each token since"
+)
+
 
 def padding_of(
     mask: Any,
@@ -55,8 +60,8 @@ def padding_of(
             f"{batch} sequence(s): pass one of shape [batch, tokens so far] = [{batch}, {start + length}] "
             "(1 = token, 0 = padding), or none"
         )
-    if mask.shape[1] > length:
-        _check_held((mask[:, :start] == 0).sum(1, keepdim=True), held)
+    if mask.shape[1] > length and _hides_otherwise((mask[:, :start] == 0).sum(1, keepdim=True), held):
+        raise ValueError(OTHERWISE)
     padding = mask[:, -length:] == 0
     return padding if bool(padding.any()) else None
 
@@ -83,27 +88,28 @@ def _padding_of_4d(
             "attention_mask (1 = token, 0 = padding) or none"
         )
     limits = {limit or total for limit in sliding_windows}
-    limit = next((one for one in sorted(limits, reverse=True) if torch.equal(seen, causal & (query - key < one))), None)
-    if limit is None:
+    shows = [limit for limit in limits if torch.equal(seen, causal & (query - key < limit))]
+    if not shows:
         raise ValueError(
             "this 4-D attention_mask hides more than padding and the layers' own sliding windows do, which a window "
             "would not keep to: pass a 2-D attention_mask (1 = token, 0 = padding) or none, and packed utterances by "
             "position_ids that start again"
         )
-    near = (start - key[:start] < limit) & real.any(1, keepdim=True)  # what some new token would see
-    _check_held((near & ~shown[:, :start]).sum(1, keepdim=True), held, whole=near.all(1, keepdim=True))
+    for limit in shows:
+        near = (start - key[:start] < limit) & real.any(1, keepdim=True)  # what some new token would see
+        hidden = (near & ~shown[:, :start]).sum(1, keepdim=True)
+        if not _hides_otherwise(hidden, held, whole=near.all(1, keepdim=True)):
+            break
+    else:
+        raise ValueError(OTHERWISE)
     return None if bool(real.all()) else ~real.expand(batch, -1)
 
 
-def _check_held(hidden: Tensor, held: Tensor | None, whole: Tensor | None = None) -> None:
-    """Raise ValueError unless as many held tokens are hidden as were padding; fewer may be where not ``whole``."""
+def _hides_otherwise(hidden: Tensor, held: Tensor | None, whole: Tensor | None = None) -> bool:
+    """Whether other than as many held tokens are hidden as were padding; fewer may be where not ``whole``."""
     padding: Any = 0 if held is None else held.to(hidden.device)
     wrong = hidden != padding
-    if bool((wrong if whole is None else wrong & (whole | (hidden > padding))).any()):
-        raise ValueError(
-            "this attention_mask does not hide the same tokens as before, and what a cache holds is not hidden "
-            "afterwards: pass the prompt's mask with a 1 for each token since"
-        )
+    return bool((wrong if whole is None else wrong & (whole | (hidden > padding))).any())
 
 
 def check_continues(
@@ -171,7 +177,8 @@ def check_step(padding: Int[Tensor, "batch 1"] | None, mask: Any) -> None:
     """
     if not isinstance(mask, Tensor) or mask.ndim != 2 or torch.compiler.is_compiling():
         return
-    _check_held((mask == 0).sum(1, keepdim=True), None if mask.shape[1] == 1 else padding)
+    if _hides_otherwise((mask == 0).sum(1, keepdim=True), None if mask.shape[1] == 1 else padding):
+        raise ValueError(OTHERWISE)
 
 
 def counted_positions(mask: Any, start: int, new: Tensor) -> Int[Tensor, "batch length"]:

@@ -79,7 +79,7 @@ def test_plot_shows_each_measurement(windowed: Profile) -> None:
         assert axes.lines[0].get_ydata() == pytest.approx([value / scale for value in values])
 
 
-@pytest.mark.parametrize(("conditioning", "steps"), [(0, 3), (3, 0)])
-def test_nothing_to_measure_is_refused(conditioning: int, steps: int) -> None:
-    with pytest.raises(ValueError, match="at least one"):
+@pytest.mark.parametrize(("conditioning", "steps"), [(0, 3), (3, 0), (2.5, 3)])
+def test_nothing_to_measure_is_refused(conditioning: float, steps: int) -> None:
+    with pytest.raises(ValueError, match="whole number, at least 1; got"):
         profile(QWEN2.build(), conditioning, steps)

@@ -90,8 +90,9 @@ def test_adapters_save_gradients_optimizer_and_teacher() -> None:
 def test_activations_grow_with_the_batch() -> None:
     one, four = (training_memory(build, batch=batch, length=LENGTH).activations for batch in (1, 4))
     assert four == pytest.approx(4 * one, rel=0.02)
-    with pytest.raises(ValueError, match="at least 1"):
-        training_memory(build, batch=0, length=1)
+    for batch, length in ((0, 1), (1, 2.5)):
+        with pytest.raises(ValueError, match="whole number, at least 1; got"):
+            training_memory(build, batch=batch, length=length)
 
 
 def run(*arguments: str) -> str:

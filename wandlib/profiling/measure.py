@@ -12,7 +12,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import psutil
 import torch
@@ -20,6 +20,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.checks import check_number
 from wandlib.attention.hook import WindowHook
 from wandlib.attention.models import base_decoder, cache_inputs
 
@@ -91,7 +92,12 @@ def held_bytes(cache: WandCache | DynamicCache) -> int:
 
 @torch.inference_mode()
 def profile(
-    model: nn.Module, conditioning: int = 187, steps: int = 1500, *, batch: int = 1, warmup: int = 20
+    model: nn.Module,
+    conditioning: SupportsIndex | float = 187,
+    steps: SupportsIndex | float = 1500,
+    *,
+    batch: SupportsIndex | float = 1,
+    warmup: SupportsIndex | float = 20,
 ) -> Profile:
     """Decode random tokens and measure every step.
 
@@ -112,10 +118,10 @@ def profile(
     Raises
     ------
     ValueError
-        If ``conditioning`` or ``steps`` is below 1.
+        If a number is not a whole one, or ``conditioning``, ``steps`` or ``batch`` is below 1.
     """
-    if conditioning < 1 or steps < 1:
-        raise ValueError(f"need at least one conditioning token and one step, got {conditioning} and {steps}")
+    conditioning, steps = check_number("conditioning, in tokens,", conditioning, 1), check_number("steps", steps, 1)
+    batch, warmup = check_number("batch", batch, 1), check_number("warmup", warmup)
     decoder = base_decoder(model)
     hook = getattr(decoder, "wand", None)
     window = hook.window if isinstance(hook, WindowHook) and not hook.disabled else None

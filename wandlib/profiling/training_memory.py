@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from wandlib.attention.checks import check_number
 from wandlib.attention.models import inner_model
 
 LOGITS = 8
@@ -57,11 +58,11 @@ class TrainingMemory:
 def training_memory(
     build: Callable[[], nn.Module],
     *,
-    batch: int,
-    length: int,
+    batch: SupportsIndex | float,
+    length: SupportsIndex | float,
     adapt: Callable[[nn.Module], nn.Module] | None = None,
     bf16: bool = False,
-    chunk: int = 512,
+    chunk: SupportsIndex | float = 512,
 ) -> TrainingMemory:
     """Compute the memory of a distillation step with AdamW, weights in float32.
 
@@ -82,10 +83,10 @@ def training_memory(
     Raises
     ------
     ValueError
-        If batch, length or chunk is below 1.
+        If batch, length or chunk is not a whole number, or below 1.
     """
-    if min(batch, length, chunk) < 1:
-        raise ValueError(f"batch, length and chunk are at least 1, not {batch}, {length} and {chunk}")
+    batch, length = check_number("batch", batch, 1), check_number("length, in tokens,", length, 1)
+    chunk = check_number("chunk, in positions,", chunk, 1)
     trained = added = 0
     if adapt is not None:
         with torch.device("meta"):

@@ -650,25 +650,20 @@ def test_load_an_adapter_from_a_subfolder(tmp_path: Path) -> None:
     assert torch.equal(generate(loaded, ids := prompt()).sequences, generate(adapted, ids).sequences)
 
 
-def test_the_window_is_that_of_the_revision(
-    model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every file is asked for by the same words about where it is."""
-    model.save_pretrained(tmp_path)
-    where = {"revision": "older", "token": "secret", "cache_dir": str(tmp_path / "cache")}
+def test_the_window_is_that_of_the_revision(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file of a repository is asked for by the same words about where it is."""
+    where = {"revision": "older", "token": "secret", "cache_dir": "cache"}
+    model.config.architectures = [type(model).__name__]
     asked: dict[str, Any] = {}
 
-    def config(folder: Any, **options: Any) -> Any:
-        asked["config"] = options
-        return model.config
+    def answer(name: str, value: Any) -> Any:
+        return lambda folder, **options: asked.update({name: options}) or value
 
-    def adapter(folder: Any, **options: Any) -> None:
-        asked["adapter"] = options
-
-    monkeypatch.setattr("wandlib.attention.conversion.AutoConfig.from_pretrained", config)
-    monkeypatch.setattr("wandlib.attention.adapters.find_adapter_config_file", adapter)
-    load(tmp_path, dtype=torch.float32, **where)
-    assert asked == {"config": where, "adapter": where}
+    monkeypatch.setattr("wandlib.attention.conversion.AutoConfig.from_pretrained", answer("config", model.config))
+    monkeypatch.setattr("wandlib.attention.adapters.find_adapter_config_file", answer("adapter", None))
+    monkeypatch.setattr(type(model), "from_pretrained", answer("model", QWEN2.build()))
+    assert load("no/repository", dtype=torch.float32, **where).config.wand["window"] == WINDOW
+    assert asked == {"config": where, "adapter": where, "model": where | {"dtype": torch.float32}}
 
 
 def test_a_folder_without_window_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def source_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_adapter(folder: str | Path, **source: Any) -> bool:
     """Return whether a folder, or a repository on the hub, holds an adapter and not a whole model."""
+    if Path(folder).is_dir():  # transformers 5.17 looks into no subfolder of a folder
+        return (Path(folder) / source.get("subfolder", "") / ADAPTER_CONFIG_NAME).is_file()
     return find_adapter_config_file(str(folder), **source) is not None
 
 

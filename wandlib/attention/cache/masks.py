@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wandlib.attention.window import packed_utterances
 
+ANOTHER = "; to use the cache for another prompt, call cache.reset() first"
 OTHERWISE = (
     "this attention_mask does not hide the same tokens as before, and what a cache holds is not hidden afterwards: "
     "pass the prompt's mask with a 1 for each token since"
@@ -58,7 +59,7 @@ def padding_of(
         raise ValueError(
             f"an attention_mask of shape {list(mask.shape)} does not fit {length} new tokens after {start} in "
             f"{batch} sequence(s): pass one of shape [batch, tokens so far] = [{batch}, {start + length}] "
-            "(1 = token, 0 = padding), or none"
+            "(1 = token, 0 = padding), or none" + (ANOTHER if start else "")
         )
     if mask.shape[1] > length and _hides_otherwise((mask[:, :start] == 0).sum(1, keepdim=True), held):
         raise ValueError(OTHERWISE)
@@ -154,10 +155,7 @@ def check_continues(
             restarted = restarted & ~padding[:, 0].to(first.device)
         restarts = bool(restarted.any())
     if restarts:
-        raise ValueError(
-            f"this cache already holds {held} tokens and the input does not go on from there: to use it for another "
-            "prompt, call cache.reset() first"
-        )
+        raise ValueError(f"this cache already holds {held} tokens and the input does not go on from there{ANOTHER}")
 
 
 def check_step(padding: Int[Tensor, "batch 1"] | None, mask: Any) -> None:

@@ -15,7 +15,7 @@ import soundfile
 import tiny_codec_lm
 import tiny_corpora
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import wandlib
@@ -215,6 +215,48 @@ def test_what_cannot_be_used(arguments: list[str], words: str) -> None:
         tiny_index.write_checkpoint(Path("index"))
         Path("index/dvae.pth").unlink()
     assert words in refused(*arguments)
+
+
+def test_what_is_written_over_stays_until_the_new_file_is_whole() -> None:
+    """The published gpt.pth may itself be the target; where the export fails, what was there is there still."""
+    tiny_index.write_checkpoint(Path("folder"))
+    Path("folder/gpt.pth").replace("folder/kept.pth")
+    before = Path("folder/kept.pth").read_bytes()
+    Path("folder/gpt.pth").write_bytes(before)
+    wandlib.convert(training_of("indextts").language_model("folder"), window=4).save_pretrained("student")
+    here = ("export", "student", "folder/gpt.pth", "--to", "indextts", "--checkpoint")
+    assert "'folder/gpt.pth' exists" in refused(*here, "folder")
+    Path("folder/config.yaml").rename("config.yaml")
+    assert "no config.yaml" in refused(*here, "folder", "--force")
+    assert Path("folder/gpt.pth").read_bytes() == before
+    Path("config.yaml").rename("folder/config.yaml")
+    run(*here, "folder", "--force")
+    written, kept = torch_file(Path("folder/gpt.pth")), torch_file(Path("folder/kept.pth"))
+    assert all(torch.equal(written[name], kept[name]) for name in kept)
+    assert not list(Path("folder").glob(".*"))
+    assert "is a folder, which is not written over" in refused(*here[:2], "folder", *here[3:], "folder", "--force")
+
+
+def test_a_student_takes_config_and_tokenizer_and_no_other_weights() -> None:
+    """An original may store the tied head a second time, and lie beside its weights in other forms."""
+    tiny_codec_lm.write("neutts", Path("folder"))
+    model: Any = training_of("neutts").language_model("folder")
+    stored = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = json.loads(Path("folder/config.json").read_text())
+    Path("folder/config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    stored["lm_head.weight"] = stored["model.embed_tokens.weight"].clone()
+    save_file(stored, "folder/model.safetensors", metadata={"format": "pt"})
+    for name in ("neutts-air-Q4.gguf", "pytorch_model.bin", "LICENSE"):
+        Path("folder", name).touch()
+    tied = training_of("neutts").language_model("folder")
+    wandlib.convert(tied, window=4).save_pretrained("student")
+    said = run("export", "student", "neutts-air", "--to", "neutts", "--checkpoint", "folder")
+    assert "in the place of the language model of neuphonic/neutts-air" in said
+    written = folder_of_safetensors(Path("neutts-air"))
+    assert stored.keys() == written.keys()
+    assert all(torch.equal(stored[name], written[name]) for name in stored)
+    names = {path.name for path in Path("folder").iterdir() if path.is_file()}
+    assert {path.name for path in Path("neutts-air").iterdir()} == names - {"neutts-air-Q4.gguf", "pytorch_model.bin"}
 
 
 def test_a_rounded_student_is_not_written_back() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -33,11 +36,12 @@ def export(
         if checkpoint is not None and not checkpoint.is_dir():
             raise InputError(f"no folder {str(checkpoint)!r}: give the published checkpoint")
         check_new(target, force)
-        if target.exists():
-            replace(target)
-        notes = training.export(student, target, original)
-        place = f"put it in the place of {training.files} of {training.base.repository}"
-        say_line(f"{target}: {place}. The published code reads it, and runs it under full attention")
+        with replacing(target) as unfinished:
+            notes = training.export(student, unfinished, original)
+        say_line(
+            f"{target}: put it in the place of {training.place}. The published code reads it, and runs it under full "
+            "attention"
+        )
         for note in notes:
             say_line(note)
 
@@ -61,14 +65,30 @@ def trained_checkpoint(student: Path, system: str) -> Path | None:
     return original if original.is_dir() else None
 
 
-def replace(target: Path) -> None:
-    """Make room for what is written; a folder is never removed.
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a name beside ``target`` to write to; it takes the target's place where all went well, else it is removed.
 
     Raises
     ------
     InputError
-        If it is a folder.
+        If the target is a folder, which is never written over.
     """
     if target.is_dir():
         raise InputError(f"{str(target)!r} is a folder, which is not written over: name another")
-    target.unlink()
+    unfinished = target.with_name(f".{target.stem}.part{target.suffix}")
+    remove(unfinished)
+    try:
+        yield unfinished
+        if unfinished.is_dir():
+            target.unlink(missing_ok=True)
+        unfinished.replace(target)
+    finally:
+        remove(unfinished)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)

@@ -15,6 +15,8 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from wandlib.systems.published import check_keys
 from wandlib.systems.settings import InputError
 
+BESIDE_THE_WEIGHTS = (".json", ".txt", ".jinja", ".model")
+"""Endings of config and tokenizer files, which a student takes from the original."""
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """By the names that safetensors has for them."""
 
@@ -99,7 +101,9 @@ def named(dtype: torch.dtype) -> str:
 
 
 def write_back(model: PreTrainedModel, original: Path, folder: Path) -> None:
-    """Write a student as a folder that the published code reads: all files but the weights are the original's.
+    """Write a student as a folder that the published code reads: config, tokenizer and license are the original's.
+
+    What else the original's folder holds is not copied: other forms of its weights (.gguf, .bin) are not the student's.
 
     A config that transformers 5 writes has another form, whose rotary base older releases misread.
 
@@ -124,8 +128,8 @@ def write_back(model: PreTrainedModel, original: Path, folder: Path) -> None:
     check_keys(files[0], stored, wanted)
     folder.mkdir(parents=True)
     for file in sorted(original.iterdir()):
-        if file.is_file() and file not in before:
+        if file.suffix in BESIDE_THE_WEIGHTS or file.stem in {"LICENSE", "NOTICE"}:
             shutil.copyfile(file, folder / file.name)
     for file, tensors in before.items():
-        back = {name: trained[name].to(old).contiguous() for name, old in tensors.items()}
+        back = {name: trained[name].to(old, copy=True).contiguous() for name, old in tensors.items()}
         save_file(back, folder / file.name, metadata={"format": "pt"})

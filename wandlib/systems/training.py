@@ -81,7 +81,12 @@ class SystemTraining(ABC):
     ten_seconds: ClassVar[TenSeconds]
     """What its costs are computed for."""
     files: ClassVar[str]
-    """What ``export`` writes: the name of a file or folder in the published folder."""
+    """What ``export`` writes: the name of a file or folder."""
+
+    @property
+    def place(self) -> str:
+        """What that takes the place of, in words."""
+        return f"{self.files} of {self.base.repository}"
 
     @abstractmethod
     def check_folder(self, folder: str | Path) -> Path:

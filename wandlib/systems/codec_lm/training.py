@@ -81,9 +81,12 @@ class CodecLMTraining(SystemTraining):
     """A system of a stock language model and a stock codec."""
 
     window = WINDOW
-    files = "LLM"
     dialect: ClassVar[Dialect]
     kind: ClassVar[type[PreTrainedModel]]
+
+    @property
+    def place(self) -> str:
+        return f"the language model of {self.base.repository}"
 
     def check_folder(self, folder: str | Path) -> Path:
         root = check_folder(self.dialect, folder)
@@ -115,6 +118,7 @@ class NeuTTSTraining(CodecLMTraining):
     """NeuTTS Air."""
 
     dialect = NEUTTS
+    files = "neutts-air"
     ten_seconds = TenSeconds(400, 500)
     kind = Qwen2ForCausalLM
     base = Base(
@@ -136,6 +140,7 @@ class LlasaTraining(CodecLMTraining):
     """Llasa."""
 
     dialect = LLASA
+    files = "Llasa-1B"
     ten_seconds = TenSeconds(400, 500)
     kind = LlamaForCausalLM
     base = Base(

@@ -144,4 +144,5 @@ def write_language_model(path: Path, model: IndexLM, original: Path) -> None:
     check_keys(original, {n: t for n, t in state.items() if not n.startswith((*VOICE, "gpt.wte."))}, trained)
     trained = {"gpt.wte.weight": trained["mel_embedding.weight"], **trained}
     back = {name: trained[name].to(old) if name in trained else old.clone() for name, old in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": back}, path)

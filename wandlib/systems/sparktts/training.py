@@ -134,9 +134,7 @@ class SparkTraining(SystemTraining):
         dtype = next(iter(stored_dtypes(root / "LLM")))
         model = read_student(student, Qwen2ForCausalLM, "Spark-TTS", dtype)
         write_back(model, root / "LLM", target)
-        return [
-            f"put it in the place of LLM/ of {LAYOUT.repository}: the published code speaks with it, full attention"
-        ]
+        return []
 
     def random_model(self) -> PreTrainedModel:
         return Qwen2ForCausalLM(qwen2_half_billion(SHAPES["sparktts"].config.vocab_size, tie_word_embeddings=True))

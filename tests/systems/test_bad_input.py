@@ -9,23 +9,13 @@ import numpy as np
 import pytest
 import recordings
 import soundfile
-import tiny_codec_lm
 import torch
+from tiny_checkpoints import WRITERS
 
 import wandlib
 from wandlib.systems.base import InputError, SpeechSystem
-from wandlib.systems.cosyvoice2.tiny import write_tiny
-from wandlib.systems.indextts import tiny as tiny_index
 from wandlib.systems.registry import TRAINING
-from wandlib.systems.sparktts import tiny as tiny_spark
 
-WRITERS: dict[str, Any] = {
-    "cosyvoice2": write_tiny,
-    "sparktts": tiny_spark.write_checkpoint,
-    "indextts": tiny_index.write_checkpoint,
-    "neutts": lambda folder: tiny_codec_lm.write("neutts", folder),
-    "llasa": lambda folder: tiny_codec_lm.write("llasa", folder),
-}
 LONGEST = {"cosyvoice2": 30, "sparktts": 60, "indextts": 60, "neutts": 20, "llasa": 20}
 """Seconds of a reference."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 import yaml
 
 import wandlib
+from wandlib.attention.cache.cache import WandCache
 from wandlib.systems.base import InputError
 from wandlib.systems.indextts import tiny
 from wandlib.systems.indextts.checkpoint import read_language_model, write_language_model
@@ -64,6 +67,39 @@ def test_a_window_of_one_call_is_of_that_call(system: IndexSystem, recording: Pa
     full = system.synthesize("HELLO.", recording, "full", seed=1, maximum_codes=20)
     assert np.array_equal(codes[0], codes[1])
     np.testing.assert_allclose(sounds[0], full.waveform, atol=1e-5)
+
+
+def test_a_window_wider_than_the_speech_takes_no_memory(
+    system: IndexSystem, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = []
+
+    class Noted(WandCache):
+        def __init__(self, config: Any, window: int, **options: Any) -> None:
+            widths.append(window)
+            super().__init__(config, window, **options)
+
+    monkeypatch.setattr("wandlib.systems.indextts.system.WandCache", Noted)
+    monkeypatch.setattr("wandlib.systems.indextts.language_model.WandCache", Noted)
+    system.synthesize("HELLO.", recording, "window", seed=1, window=5_000_000, maximum_codes=10)
+    assert len(widths) == 2
+    assert max(widths) <= 11
+
+
+def test_speech_of_two_threads_is_that_of_one(system: IndexSystem, recording: Path) -> None:
+    """Codes are drawn from torch's own generator, which all threads share."""
+
+    def say(seed: int) -> Any:
+        def wait(step: Any) -> None:
+            time.sleep(1e-3)  # let the other thread draw
+
+        return system.synthesize(
+            "HELLO.", recording, "window", seed=seed, maximum_codes=20, on_step=wait
+        ).codes.tolist()
+
+    alone = [say(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(say, range(4))) == alone
 
 
 def test_parts_are_streamed(system: IndexSystem, recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ class IndexLM(PreTrainedModel, GenerationMixin):
         self.text_pos_embedding = Positions(config.text_positions, width)
         self.mel_pos_embedding = Positions(config.code_positions, width)
         decoder: Any = GPT2Model(config)
-        decoder.wpe = NoPositions(width)
+        decoder.wpe = NoPositions()
         del decoder.wte
         self.gpt: GPT2Model = decoder
         self.final_norm = nn.LayerNorm(width)
@@ -289,7 +289,7 @@ class IndexLM(PreTrainedModel, GenerationMixin):
         cached: dict[str, Any] = {"use_cache": False}
         if window is not None:
             # A cache of its own carries the window of this call, whatever the model was converted with.
-            cache = WandCache(self.gpt.config, window, conditioning=prompt.shape[1])
+            cache = WandCache(self.gpt.config, min(window, framed.shape[1]), conditioning=prompt.shape[1])
             cached = {"use_cache": True, **cache_inputs(self.gpt, cache)}
         output = self.gpt(inputs_embeds=embedded, **cached)
         states: Tensor = self.final_norm(output.last_hidden_state)[:, prompt.shape[1] - 1 : -2]

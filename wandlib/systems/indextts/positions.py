@@ -8,14 +8,10 @@ from torch import Tensor, nn
 
 
 class NoPositions(nn.Module):
-    """Stands in for GPT-2's table of positions: adds nothing."""
+    """Stands in for GPT-2's table of positions: adds nothing, to embeddings of any type."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
-    def forward(self, positions: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time width"]:
-        return torch.zeros(*positions.shape, self.width, device=positions.device)
+    def forward(self, positions: Int[Tensor, "batch time"]) -> Float[Tensor, ""]:
+        return torch.zeros((), device=positions.device)
 
 
 class Positions(nn.Module):

@@ -10,6 +10,7 @@ student included.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,8 @@ from wandlib.systems.streaming import AtOnce, Piece
 from wandlib.systems.students import trained_window
 
 WINDOW = 32
+DRAWS = threading.RLock()
+"""Held while codes are drawn: ``generate`` takes no generator of its own, and torch's has one state for all threads."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,7 @@ class IndexSystem(SpeechSystem):
 
         temperature = TEMPERATURE if part.settings.temperature is None else part.settings.temperature
         devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), attention_of(model, trace.window):
+        with DRAWS, torch.random.fork_rng(devices=devices), attention_of(model, trace.window):
             torch.manual_seed(part.seed)
             generated = generate(
                 model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,14 @@ from typer.testing import CliRunner
 import wandlib
 from wandlib.attention.conversion import hook_of
 from wandlib.cli import app as cli
+from wandlib.cli.options import LIMIT_STATUS
+from wandlib.systems import InputError
 from wandlib.systems.cosyvoice2.tiny import write_tiny
 from wandlib.systems.indextts import tiny as tiny_index
+from wandlib.systems.indextts.language_model import IndexLM
 from wandlib.systems.registry import TRAINING, training_of
 from wandlib.systems.sparktts import tiny as tiny_spark
+from wandlib.systems.training import TenSeconds
 
 STEPS = 20
 
@@ -267,3 +272,96 @@ def test_other_recordings_are_of_the_speaker() -> None:
     Path("data.jsonl").write_text('{"audio": "a.wav", "text": "Hi."}\n')
     said = refused("prepare", "--system", "sparktts", "--checkpoint", "folder", "--data", "data.jsonl", "--to", "out")
     assert "no other recording of its speaker" in said
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_say(name: str) -> None:
+    """The command alone, as a user has it: a folder, a recording and, where the system needs it, what that says."""
+    WRITERS[name](Path("folder"))
+    recordings.write(Path("voice.wav"))
+    here = ("--system", name, "--checkpoint", "folder", "--reference", "voice.wav")
+    own = SETTINGS[name]
+    options = [f"--transcript={own['transcript']}"] if "transcript" in own else []
+    options += [f"--set={key}={value}" for key, value in own.items() if key != "transcript"]
+    said = CliRunner().invoke(cli.app, ["say", "Hi.", *here, *options, "-o", "out.wav"])
+    assert said.exit_code in (0, LIMIT_STATUS), said.output
+    samples, rate = soundfile.read("out.wav")
+    assert len(samples) > 1000
+    expected = wandlib.load_system(name, "folder").synthesize("Hi.", "voice.wav", "window", **own)
+    assert rate == expected.sample_rate
+    assert len(samples) == len(expected.waveform)
+    if name == "cosyvoice2":
+        both = run("compare", "Hi.", *here, "--transcript", "You.", "-o", "both")
+        assert "median step" in both
+
+
+def test_say_many_with_transcripts_and_settings_of_their_own() -> None:
+    tiny_spark.write_checkpoint(Path("folder"))
+    for voice in ("a.wav", "b.wav"):
+        recordings.write(Path(voice))
+    here = ("--system", "sparktts", "--checkpoint", "folder", "--from", "texts.jsonl", "--to", "out", "--temperature=0")
+    lines = [
+        {"text": "Hi.", "id": "a", "reference": "a.wav", "transcript": "You."},
+        {"text": "Hi.", "id": "b", "reference": "b.wav", "transcript": "Me."},
+        {"text": "Ho.", "id": "c"},
+    ]
+    Path("texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    said = CliRunner().invoke(cli.app, ["say", *here, "--set", "top_p=0.5", "--reference", "a.wav"])
+    assert said.exit_code in (0, LIMIT_STATUS), said.output
+    made = {entry["id"]: entry for entry in map(json.loads, Path("out/manifest.jsonl").read_text().splitlines())}
+    said_by = {key: entry["settings"].get("transcript") for key, entry in made.items()}
+    assert said_by == {"a": "You.", "b": "Me.", "c": None}
+    assert {entry["settings"]["top_p"] for entry in made.values()} == {"0.5"}
+    tts = wandlib.load_system("sparktts", "folder")
+    alone = tts.synthesize("Hi.", "b.wav", "window", temperature=0, top_p=0.5, transcript="Me.")
+    assert made["b"]["codes"] == len(alone.codes)
+    Path("texts.jsonl").write_text(json.dumps({"text": "Hi.", "reference": "b.wav"}))
+    assert "one of their own" in refused("say", *here, "--transcript", "You.", "--reference", "a.wav")
+    Path("texts.jsonl").write_text(json.dumps({"text": "Hi.", "set": {"tone": "high"}}))
+    assert "no setting named 'tone'" in refused("say", *here, "--force")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("pitch", "is not name=value"),
+        ("=high", "is not name=value"),
+        ("window=3", "has the option --window"),
+        ("transcript=a", "is given already"),
+        ("nothing=3", "there is no setting named 'nothing'"),
+        ("normalize=no", "normalize is a bool, not 'no'"),
+    ],
+)
+def test_settings_that_cannot_be_used(option: str, words: str) -> None:
+    write_tiny(Path("folder"))
+    here = ("--system", "cosyvoice2", "--checkpoint", "folder")
+    assert words in refused("say", "Hi.", *here, "--transcript", "You.", "--set", option)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_student_of_another_system_or_size_is_refused(name: str) -> None:
+    WRITERS[name](Path("folder"))
+    other = "sparktts" if name == "cosyvoice2" else "cosyvoice2"
+    WRITERS[other](Path("other"))
+    training_of(other).language_model("other").save_pretrained("student")
+    with pytest.raises(InputError, match="holds no language model of"):
+        wandlib.load_system(name, "folder", student="student")
+    with pytest.raises(FileNotFoundError, match=r"no config\.json in 'none'"):
+        wandlib.load_system(name, "folder", student="none")
+    teacher: Any = training_of(name).language_model("folder")
+    config = type(teacher.config).from_dict({**teacher.config.to_dict(), "hidden_size": 64, "n_embd": 64})
+    type(teacher)(config).save_pretrained("larger")
+    with pytest.raises(InputError, match=r"has hidden_size 64, the language model of .* made of another"):
+        wandlib.load_system(name, "folder", student="larger")
+
+
+def test_profile_measures_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_index.write_checkpoint(Path("folder"))
+    small = training_of("indextts").config("folder")
+    monkeypatch.setattr("wandlib.systems.indextts.training.IndexTraining.random_model", lambda self: IndexLM(small))
+    monkeypatch.setattr("wandlib.systems.indextts.training.IndexTraining.ten_seconds", TenSeconds(5, 20, 3))
+    for dtype in ("float32", "bfloat16"):
+        said = run("profile", "--system", "indextts", "--measure", "--steps", "4", "--warmup", "1", "--dtype", dtype)
+        times = re.findall(r"step, ms: (?:full|window) (\d+\.\d)", said)
+        assert len(times) == 2
+        assert all(float(time) > 0 for time in times)

@@ -81,5 +81,8 @@ def test_memory_that_runs_out_is_said_with_the_cure(tts: SpeechSystem, sounds: P
     try:
         with pytest.raises(InputError, match=r"too little memory: load with dtype=torch\.bfloat16"):
             say(tts, "HI.", sounds / "voice.wav")
+        said = {} if tts.name == "indextts" else {"transcript": "YOU."}
+        with pytest.raises(InputError, match=r"too little memory: load with dtype=torch\.bfloat16"):
+            tts.synthesize_many(["HI.", "HO."], sounds / "voice.wav", "window", **said)
     finally:
         handle.remove()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,18 +22,35 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from wandlib.cli.options import LIMIT_STATUS, console, say_line
 from wandlib.systems import InputError, Speech, SpeechSystem
 
-KEYS = {"text", "id", "speaker", "reference"}
+KEYS = {"text", "id", "speaker", "reference", "transcript", "set"}
 EXAMPLE = '{"text": "Good morning.", "id": "greeting", "speaker": "ruth"}'
 _NAME = re.compile(r"[\w][\w .-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One text: the name of its file, what to say, and in whose voice (None: the system's own choice)."""
+    """One text.
+
+    Attributes
+    ----------
+    name
+        Of its file.
+    text
+        What to say.
+    reference
+        In whose voice; None: the system's own choice.
+    settings
+        What a line sets for itself, by name: its transcript, and what is in "set".
+    """
 
     name: str
     text: str
     reference: str | None
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def lacks_transcript(self, voice: str | Path | None) -> bool:
+        """Return whether a line names another voice than ``voice``, and not what that says."""
+        return self.reference not in (None, str(voice)) and "transcript" not in dict(self.settings)
 
 
 def read_texts(path: Path, voice: str | Path | None) -> list[Item]:
@@ -72,7 +89,13 @@ def read_texts(path: Path, voice: str | Path | None) -> list[Item]:
             raise InputError(f"lines {items[name]} and {number} of {str(path)!r} have the same id, {name!r}")
         items[name] = number
         own = given.get("speaker") or given.get("reference") or voice
-        found.append(Item(name, given["text"], None if own is None else str(own)))
+        settings = given.get("set", {})
+        if not isinstance(settings, dict):
+            raise InputError(f'{where} sets {settings!r}: write {{"set": {{"pitch": "high"}}}}')
+        settings |= {"transcript": given["transcript"]} if "transcript" in given else {}
+        if not all(isinstance(value, str | int | float) for value in settings.values()):
+            raise InputError(f"{where} sets {settings!r}: a setting is a text, a number, true or false")
+        found.append(Item(name, given["text"], None if own is None else str(own), tuple(sorted(settings.items()))))
     if not found:
         raise InputError(f"no texts in {str(path)!r}: write one a line, like {EXAMPLE}")
     return found
@@ -149,7 +172,8 @@ class Plan:
         return "limited" if made.trace.finish == "limit" else "made"
 
     def _said(self, item: Item) -> dict[str, Any]:
-        return {"id": item.name, "text": item.text, "reference": item.reference, "settings": self.settings}
+        settings = self.settings | {name: str(value) for name, value in item.settings}
+        return {"id": item.name, "text": item.text, "reference": item.reference, "settings": settings}
 
     def _write(self, entry: dict[str, Any]) -> None:
         entry = {"time": datetime.now(UTC).isoformat()} | entry
@@ -166,6 +190,14 @@ class Plan:
                     say_line(f"line {number} of {str(path)!r} is not complete JSON, and is left out")
 
 
+def alike(items: list[Item]) -> dict[tuple[tuple[str, Any], ...], list[Item]]:
+    """Return texts by what they set for themselves: one batch has one transcript."""
+    found = defaultdict[tuple[tuple[str, Any], ...], list[Item]](list)
+    for item in items:
+        found[item.settings].append(item)
+    return found
+
+
 def say_many(plan: Plan, tts: SpeechSystem | None, batch_size: int, settings: dict[str, Any]) -> int:
     """Speak what is left, and return the exit status: 1 if a text failed, 3 if the length limit ended one.
 
@@ -179,10 +211,15 @@ def say_many(plan: Plan, tts: SpeechSystem | None, batch_size: int, settings: di
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("texts", total=len(plan.items))
         if tts is not None:
-            texts, references = [item.text for item in plan.items], [item.reference for item in plan.items]
-            for index, made in tts.synthesize_as_completed(texts, references, batch_size=batch_size, **settings):
-                counts[plan.keep(plan.items[index], made)] += 1
-                progress.advance(task)
+            groups = alike(plan.items)
+            for own in groups:  # better said before the first text than in the midst of them
+                tts.settings_type.make(settings | dict(own))
+            for own, items in groups.items():
+                texts, references = [item.text for item in items], [item.reference for item in items]
+                together: dict[str, Any] = settings | dict(own)
+                for index, made in tts.synthesize_as_completed(texts, references, batch_size=batch_size, **together):
+                    counts[plan.keep(items[index], made)] += 1
+                    progress.advance(task)
     said = [f"{counts['made'] + counts['limited']} made"]
     said += [f"{plan.skipped} were there"] if plan.skipped else []
     said += [f"{counts['limited']} ended by the length limit"] if counts["limited"] else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from wandlib.cli.options import (
     LIMIT_STATUS,
     Checkpoint,
     Device,
+    Extra,
     Force,
     Reference,
     Seed,
@@ -22,11 +23,13 @@ from wandlib.cli.options import (
     System,
     Temperature,
     TopK,
+    Transcript,
     Window,
     check_new,
     chosen_voice,
     exit_on_input_error,
     seconds_spoken,
+    system_settings,
     warn_of_limit,
 )
 from wandlib.systems import Speech
@@ -38,6 +41,8 @@ def compare(
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder for full.wav and window.wav.")] = Path("."),
     speaker: Speaker = None,
     reference: Reference = None,
+    transcript: Transcript = None,
+    extra: Extra = None,
     window: Window = None,
     seed: Seed = 0,
     temperature: Temperature = None,
@@ -53,14 +58,16 @@ def compare(
         check_text(text)
         for attention in get_args(Attention):
             check_new(folder / f"{attention}.wav", force)
+        settings: dict[str, Any] = {"window": window, "seed": seed, "temperature": temperature, "top_k": top_k}
+        own = system_settings(transcript, extra, settings)
         tts = options.load(system, checkpoint, device, student)
-        settings = {"window": window, "seed": seed, "temperature": temperature, "top_k": top_k}
         voice = chosen_voice(speaker, reference, tts)
-        tts.synthesize("Hello.", voice)  # the first speech of a process is slow, which is no fault of its attention
+        # The first speech of a process is slow, which is no fault of its attention.
+        tts.synthesize("Hello.", voice, **own)
         both: dict[str, Speech] = {}
         for attention in get_args(Attention):
             with seconds_spoken(tts, f"{attention} attention") as show:
-                both[attention] = tts.synthesize(text, voice, attention, on_step=show, **settings)
+                both[attention] = tts.synthesize(text, voice, attention, on_step=show, **settings, **own)
             both[attention].save(folder / f"{attention}.wav")
     Console().print(comparison(both))
     limited = [warn_of_limit(speech.trace) for speech in both.values()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +34,11 @@ TrainedSystem = Annotated[str | None, typer.Option("--system", help=f"Which syst
 Device = Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:1, mps.")]
 Speaker = Annotated[str | None, typer.Option("--speaker", "-s", help="A built-in speaker; default: the first.")]
 Reference = Annotated[Path | None, typer.Option("--reference", help="An audio file with the voice to speak in.")]
+Transcript = Annotated[str | None, typer.Option(help="What the recording of --reference says.")]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting that the system alone has, name=value, such as pitch=high; may be repeated."),
+]
 Attention = Annotated[Literal["full", "window"], typer.Option("--attention", "-a", help="Which keys a step sees.")]
 Window = Annotated[int | None, typer.Option("--window", "-w", help="Keys of generated codes each step sees.")]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling; matters above temperature 0.")]
@@ -74,6 +80,31 @@ def chosen_voice(speaker: str | None, reference: Path | None, system: SpeechSyst
     if speaker is not None and speaker not in system.speakers:
         raise InputError(f"no speaker named {speaker!r}: there are {', '.join(system.speakers) or 'none'}")
     return speaker if speaker is not None else reference
+
+
+def system_settings(transcript: str | None, given: list[str] | None, shared: Iterable[str]) -> dict[str, Any]:
+    """Return what a system alone takes, by name: the transcript, and ``name=value`` each; numbers are numbers.
+
+    ``shared`` are the names that have an option of their own.
+
+    Raises
+    ------
+    InputError
+        If something is not of that form, or given twice.
+    """
+    settings: dict[str, Any] = {} if transcript is None else {"transcript": transcript}
+    for one in given or []:
+        name, sign, value = one.partition("=")
+        if not name or not sign:
+            raise InputError(f"--set {one!r} is not name=value: write --set pitch=high")
+        if name in settings or name in shared:
+            raise InputError(f"--set {one!r}: {name} is given already, or has the option --{name.replace('_', '-')}")
+        try:
+            number = json.loads(value)
+        except ValueError:
+            number = None
+        settings[name] = number if isinstance(number, bool | int | float) else value
+    return settings
 
 
 def check_new(path: Path, force: bool) -> None:

@@ -15,6 +15,7 @@ from wandlib.cli.options import (
     Attention,
     Checkpoint,
     Device,
+    Extra,
     Force,
     Long,
     Reference,
@@ -24,12 +25,14 @@ from wandlib.cli.options import (
     System,
     Temperature,
     TopK,
+    Transcript,
     Window,
     check_new,
     chosen_voice,
     exit_on_input_error,
     say_line,
     seconds_spoken,
+    system_settings,
     warn_of_limit,
 )
 from wandlib.cli.sinks import FileSink, PlayerSink, Sink, WavSink, find_player
@@ -52,13 +55,19 @@ def say(
     play: Annotated[bool, typer.Option("--play", help="Play the sound while it is being made.")] = False,
     texts: Annotated[
         Path | None,
-        typer.Option("--from", help='Many texts: a .jsonl file, {"text": ...} a line; also id, speaker, reference.'),
+        typer.Option(
+            "--from",
+            help='Many texts: a .jsonl file, {"text": ...} a line; also id, speaker, reference, transcript, and "set": '
+            "{name: value}.",
+        ),
     ] = None,
     folder: Annotated[Path | None, typer.Option("--to", help="Folder for the sound of --from.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts of --from that are decoded at once.")] = 16,
     attention: Attention = "window",
     speaker: Speaker = None,
     reference: Reference = None,
+    transcript: Transcript = None,
+    extra: Extra = None,
     window: Window = None,
     seed: Seed = 0,
     temperature: Temperature = None,
@@ -77,6 +86,7 @@ def say(
         "long": long,
     }  # fmt: skip
     with exit_on_input_error():
+        settings |= system_settings(transcript, extra, settings)
         if list_speakers:
             for name in options.load(system, checkpoint, device, student).speakers:
                 typer.echo(name)
@@ -90,6 +100,8 @@ def say(
             if speaker is not None and reference is not None:
                 raise InputError("give --speaker or --reference, not both")
             items = read_texts(texts, voice)
+            if transcript is not None and any(item.lacks_transcript(voice) for item in items):
+                raise InputError("--transcript is of --reference: give lines with another reference one of their own")
             plan = Plan(items, folder, settings | {"system": system, "checkpoint": checkpoint}, force=force)
             tts = None if plan.complete else options.load(system, checkpoint, device, student)
             raise typer.Exit(say_many(plan, tts, batch_size, settings))

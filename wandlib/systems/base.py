@@ -21,6 +21,7 @@ from wandlib.systems.asynchronous import AsyncSpeechStream, AsyncText
 from wandlib.systems.batching import Job, decode_alone, decode_many
 from wandlib.systems.clauses import clauses
 from wandlib.systems.decoding import Utterance
+from wandlib.systems.memory import explained_memory
 from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_text
 from wandlib.systems.speech import Speech, Step, Trace
 from wandlib.systems.streaming import Piece, SpeechStream
@@ -239,8 +240,9 @@ class SpeechSystem(ABC):
         found = decode_many(jobs(), window, size)
         if size == 1:
             found = (decode_alone(job, self._pieces(job.utterances, job.trace, None)) for job in jobs())
-        for job, error in found:
-            yield job.index, job.speech(self.sample_rate) if error is None else error
+        with explained_memory():
+            for job, error in found:
+                yield job.index, job.speech(self.sample_rate) if error is None else error
 
     def _start(
         self,
@@ -274,7 +276,8 @@ class SpeechSystem(ABC):
 
     def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
         """Yield codes and sound of one utterance after another."""
-        return decoding.pieces(utterances, lambda utterance: self.codes(utterance, trace, on_step))
+        with explained_memory():
+            yield from decoding.pieces(utterances, lambda utterance: self.codes(utterance, trace, on_step))
 
     def codes(self, utterance: Utterance, trace: Trace, on_step: OnStep | None) -> Iterator[int]:
         """Yield the codes of one utterance; a system with another search than sampling overrides this."""

@@ -81,7 +81,7 @@ def with_others(recordings: Sequence[Recording]) -> list[Recording]:
     paired = list(recordings)
     for indices in by.values():
         for place, index in enumerate(indices if len(indices) > 1 else []):
-            step = 1 + zlib.crc32(recordings[index].audio.name.encode()) % (len(indices) - 1)
+            step = 1 + zlib.crc32(recordings[index].audio.name.encode(errors="surrogatepass")) % (len(indices) - 1)
             other = recordings[indices[(place + step) % len(indices)]]
             paired[index] = replace(recordings[index], other=other)
     return paired

@@ -17,9 +17,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import zlib
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wandlib.systems.corpora import Recording, find_recordings
+from wandlib.systems.memory import explained_memory
 from wandlib.systems.registry import training_of
 from wandlib.systems.settings import InputError
 from wandlib.systems.training import Encoder
@@ -36,6 +41,10 @@ from wandlib.systems.training import Encoder
 NAME = "utterances.jsonl"
 """All shards together, written by the last process that finds them complete."""
 NOTE = "prepare.json"
+LESS_AT_ONCE = "fewer recordings at once (--batch-size), or device='cpu'"
+
+Shard = tuple[Path, list[Recording]]
+"""The file of a shard, and what goes into it."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +113,16 @@ def prepare(
             raise InputError(f"{name} is at least 1, not {value}")
     training = training_of(system)
     training.check_folder(folder)
-    recordings, target = find_recordings(data), Path(output)
+    recordings, target = find_recordings(Path(data).resolve()), Path(output)
     target.mkdir(parents=True, exist_ok=True)
-    cut = {"system": system, "data": str(Path(data).resolve()), "recordings": len(recordings), "shard": shard}
+    cut = {
+        "system": system,
+        "checkpoint": str(Path(folder).resolve()),
+        "data": str(Path(data).resolve()),
+        "recordings": len(recordings),
+        "content": zlib.crc32(repr(recordings).encode()),
+        "shard": shard,
+    }
     claim(target, cut)
     total = -(-len(recordings) // shard)
     paths = [target / f"shard-{number:05d}-of-{total:05d}.jsonl" for number in range(total)]
@@ -115,22 +131,34 @@ def prepare(
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     mine = [number for number in range(rank, total, world) if not paths[number].is_file()]
     jobs = [(paths[number], recordings[number * shard : (number + 1) * shard]) for number in mine]
-    arguments = (system, folder, batch, device)
     with tqdm(total=len(jobs), unit="shard", disable=not progress, desc="preparing") as bar:
         if processes == 1 or world > 1 or len(jobs) < 2:
-            encoder = training.encoder(folder, batch, device) if jobs else None
-            for path, some in jobs:
-                assert encoder is not None
-                write_shard(encoder, path, some)
-                bar.update()
+            with explained_memory(LESS_AT_ONCE):
+                encoder = training.encoder(folder, batch, device) if jobs else None
+                for path, some in jobs:
+                    assert encoder is not None
+                    write_shard(encoder, path, some)
+                    bar.update()
         else:
-            context = multiprocessing.get_context("spawn")
             threads = max(1, torch.get_num_threads() // processes)
-            with ProcessPoolExecutor(processes, context, _start, (threads, *arguments)) as pool:
-                for done in as_completed([pool.submit(_work, *job) for job in jobs]):
-                    done.result()
+            write = partial(_write, system, folder, batch, device)
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:
+                for _ in shared_out(pool, processes, write, jobs):
                     bar.update()
     return collect(target, paths)
+
+
+def shared_out(pool: Executor, workers: int, work: Callable[[Shard], None], jobs: Iterable[Shard]) -> Iterator[None]:
+    """Yield whenever a job is done. No worker has a second one waiting: an error or Ctrl-C leaves no queue behind."""
+    waiting = iter(jobs)
+    running = {pool.submit(work, job) for job in islice(waiting, workers)}
+    while running:
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+            running |= {pool.submit(work, job) for job in islice(waiting, 1)}
+            yield
 
 
 def claim(target: Path, settings: dict[str, Any]) -> None:
@@ -139,7 +167,7 @@ def claim(target: Path, settings: dict[str, Any]) -> None:
     Raises
     ------
     InputError
-        If they are of another corpus, system or cut.
+        If they are of another corpus, checkpoint, system or cut.
     """
     note = target / NOTE
     if note.is_file():
@@ -152,19 +180,15 @@ def claim(target: Path, settings: dict[str, Any]) -> None:
     unfinished.replace(note)
 
 
-_encoder: Encoder | None = None
-
-
-def _start(threads: int, system: str, folder: str | Path, batch: int, device: str) -> None:
+@cache
+def _encoder(system: str, folder: str | Path, batch: int, device: str) -> Encoder:
     """Load the networks, once in each process."""
-    global _encoder  # the pool's processes have no other place for it
-    torch.set_num_threads(threads)
-    _encoder = training_of(system).encoder(folder, batch, device)
+    return training_of(system).encoder(folder, batch, device)
 
 
-def _work(path: Path, recordings: list[Recording]) -> None:
-    assert _encoder is not None
-    write_shard(_encoder, path, recordings)
+def _write(system: str, folder: str | Path, batch: int, device: str, shard: Shard) -> None:
+    with explained_memory(LESS_AT_ONCE):
+        write_shard(_encoder(system, folder, batch, device), *shard)
 
 
 def write_shard(encoder: Encoder, path: Path, recordings: list[Recording]) -> None:

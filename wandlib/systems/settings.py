@@ -6,7 +6,7 @@ import dataclasses
 import numbers
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, SupportsIndex, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 from wandlib.attention.window import whole_number
 
@@ -25,6 +25,8 @@ class InputError(ValueError):
 @dataclass(frozen=True)
 class Settings:
     """How one utterance is generated. A system with settings of its own extends this class by further fields.
+
+    Annotations are read: a field is an ``int``, a ``float``, a ``bool`` or a ``str``, or else checks itself.
 
     Attributes
     ----------
@@ -48,11 +50,6 @@ class Settings:
     InputError
         If a value is out of its range.
     """
-
-    WHOLE: ClassVar[tuple[str, ...]] = ("window", "seed", "top_k")
-    """Settings that are whole numbers."""
-    REAL: ClassVar[tuple[str, ...]] = ("temperature",)
-    """Settings that are real numbers."""
 
     attention: Attention = "full"
     window: int | None = None
@@ -84,21 +81,26 @@ class Settings:
         Raises
         ------
         InputError
-            If there is no setting of a name, or a value is no number or out of range.
+            If there is no setting of a name, or a value is of another kind or out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = {field.name: str(field.type).partition(" | ")[0] for field in dataclasses.fields(cls)}
         given = {name: value for name, value in options.items() if value is not None}
         for name, value in given.items():
             if name not in known:
                 raise InputError(f"there is no setting named {name!r}: there are {', '.join(known)}")
-            if name in cls.WHOLE:
+            kind = known[name]
+            if kind == "int":
                 given[name] = whole_number(value)
                 if given[name] is None:
                     raise InputError(f"{name} is a whole number, not {value!r}")
-            elif name in cls.REAL:
+            elif kind == "float":
                 if isinstance(value, bool) or not isinstance(value, numbers.Real):
                     raise InputError(f"{name} is a number, not {value!r}")
                 given[name] = float(value)
+            elif kind in {"bool", "str"} and type(value).__name__ != kind:
+                raise InputError(f"{name} is a {kind}, not {value!r}")
+            elif kind == "str":
+                check_text(value)
         return cls(**given)
 
 

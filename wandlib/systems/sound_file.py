@@ -25,6 +25,8 @@ MAXIMUM_SAMPLES = 25_000_000
 MINIMUM_SECONDS = 0.5
 QUIETEST_PEAK = 1e-3
 """Full scale is 1; below it there is nothing but noise."""
+LOUDEST_PEAK = 1e3
+"""Floating point may pass full scale; beyond this it is something else, such as 16-bit numbers that were not scaled."""
 
 
 @contextmanager
@@ -86,9 +88,11 @@ def check_header(rate: int, channels: int, frames: int, maximum_seconds: float =
 
 
 def check_finite(samples: NDArray[Any]) -> None:
-    """Refuse NaN and infinity."""
+    """Refuse NaN, infinity and numbers that are no sound."""
     if not np.isfinite(samples).all():
         raise InputError("the reference holds NaN or infinite samples: export it again as 16-bit audio")
+    if (loudest := np.abs(samples).max(initial=0.0)) > LOUDEST_PEAK:
+        raise InputError(f"the reference has samples up to {loudest:.3g}, full scale is 1: export it as 16-bit audio")
 
 
 def read_sound(path: str | Path, maximum_seconds: float) -> tuple[Float64[ndarray, "samples channels"], int]:

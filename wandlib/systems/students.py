@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from wandlib.systems.published import check_keys
 from wandlib.systems.settings import InputError
 
+SIZES = ("vocab_size", "hidden_size")
+"""What a student has in common with its teacher."""
 BESIDE_THE_WEIGHTS = (".json", ".txt", ".jinja", ".model")
 """Endings of config and tokenizer files, which a student takes from the original."""
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -67,7 +69,7 @@ def read_student(folder: Path, kind: type[PreTrainedModel], what: str, original:
         raise FileNotFoundError(f"no config.json in {str(folder)!r}: give the folder that wandlib train wrote")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if not isinstance(config, kind.config_class or PreTrainedConfig):
+        if type(config) is not kind.config_class:  # CosyVoice's is a Qwen2Config, too
             raise ValueError(f"its config.json is that of a {config.model_type!r}")
         stored = stored_dtypes(folder)
         rounded = stored - {torch.float32, original}
@@ -78,12 +80,46 @@ def read_student(folder: Path, kind: type[PreTrainedModel], what: str, original:
                 "float32, as wandlib train does"
             )
         model = kind.from_pretrained(folder, dtype=torch.float32 if torch.float32 in stored else "auto")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{str(folder)!r} holds no language model of {what}: {error}") from error
     vars(model.config).pop("wand", None)
     return model.eval()
+
+
+def load_student(
+    folder: str | Path, teacher: PreTrainedModel, what: str, dtype: torch.dtype | None = None
+) -> tuple[Any, int | None]:
+    """Return the language model that takes ``teacher``'s place under the window, and the window it was trained for.
+
+    Parameters
+    ----------
+    folder
+        That ``wandlib train`` wrote.
+    teacher
+        The published language model.
+    what
+        The system's name in messages.
+    dtype
+        Type of the weights; None: as they are stored.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no config.json.
+    InputError
+        If it holds another model, or one of another size.
+    """
+    student = read_student(Path(folder), type(teacher), what)
+    for name in SIZES:
+        found, wanted = (getattr(model.config, name) for model in (student, teacher))
+        if found != wanted:
+            raise InputError(
+                f"the student in {str(folder)!r} has {name} {found}, the language model of {what} {wanted}: it was "
+                "made of another checkpoint or system"
+            )
+    return student.to(dtype or student.dtype), trained_window(folder)
 
 
 def trained_window(folder: str | Path) -> int | None:

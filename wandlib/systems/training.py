@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from wandlib.systems.corpora import Recording
 from wandlib.systems.model_card import Base
-from wandlib.systems.settings import InputError
+from wandlib.systems.settings import InputError, check_text
 
 NOTE = "training.json"
 """What ``wandlib train`` writes beside a student: the system, its checkpoint, the data, the settings."""
@@ -40,9 +40,8 @@ class RecordingEncoder(ABC):
     def __call__(self, recordings: list[Recording]) -> Iterator[dict[str, Any]]:
         """Yield a sample for each recording, or ``{"skipped": reason, "audio": file}``."""
         for recording in recordings:
-            reason = read_recording(recording, self.maximum_seconds)
             try:
-                made = self.sample(recording) if reason is None else reason
+                made = read_recording(recording, self.maximum_seconds) or self.sample(recording)
             except InputError as error:
                 made = str(error)
             yield made if isinstance(made, dict) else skipped(recording, made)
@@ -151,8 +150,12 @@ def read_recording(recording: Recording, maximum_seconds: float) -> str | None:
     if not recording.text:
         return "no text"
     try:
+        check_text(recording.text)
+    except InputError:
+        return "half of a character in its text"
+    try:
         found = soundfile.info(recording.audio)
-    except (OSError, soundfile.LibsndfileError):
+    except (OSError, ValueError, soundfile.LibsndfileError):  # ValueError: a path that is none
         return NO_AUDIO
     if found.duration > maximum_seconds:
         return f"longer than {maximum_seconds:g} s"

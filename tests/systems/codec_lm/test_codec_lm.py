@@ -15,7 +15,7 @@ from draws import DrawsOfGenerate
 import wandlib
 from wandlib.attention.models import cache_inputs
 from wandlib.systems.base import InputError
-from wandlib.systems.codec_lm.dialects import END, START
+from wandlib.systems.codec_lm.dialects import END, NEUTTS, START
 from wandlib.systems.codec_lm.system import CodecLMSystem
 
 
@@ -99,6 +99,14 @@ def test_prompts(system: CodecLMSystem) -> None:
         )
 
 
+def test_what_espeak_reads_in_another_voice_has_no_marks_of_it() -> None:
+    phones = NEUTTS.phones("안녕하세요 नमस्ते hello")
+    assert "həlˈoʊ" in phones
+    assert "(" not in phones
+    with pytest.raises(InputError, match="espeak reads nothing in '٣٤'"):
+        NEUTTS.phones("٣٤")
+
+
 def test_llasa_needs_no_reference(system: CodecLMSystem) -> None:
     if system.name == "llasa":
         assert len(system.synthesize("HI.", seed=1).codes) > 0
@@ -113,6 +121,8 @@ def test_llasa_needs_no_reference(system: CodecLMSystem) -> None:
         ({"text": "?"}, "nothing to say"),
         ({"text": "a <|eot|>"}, "special token"),
         ({"transcript": None}, "both or neither"),
+        ({"transcript": "a \ud83d"}, "half of a character"),
+        ({"transcript": 5}, "transcript is a str, not 5"),
         ({"text": "long " * 100}, "trained on 300"),
         ({"window": 0}, "at least 1 key"),
         ({"reference": "nowhere.wav"}, "no reference file"),

@@ -12,9 +12,9 @@ from transformers import Qwen2Config
 from wandlib.systems.base import InputError
 from wandlib.systems.cosyvoice2 import CosyVoice2System, export_llm
 from wandlib.systems.cosyvoice2.folder import NEEDED, check_folder, load_language_model, read_tensors
-from wandlib.systems.cosyvoice2.loading import load_student
 from wandlib.systems.cosyvoice2.settings import Settings, read_yaml
 from wandlib.systems.cosyvoice2.tiny import language_model, write_tiny
+from wandlib.systems.students import load_student
 
 
 @pytest.fixture
@@ -171,10 +171,10 @@ def test_language_model_of_version_3_loads(folder: Path) -> None:
 
 def test_a_student_is_a_folder_of_transformers(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no config.json"):
-        load_student(tmp_path, torch.float32)
+        load_student(tmp_path, language_model(), "CosyVoice")
     Qwen2Config().save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"holds no language model of CosyVoice: its config.json is that of a 'qwen2'"):
-        load_student(tmp_path, torch.float32)
+        load_student(tmp_path, language_model(), "CosyVoice")
 
 
 def test_files_of_two_models(folder: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,9 @@ import pytest
 import tiny_corpora
 
 from wandlib.systems.base import InputError
-from wandlib.systems.corpora import find_recordings
+from wandlib.systems.corpora import Recording, find_recordings
 from wandlib.systems.cosyvoice2.folder import load_language_model
-from wandlib.systems.preparation import prepare
+from wandlib.systems.preparation import prepare, shared_out
 
 
 @pytest.fixture
@@ -52,6 +55,39 @@ def test_a_stopped_run_goes_on(libritts: Path, checkpoint: Path, tmp_path: Path)
     assert shards[0].stat().st_mtime_ns == kept, "what is complete is not made again"
     with pytest.raises(InputError, match="choose another folder"):
         prepare("cosyvoice2", checkpoint, libritts, tmp_path / "out", shard=3, progress=False)
+
+
+def test_a_run_goes_on_with_the_same_checkpoint_and_texts_alone(
+    libritts: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare("cosyvoice2", checkpoint, "LibriTTS", "out", progress=False)
+    prepare("cosyvoice2", checkpoint, libritts, tmp_path / "out", progress=False)  # the same by another name
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    with pytest.raises(InputError, match="choose another folder"):
+        prepare("cosyvoice2", other, libritts, tmp_path / "out", progress=False)
+    words = next(libritts.rglob("*.normalized.txt"))
+    words.write_text("Other words.")
+    with pytest.raises(InputError, match="choose another folder"):
+        prepare("cosyvoice2", checkpoint, libritts, tmp_path / "out", progress=False)
+
+
+def test_an_error_ends_the_work_of_all_processes() -> None:
+    begun = []
+
+    def work(job: tuple[Path, list[Recording]]) -> None:
+        begun.append(job)
+        if job[0].name == "0":
+            raise InputError("no")
+        time.sleep(0.05)
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(InputError, match="no"):
+        list(shared_out(pool, 2, work, [(Path(str(number)), []) for number in range(20)]))
+    assert len(begun) <= 3
+    begun.clear()
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(shared_out(pool, 2, work, [(Path(str(number)), []) for number in range(1, 9)]))) == 8
+    assert len(begun) == 8
 
 
 def test_machines_share_the_shards(

@@ -16,6 +16,7 @@ from wandlib.systems.cosyvoice2 import CosyVoice2System
 from wandlib.systems.cosyvoice2.flow import NOISE_FRAMES, published_noise
 from wandlib.systems.cosyvoice2.reference import Reference
 from wandlib.systems.cosyvoice2.streaming import AcousticStream, cross_fade
+from wandlib.systems.cosyvoice2.system import MAXIMUM_CODES, CosyVoice2Settings
 from wandlib.systems.cosyvoice2.tiny import language_model
 from wandlib.systems.memory import explained_memory
 
@@ -181,6 +182,16 @@ def test_words_that_are_still_written_are_spoken_clause_by_clause(tts: CosyVoice
     assert len(stream.trace.parts) >= 2
 
 
+def test_a_part_ends_where_the_flow_can_still_voice_it(
+    tts: CosyVoice2System, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = len(tts.voice(recording).reference.codes)
+    monkeypatch.setattr("wandlib.systems.cosyvoice2.system.MAXIMUM_CODES", codes + 12)
+    parts = tts.utterances(iter(["Hello there, my friend."]), recording, CosyVoice2Settings(), streaming=False)
+    assert next(parts).limit == 12
+    assert NOISE_FRAMES // 2 == MAXIMUM_CODES
+
+
 def test_registry_loads_it(checkpoint: Path) -> None:
     assert isinstance(wandlib.load_system("cosyvoice2", checkpoint), CosyVoice2System)
 
@@ -193,7 +204,7 @@ def test_tags_reach_the_tokenizer(tts: CosyVoice2System) -> None:
 def test_memory_that_runs_out_is_explained() -> None:
     with (
         pytest.raises(InputError, match=r"too little memory: load with dtype=torch.bfloat16"),
-        explained_memory(torch.device("cuda")),
+        explained_memory(),
     ):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 

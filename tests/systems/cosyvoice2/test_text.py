@@ -32,6 +32,18 @@ def test_numbers_are_written_out() -> None:
     assert TextFrontend(words)("今天是2024年5月1日") == ["今天是二零二四年五月一日。"]
 
 
+@pytest.mark.parametrize("text", ["Two  spaces.", "Two\r\nlines.\n\n", "No  digits, 3 words."])
+def test_spaces_in_a_row_are_one(text: str) -> None:
+    pytest.importorskip("wetext")
+    assert TextFrontend(words)(text) == [" ".join(text.replace("3", "three").split())]
+
+
+def test_what_wetext_cannot_read() -> None:
+    pytest.importorskip("wetext")
+    with pytest.raises(InputError, match="wetext cannot read"):
+        TextFrontend(words)("? ! Well.")
+
+
 def test_absence_of_wetext_is_said(without_extras: None) -> None:
     with pytest.warns(UserWarning, match="wetext is not installed"):
         assert TextFrontend(words)("I have 3.") == ["I have 3."]

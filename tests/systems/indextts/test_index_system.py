@@ -20,7 +20,7 @@ from wandlib.systems.base import InputError
 from wandlib.systems.indextts import tiny
 from wandlib.systems.indextts.checkpoint import read_language_model, write_language_model
 from wandlib.systems.indextts.system import IndexSystem
-from wandlib.systems.indextts.text import TextNormalizer, Tokenizer, split
+from wandlib.systems.indextts.text import TextNormalizer, Tokenizer, load_wetext, split
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,12 @@ def test_digits_need_a_normalizer(folder: Path) -> None:
     with pytest.raises(InputError, match="pip install wetext"):
         tokenizer.pieces("IT IS 3 PM")
     assert tokenizer.pieces("what's up") == tokenizer.pieces("WHAT IS UP")
+
+
+def test_spaces_in_a_row_are_one(folder: Path) -> None:
+    pytest.importorskip("wetext")
+    tokenizer = Tokenizer(folder / "bpe.model", TextNormalizer(load_wetext()))
+    assert tokenizer.pieces("IT  IS\r\nSO.") == tokenizer.pieces("IT IS SO.")
 
 
 def test_names_and_pinyin_are_kept_from_the_normalizer() -> None:

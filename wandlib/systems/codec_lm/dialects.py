@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -79,9 +80,17 @@ class NeuTTS(Dialect):
         return list(tokenizer(asked + self.spoken(codes)).input_ids)
 
     def phones(self, text: str) -> str:
-        """American English in phones, with marks and stress, one space between words."""
-        (phones,) = espeak()([text])
-        return " ".join(phones.split())
+        """American English in phones, with marks and stress, one space between words.
+
+        Raises
+        ------
+        InputError
+            If espeak reads nothing in the text.
+        """
+        phones = " ".join(" ".join(espeak()([text])).split())
+        if not phones:
+            raise InputError(f"espeak reads nothing in {text[:20]!r}: write words in Latin letters")
+        return phones
 
 
 class Llasa(Dialect):
@@ -102,13 +111,18 @@ class Llasa(Dialect):
         return list(ids)
 
 
+@cache
 def espeak() -> Callable[[list[str]], list[str]]:
     """Return the phonemizer that NeuTTS was trained with."""
     load_espeak()
     from phonemizer.backend import EspeakBackend
 
     phonemize: Callable[[list[str]], list[str]] = EspeakBackend(
-        "en-us", preserve_punctuation=True, with_stress=True
+        "en-us",
+        preserve_punctuation=True,
+        with_stress=True,
+        words_mismatch="ignore",
+        language_switch="remove-flags",  # "(ko)" where it reads Korean is no phone
     ).phonemize
     return phonemize
 

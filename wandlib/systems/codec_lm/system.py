@@ -20,14 +20,15 @@ from transformers import (
 )
 
 from wandlib.attention.conversion import convert
-from wandlib.systems.base import InputError, OnStep, SpeechSystem, Trace
+from wandlib.systems.base import InputError, SpeechSystem
 from wandlib.systems.codec_lm.dialects import END, LLASA, NEUTTS, Dialect
 from wandlib.systems.codec_lm.reference import CodecReader, check_folder, code_tokens, load_reader
 from wandlib.systems.decoding import Choose, Sampler, Utterance
 from wandlib.systems.memory import explained_memory
+from wandlib.systems.remembered import Remembered
 from wandlib.systems.settings import Settings
-from wandlib.systems.streaming import AtOnce, Piece
-from wandlib.systems.students import trained_window
+from wandlib.systems.streaming import AtOnce
+from wandlib.systems.students import load_student
 
 WINDOW = 64
 CONTEXT = 2048
@@ -98,7 +99,7 @@ class CodecLMSystem(SpeechSystem):
         full = convert(language_model.eval(), window=WINDOW)
         self.models = {"full": full, "window": full if student is None else convert(student.eval(), window=WINDOW)}
         """The language model behind each attention; one object where there is no student."""
-        self.tokenizer, self.reader, self.codec = tokenizer, reader, reader.codec
+        self.tokenizer, self.reader, self.codec = tokenizer, Remembered(reader), reader.codec
         config: Any = reader.codec.config
         self.sample_rate = int(getattr(config, "output_sampling_rate", 0) or config.sampling_rate)
         tokens = code_tokens(self.dialect, tokenizer, reader.codes)
@@ -140,16 +141,15 @@ class CodecLMSystem(SpeechSystem):
         check_folder(cls.dialect, folder)
         if dtype is None and torch.device(device).type == "cpu":
             dtype = torch.float32
-        with explained_memory(device):
+        with explained_memory():
             reader = load_reader(cls.dialect, Path(folder) / "codec" if codec is None else Path(codec), device)
-            models: list[Any] = [None, None]
-            for index, source in enumerate([folder] if isinstance(student, bool) else [folder, student]):
-                models[index] = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
-                models[index].to(device)
-                vars(models[index].config).pop("wand", None)
-        system = cls(models[0], AutoTokenizer.from_pretrained(folder), reader, models[1])
-        if not isinstance(student, bool):
-            system.window = trained_window(student) or WINDOW
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
+            trained, window = None, None
+            if not isinstance(student, bool):
+                trained, window = load_student(student, model, cls.dialect.title, dtype)
+                trained.to(device)
+            system = cls(model.to(device), AutoTokenizer.from_pretrained(folder), reader, trained)
+        system.window = window or WINDOW
         return system
 
     @property
@@ -160,10 +160,6 @@ class CodecLMSystem(SpeechSystem):
     def language_model(self) -> PreTrainedModel:
         """The teacher: a stock model with the window applied to it."""
         return self.models["full"]
-
-    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
-        with explained_memory(self.language_model.device):
-            yield from super()._pieces(utterances, trace, on_step)
 
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool

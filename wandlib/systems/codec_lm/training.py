@@ -35,7 +35,7 @@ from wandlib.systems.codec_lm.reference import (
 from wandlib.systems.codec_lm.system import CONTEXT, WINDOW
 from wandlib.systems.corpora import Recording
 from wandlib.systems.model_card import Base
-from wandlib.systems.settings import InputError
+from wandlib.systems.settings import InputError, check_text
 from wandlib.systems.students import read_student, stored_dtypes, write_back
 from wandlib.systems.training import NO_OTHER, RecordingEncoder, SystemTraining, TenSeconds
 
@@ -64,13 +64,13 @@ class CodecLMEncoder(RecordingEncoder):
 
     def sample(self, recording: Recording) -> dict[str, Any] | str:
         """Return ids and the length of the conditioning, or the reason why there are none."""
-        if not any(character.isalnum() for character in recording.text) or "<|" in recording.text:
-            return "nothing to say, or '<|', in its text"
-        transcript, before = None, list[int]()
-        if self.dialect.needs_reference:
-            if recording.other is None:
-                return NO_OTHER
-            transcript, before = recording.other.text, self.reader(recording.other.audio).tolist()
+        other = recording.other if self.dialect.needs_reference else None
+        if self.dialect.needs_reference and other is None:
+            return NO_OTHER
+        for text in (check_text(one.text) for one in (recording, other) if one is not None):
+            if not any(character.isalnum() for character in text) or "<|" in text:
+                return "nothing to say, or '<|', in its text or in that of its speaker's other recording"
+        transcript, before = (None, []) if other is None else (other.text, self.reader(other.audio).tolist())
         codes = self.reader(recording.audio).tolist()
         prompt = self.dialect.prompt(self.tokenizer, recording.text, transcript, before)
         ids = [*prompt, *(self.tokens[code] for code in codes), self.end]

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
 
 from wandlib.systems.base import InputError
 from wandlib.systems.cosyvoice2 import folder as published
-from wandlib.systems.cosyvoice2.configuration import CosyVoice2Config
-from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
 from wandlib.systems.cosyvoice2.onnx_models import SpeakerEncoder, SpeechTokenizer
 from wandlib.systems.cosyvoice2.speakers import read_speakers
 from wandlib.systems.cosyvoice2.system import CosyVoice2System
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
 from wandlib.systems.memory import explained_memory
+from wandlib.systems.students import load_student
 
 
 def load_system(
@@ -30,11 +28,11 @@ def load_system(
     root, target = published.check_folder(folder), torch.device(device)
     if student is True and (root / "student" / "config.json").is_file():
         student = root / "student"
-    with explained_memory(target):
+    with explained_memory():
         language_model = published.load_language_model(root, dtype).to(target)  # type: ignore[arg-type]
         settings, trained = published.load_settings(root), None
         if not isinstance(student, bool):
-            trained, stored = load_student(student, dtype or torch.float32)
+            trained, stored = load_student(student, language_model, "CosyVoice", dtype or torch.float32)
             window = window or stored
         with torch.device("meta"):
             flow, vocoder = settings.flow(), settings.hift()
@@ -59,27 +57,3 @@ def load_system(
             device=target,
             speakers=read_speakers(root),
         )
-
-
-def load_student(folder: str | Path, dtype: torch.dtype) -> tuple[CosyVoice2LM, int | None]:
-    """Return a trained language model, and the window that it was trained for.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder has no config.json.
-    InputError
-        If it holds another model.
-    """
-    root = Path(folder)
-    if not (root / "config.json").is_file():
-        raise FileNotFoundError(f"no config.json in {str(root)!r}: give the folder that wandlib train wrote")
-    try:
-        config = AutoConfig.from_pretrained(root, local_files_only=True)
-        if not isinstance(config, CosyVoice2Config):
-            raise ValueError(f"its config.json is that of a {config.model_type!r}")
-        model = CosyVoice2LM.from_pretrained(root, dtype=dtype, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(root)!r} holds no language model of CosyVoice: {error}") from error
-    settings = getattr(model.config, "wand", None) or {}
-    return model, settings.get("window")

@@ -10,25 +10,25 @@ from typing import Any
 import torch
 
 from wandlib import convert
-from wandlib.systems.base import OnStep, SpeechSystem
-from wandlib.systems.cosyvoice2.flow import Flow
+from wandlib.systems.base import SpeechSystem
+from wandlib.systems.cosyvoice2.flow import NOISE_FRAMES, Flow
 from wandlib.systems.cosyvoice2.hift import HiFT
 from wandlib.systems.cosyvoice2.language_model import CosyVoice2LM
 from wandlib.systems.cosyvoice2.onnx_models import SpeakerEncoder, SpeechTokenizer
+from wandlib.systems.cosyvoice2.reference import FRAMES_PER_CODE
 from wandlib.systems.cosyvoice2.sampling import Chooser, LengthRule, RepetitionAware
 from wandlib.systems.cosyvoice2.streaming import AcousticStream
 from wandlib.systems.cosyvoice2.text import TextFrontend
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
 from wandlib.systems.cosyvoice2.voice import Voice, VoiceReader
 from wandlib.systems.decoding import Utterance
-from wandlib.systems.memory import explained_memory
-from wandlib.systems.settings import InputError, Settings, check_text
-from wandlib.systems.speech import Trace
-from wandlib.systems.streaming import Piece
+from wandlib.systems.settings import InputError, Settings
 
 MAXIMUM_CHARACTERS = 20_000
 LONGEST_PART = 400
-"""Text tokens of one part: 20 codes each are 320 s, and the flow's noise ends at 300 s with the reference."""
+"""Text tokens of one part: 20 codes each, the most there are, are 320 s."""
+MAXIMUM_CODES = NOISE_FRAMES // FRAMES_PER_CODE
+"""Of the reference and one part together: the flow's noise ends there, after 300 s."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,6 @@ class CosyVoice2Settings(Settings):
         for name in ("temperature", "top_k"):
             if getattr(self, name) is not None:
                 raise InputError(f"CosyVoice 2 takes no {name}: its sampling is repetition-aware, as published")
-        for name in ("transcript", "instruct"):
-            if getattr(self, name) is not None:
-                check_text(getattr(self, name))
 
 
 class CosyVoice2System(SpeechSystem):
@@ -211,13 +208,9 @@ class CosyVoice2System(SpeechSystem):
                     # As published, also for version 3, whose end token is another.
                     choose=Chooser(self.sampling, minimum, config.codes, draws),
                     ends=frozenset(config.stop_ids),
-                    limit=self.lengths.maximum(len(part)),
+                    limit=min(self.lengths.maximum(len(part)), MAXIMUM_CODES - len(voice.reference.codes)),
                     sound=AcousticStream(self.flow, self.vocoder, voice.reference, noise, whole=not streaming),
                 )
-
-    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
-        with explained_memory(self.device):
-            yield from super()._pieces(utterances, trace, on_step)
 
 
 def seeded(seed: int) -> torch.Generator:

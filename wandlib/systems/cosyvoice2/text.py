@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from wandlib.systems.base import InputError
+from wandlib.systems.normalization import written_out
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 MARKS = ".?!;:"
@@ -87,8 +88,7 @@ class TextFrontend:
             from wetext import Normalizer
 
             self.normalizers[language] = Normalizer(remove_erhua=False) if language == "zh" else Normalizer()
-        written: str = self.normalizers[language].normalize(text)
-        return written
+        return written_out(self.normalizers[language].normalize, text)
 
     def spelled(self, text: str) -> str:
         """Return ``text`` with the digits that are left as English words, where inflect is installed."""

@@ -27,11 +27,14 @@ from wandlib.systems.cosyvoice2.text import TextFrontend, pronounceable
 from wandlib.systems.cosyvoice2.tokenizer import TextTokenizer
 from wandlib.systems.model_card import Base
 from wandlib.systems.settings import InputError
+from wandlib.systems.sound_file import check_finite
 from wandlib.systems.students import read_student
 from wandlib.systems.training import NO_AUDIO, SystemTraining, TenSeconds, read_recording, skipped
 
 SPEECH_TOKENIZER = published.REFERENCES[1]
 NEEDED = (*published.LANGUAGE_MODEL, *published.TOKENIZER, SPEECH_TOKENIZER)
+MINIMUM_SECONDS = 0.1
+"""Of a recording: two codes. The spectrum alone takes 12.5 ms."""
 
 
 class CosyVoice2Encoder:
@@ -77,8 +80,11 @@ class CosyVoice2Encoder:
             return "nothing to pronounce"
         try:
             samples, rate = read_audio(recording.audio)
+            check_finite(samples)
         except InputError:
             return NO_AUDIO
+        if len(samples) < MINIMUM_SECONDS * rate:
+            return f"shorter than {MINIMUM_SECONDS} s"
         return at(samples, rate, ANALYSIS_RATE)
 
     def sample(self, recording: Recording, codes: list[int]) -> dict[str, Any]:

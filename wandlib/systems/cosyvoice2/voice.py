@@ -13,6 +13,7 @@ from wandlib.systems.cosyvoice2.onnx_models import SpeakerEncoder, SpeechTokeniz
 from wandlib.systems.cosyvoice2.reference import Reference, check_audio, encode, read_audio
 from wandlib.systems.cosyvoice2.text import TextFrontend
 from wandlib.systems.cosyvoice2.tokenizer import END_OF_PROMPT, TextTokenizer
+from wandlib.systems.remembered import Remembered
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class VoiceReader:
         self.speakers = dict(speakers or {})
         self.tokenizer, self.frontend = tokenizer, frontend
         self.speech_tokenizer, self.speaker_encoder = speech_tokenizer, speaker_encoder
+        self._reference = Remembered(self._encode)
+
+    def _encode(self, recording: Path) -> Reference:
+        samples, rate = read_audio(recording)
+        check_audio(samples, rate)
+        return encode(samples, rate, self.speech_tokenizer, self.speaker_encoder)
 
     @torch.inference_mode()
     def __call__(
@@ -90,9 +97,7 @@ class VoiceReader:
             return self.built_in(
                 next(iter(self.speakers)) if reference is None else str(reference), transcript, instruct
             )
-        samples, rate = read_audio(reference)
-        check_audio(samples, rate)
-        encoded = encode(samples, rate, self.speech_tokenizer, self.speaker_encoder)
+        encoded = self._reference(reference)
         prompt = ""
         if transcript is not None:
             prompt = self.frontend.normalize(transcript)

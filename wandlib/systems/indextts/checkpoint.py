@@ -18,7 +18,7 @@ from wandlib.systems.base import InputError
 from wandlib.systems.indextts.language_model import IndexConfig, IndexLM
 from wandlib.systems.indextts.voice_encoder import LATENTS, VoiceEncoder
 from wandlib.systems.published import Layout, check_keys, read_pickle
-from wandlib.systems.students import read_student
+from wandlib.systems.students import load_student
 
 LAYOUT = Layout(
     system="IndexTTS",
@@ -99,8 +99,10 @@ def read_language_model(
     return model.eval().to(dtype), voice.eval().float()
 
 
-def load_student(place: str | Path, settings: Mapping[str, Any], dtype: torch.dtype) -> IndexLM:
-    """Return a trained language model: of a folder that ``wandlib train`` wrote, or of a ``gpt.pth``.
+def read_trained(
+    place: str | Path, teacher: IndexLM, settings: Mapping[str, Any], dtype: torch.dtype
+) -> tuple[IndexLM, int | None]:
+    """Return a trained language model, of a folder that ``wandlib train`` wrote or of a ``gpt.pth``, and its window.
 
     Raises
     ------
@@ -110,13 +112,9 @@ def load_student(place: str | Path, settings: Mapping[str, Any], dtype: torch.dt
         If it is another model, or of other sizes.
     """
     path = Path(place)
-    if path.is_dir() and not (path / "gpt.pth").is_file():
-        model: IndexLM = read_student(path, IndexLM, "IndexTTS").to(dtype)
-        wanted = language_config(settings)
-        if (model.config.n_embd, model.config.vocab_size) != (wanted.n_embd, wanted.vocab_size):
-            raise InputError(f"the student in {str(path)!r} is of other sizes than config.yaml says")
-        return model
-    return read_language_model(path / "gpt.pth" if path.is_dir() else path, settings, dtype)[0]
+    if not path.is_file() and not (path / "gpt.pth").is_file():
+        return load_student(path, teacher, LAYOUT.system, dtype)
+    return read_language_model(path / "gpt.pth" if path.is_dir() else path, settings, dtype)[0], None
 
 
 def original_dtype(path: Path) -> torch.dtype:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ from transformers import DynamicCache
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert
 from wandlib.profiling.measure import held_bytes
-from wandlib.systems.base import InputError, OnStep, SpeechSystem, Step, Trace
+from wandlib.systems.base import InputError, SpeechSystem, Step, Trace
 from wandlib.systems.decoding import GREEDY_BELOW, Sampler, Utterance, attention_of
-from wandlib.systems.indextts.checkpoint import LAYOUT, check_settings, load_student, read_language_model
+from wandlib.systems.indextts.checkpoint import LAYOUT, check_settings, read_language_model, read_trained
 from wandlib.systems.indextts.decoding import BEAMS, MOST_CODES, TEMPERATURE, TOP_K, generate, spoken_codes
 from wandlib.systems.indextts.features import SAMPLE_RATE, LogMel, read_reference
 from wandlib.systems.indextts.language_model import IndexLM
@@ -38,9 +38,9 @@ from wandlib.systems.indextts.vocoder import Vocoder
 from wandlib.systems.indextts.voice_encoder import VoiceEncoder
 from wandlib.systems.memory import explained_memory
 from wandlib.systems.published import read_yaml
+from wandlib.systems.remembered import Remembered
 from wandlib.systems.settings import Settings
-from wandlib.systems.streaming import AtOnce, Piece
-from wandlib.systems.students import trained_window
+from wandlib.systems.streaming import AtOnce
 
 WINDOW = 32
 DRAWS = threading.RLock()
@@ -56,8 +56,6 @@ class IndexSettings(Settings):
     maximum_codes
         Most codes of a part; None: 600, as upstream.
     """
-
-    WHOLE: ClassVar[tuple[str, ...]] = (*Settings.WHOLE, "maximum_codes")
 
     maximum_codes: int | None = None
 
@@ -124,7 +122,7 @@ class IndexSystem(SpeechSystem):
         self.codes_per_second = SAMPLE_RATE / vocoder.samples
         self.beams = beams
         self._log_mel = LogMel().to(language_model.device)
-        self._voices: dict[tuple[str, float], tuple[Tensor, Tensor]] = {}
+        self._voice = Remembered(self._encode)
 
     @classmethod
     def load(
@@ -160,16 +158,17 @@ class IndexSystem(SpeechSystem):
         settings: Any = check_settings(read_yaml(root / "config.yaml"))
         tokenizer = Tokenizer(root / "bpe.model", TextNormalizer(load_wetext()))
         model, voice = read_language_model(root / "gpt.pth", settings["gpt"], dtype or torch.float32)
-        trained = None if isinstance(student, bool) else load_student(student, settings["gpt"], dtype or torch.float32)
+        trained, trained_for = None, None
+        if not isinstance(student, bool):
+            trained, trained_for = read_trained(student, model, settings["gpt"], dtype or torch.float32)
         vocoder = Vocoder.load(root / "bigvgan_generator.pth", settings["bigvgan"])
         parts: list[Any] = [model, trained, voice, vocoder]
-        with explained_memory(device):
+        with explained_memory():
             for part in parts:
                 if part is not None:
                     part.to(device=device)
         system = cls(model, voice, vocoder, tokenizer, trained)
-        if not isinstance(student, bool):
-            system.window = trained_window(student) or WINDOW
+        system.window = trained_for or WINDOW
         return system
 
     @property
@@ -181,11 +180,10 @@ class IndexSystem(SpeechSystem):
         """The teacher, with the window applied to it."""
         return self.models["full"]
 
-    @torch.inference_mode()
     def voice(
         self, reference: str | Path | None
     ) -> tuple[Float[Tensor, "1 bands frames"], Float[Tensor, "1 latents width"]]:
-        """Log-mel spectrum and latents of a recording; those of the file read last are remembered.
+        """Log-mel spectrum and latents of a recording.
 
         Raises
         ------
@@ -194,16 +192,12 @@ class IndexSystem(SpeechSystem):
         """
         if reference is None:
             raise InputError("IndexTTS has no voice of its own: give a reference recording")
-        path = Path(reference)
-        key = (str(path.resolve()), path.stat().st_mtime if path.is_file() else 0.0)
-        if key not in self._voices:
-            mel = self._log_mel(read_reference(path).to(self.language_model.device))
-            self._voices = {key: (mel, self.voice_encoder(mel))}
-        return self._voices[key]
+        return self._voice(reference)
 
-    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
-        with explained_memory(self.language_model.device):
-            yield from super()._pieces(utterances, trace, on_step)
+    @torch.inference_mode()
+    def _encode(self, recording: Path) -> tuple[Tensor, Tensor]:
+        mel: Tensor = self._log_mel(read_reference(recording).to(self.language_model.device))
+        return mel, self.voice_encoder(mel)
 
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wandlib.systems.base import InputError
+from wandlib.systems.normalization import written_out
 
 MOST_TOKENS = 120
 """Of a part, as upstream."""
@@ -114,7 +115,7 @@ class TextNormalizer:
 
     def _read(self, text: str, language: int) -> str:
         if self.normalizers is not None:
-            return self.normalizers[language](text)
+            return written_out(self.normalizers[language], text)
         if any(character.isdigit() for character in text):
             raise InputError("the text has digits, which the package wetext reads: pip install wetext, or write words")
         return text

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -19,18 +19,18 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from wandlib.attention.conversion import convert
-from wandlib.systems.base import InputError, OnStep, SpeechSystem, Trace
+from wandlib.systems.base import InputError, SpeechSystem
 from wandlib.systems.decoding import Sampler, Utterance
 from wandlib.systems.memory import explained_memory
 from wandlib.systems.published import read_yaml
+from wandlib.systems.remembered import Remembered
 from wandlib.systems.settings import Settings
 from wandlib.systems.sparktts.bicodec import BiCodec, mel_spectrogram
 from wandlib.systems.sparktts.checkpoint import LAYOUT, WAV2VEC
 from wandlib.systems.sparktts.prompt import AcousticVocabulary, Control, clone_prompt, control_prompt, speakable
 from wandlib.systems.sparktts.reference import ReferenceReader, Voice, load_wav2vec
 from wandlib.systems.sparktts.streaming import PIECE, CodecStream, context_frames
-from wandlib.systems.streaming import Piece
-from wandlib.systems.students import trained_window
+from wandlib.systems.students import load_student
 
 WINDOW = 64
 MAXIMUM_TOKENS = 3000
@@ -53,8 +53,6 @@ class SparkSettings(Settings):
     top_p
         Sample among as many of the best codes as reach this probability.
     """
-
-    REAL: ClassVar[tuple[str, ...]] = (*Settings.REAL, "top_p")
 
     transcript: str | None = None
     gender: str | None = None
@@ -117,7 +115,8 @@ class SparkSystem(SpeechSystem):
         self.vocabulary = AcousticVocabulary(tokenizer, codes, self.codec.speaker_encoder.quantizer.size)
         self._ends = end_tokens(language_model)
         self._context = context_frames(codec_settings)
-        self._voices: dict[tuple[str, float], Voice] = {}
+        self.voice = Remembered(reader)
+        """The :class:`Voice` in a recording; InputError as :meth:`ReferenceReader.read`."""
 
     @classmethod
     def load(
@@ -149,17 +148,15 @@ class SparkSystem(SpeechSystem):
         root = LAYOUT.check(folder)
         if dtype is None and torch.device(device).type == "cpu":
             dtype = torch.float32
-        with explained_memory(device):
+        with explained_memory():
             reader, settings = load_reader(root, device)
-            system = cls(
-                read_language_model(root / "LLM", dtype).to(device),
-                AutoTokenizer.from_pretrained(root / "LLM"),
-                reader,
-                settings,
-                None if isinstance(student, bool) else read_language_model(Path(student), dtype).to(device),
-            )
-        if not isinstance(student, bool):
-            system.window = trained_window(student) or WINDOW
+            model: Any = AutoModelForCausalLM.from_pretrained(root / "LLM", dtype=dtype or "auto")
+            trained, window = None, None
+            if not isinstance(student, bool):
+                trained, window = load_student(student, model, LAYOUT.system, dtype)
+                trained.to(device)
+            system = cls(model.to(device), AutoTokenizer.from_pretrained(root / "LLM"), reader, settings, trained)
+        system.window = window or WINDOW
         return system
 
     @property
@@ -171,20 +168,6 @@ class SparkSystem(SpeechSystem):
         """The teacher: a stock model with the window applied to it."""
         model: PreTrainedModel = self.models["full"]
         return model
-
-    def voice(self, reference: str | Path) -> Voice:
-        """Return the voice in a recording; that of the file read last is remembered.
-
-        Raises
-        ------
-        InputError
-            See :meth:`ReferenceReader.read`.
-        """
-        path = Path(reference)
-        key = (str(path.resolve()), path.stat().st_mtime if path.is_file() else 0.0)
-        if key not in self._voices:
-            self._voices = {key: self.reader(path)}
-        return self._voices[key]
 
     def prompt(self, text: str, voice: Voice | None, transcript: str | None, control: Control | None) -> str:
         """Return the prompt of one call: a voice or a control, and for a voice what it says."""
@@ -198,10 +181,6 @@ class SparkSystem(SpeechSystem):
                 "Spark-TTS has no voice of its own: give a reference recording, or a gender, pitch or speed"
             )
         return clone_prompt(text, voice.tokens.tolist(), transcript, voice.codes.tolist() if transcript else None)
-
-    def _pieces(self, utterances: Iterator[Utterance], trace: Trace, on_step: OnStep | None) -> Iterator[Piece]:
-        with explained_memory(self.language_model.device):
-            yield from super()._pieces(utterances, trace, on_step)
 
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool
@@ -272,13 +251,6 @@ def load_reader(root: Path, device: str | torch.device) -> tuple[ReferenceReader
         read_yaml(root / "config.yaml"),
     )
     return reader, settings
-
-
-def read_language_model(folder: Path, dtype: torch.dtype | None) -> Any:
-    """Return a language model, without the window that a student was saved with."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
-    vars(model.config).pop("wand", None)
-    return model
 
 
 def end_tokens(model: PreTrainedModel) -> frozenset[int]:

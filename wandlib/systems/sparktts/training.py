@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -29,7 +30,7 @@ from wandlib.systems.settings import InputError
 from wandlib.systems.sparktts.checkpoint import LAYOUT
 from wandlib.systems.sparktts.prompt import START_CODES, clone_prompt, speakable
 from wandlib.systems.sparktts.reference import MAXIMUM_SECONDS, ReferenceReader
-from wandlib.systems.sparktts.system import WINDOW, load_reader, read_language_model
+from wandlib.systems.sparktts.system import WINDOW, load_reader
 from wandlib.systems.students import read_student, stored_dtypes, write_back
 from wandlib.systems.training import NO_OTHER, RecordingEncoder, SystemTraining, TenSeconds
 
@@ -124,7 +125,7 @@ class SparkTraining(SystemTraining):
         return AutoConfig.from_pretrained(LAYOUT.check(folder) / "LLM")
 
     def language_model(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-        model: PreTrainedModel = read_language_model(LAYOUT.check(folder) / "LLM", dtype)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(LAYOUT.check(folder) / "LLM", dtype=dtype)
         return model
 
     def export(self, student: Path, target: Path, original: Path | None) -> list[str]:

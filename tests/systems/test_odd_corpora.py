@@ -1,0 +1,97 @@
+"""No recording of a corpus may end a preparation: what a system cannot take is left out, with the reason."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import tiny_corpora
+import torch
+from tiny_checkpoints import WRITERS
+
+from wandlib.systems import InputError
+from wandlib.systems.codec_lm.reference import CodecReader
+from wandlib.systems.preparation import prepare
+from wandlib.systems.registry import TRAINING
+
+TEXTS = {
+    "symbols": "?! …",
+    "tag": "words <|endofprompt|> words",
+    "open tag": "a <| b",
+    "half of a character": "cut \ud83d here",
+    "lines": "one\ntwo\r\nthree\n\n",
+    "many digits": "1" * 60 + " and 3.50",
+    "brackets": r"[a] \ {b} <c> & % # ~ ` ^ _ | \n \0",
+    "control": "a\x00b\x07c\u200bd\ufeff",
+    "foreign": "안녕하세요 नमस्ते 你好 سلام",
+    "emoji": "hello 👩‍👩‍👧 you",
+    "digits of others": "१२३ ٣٤",
+    "a mark": "ʼ",
+    "dashes": "-1 - 2--3 — $5.5.5, e@f.g http://h.i/j?k=1",
+}
+
+
+def odd_sounds(folder: Path) -> list[Path]:
+    """Write what is hard to read, and name what is not there."""
+    noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) / 10
+    for samples in (0, 1, 150, 200, 201, 399, 1000, 4000):
+        soundfile.write(folder / f"{samples}.wav", noise[:samples], 16_000)
+    for rate in (1000, 4000, 11_025, 192_000):
+        soundfile.write(folder / f"at{rate}.wav", noise, rate)
+    soundfile.write(folder / "nan.wav", np.where(noise > 0.2, np.nan, noise), 16_000, subtype="FLOAT")
+    soundfile.write(folder / "loud.wav", noise * 1e30, 16_000, subtype="FLOAT")
+    soundfile.write(folder / "silent.wav", 0 * noise, 16_000)
+    soundfile.write(folder / "many.wav", np.tile(noise[:, None], 9), 16_000)
+    soundfile.write(folder / "whole.flac", noise, 16_000)
+    cut = (folder / "whole.flac").read_bytes()
+    (folder / "cut.flac").write_bytes(cut[: len(cut) // 2])
+    (folder / "words.wav").write_text("no sound")
+    (folder / "folder.wav").mkdir()
+    return [*sorted(folder.iterdir()), folder / "none.wav", folder / "half\ud83d.wav"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every text and every sound twice: as the utterance, and as the other recording of its speaker."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "sounds").mkdir()
+    good = tiny_corpora.record(folder / "good.wav", 1.0, 0)
+    pairs = [(good, text) for text in TEXTS.values()] + [(sound, "Words.") for sound in odd_sounds(folder / "sounds")]
+    lines: list[dict[str, Any]] = []
+    for number, (audio, text) in enumerate(pairs):
+        lines += [{"audio": str(audio), "text": text, "speaker": number}]
+        lines += [{"audio": str(good), "text": "Good words.", "speaker": number}]
+    data = folder / "data.jsonl"
+    data.write_text("\n".join(json.dumps(line) for line in lines))
+    return data
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TRAINING)
+def test_no_recording_ends_a_preparation(
+    name: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CodecReader, "__call__", cache(CodecReader.__call__))  # the same sound 50 times, for minutes
+    WRITERS[name](tmp_path / "folder")
+    made = prepare(name, tmp_path / "folder", corpus, tmp_path / "out", progress=False)
+    assert made.path is not None
+    lines = len(corpus.read_text().splitlines())
+    assert made.utterances + sum(made.skipped.values()) == lines
+    assert made.utterances > lines / 4
+    assert made.skipped["no audio that can be read"] > 2
+    assert made.skipped["half of a character in its text"] == 1
+
+
+def test_too_little_memory_is_said_with_the_cure(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    WRITERS["sparktts"](tmp_path / "folder")
+    monkeypatch.setattr("wandlib.systems.sparktts.reference.ReferenceReader.codes", full)
+    with pytest.raises(InputError, match=r"too little memory: fewer recordings at once \(--batch-size\)"):
+        prepare("sparktts", tmp_path / "folder", corpus, tmp_path / "out", progress=False)

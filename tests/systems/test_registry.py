@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import types
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from fake_system import FakeSystem
 
 from wandlib.systems import InputError, load_system, registry
+from wandlib.systems.registry import TRAINING, tell_license
 
 
 class Published(FakeSystem):
@@ -61,3 +63,16 @@ def test_every_entry_names_a_class_that_loads() -> None:
         if name != "published":
             module, _, kind = entry.partition(":")
             assert getattr(importlib.import_module(module), kind).name == name
+
+
+def test_the_license_of_weights_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    tell_license.cache_clear()
+    for name in [*TRAINING, *TRAINING, "mini"]:
+        tell_license(name)
+    told = {record.getMessage().partition(":")[0]: record.levelname for record in caplog.records}
+    assert len(caplog.records) == len(TRAINING) == len(told)
+    assert {name for name, level in told.items() if level == "INFO"} == {
+        "weights of CosyVoice 2",
+        "weights of NeuTTS Air",
+    }

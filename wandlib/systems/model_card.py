@@ -52,7 +52,8 @@ with the speaker's consent, and mark what it makes as synthetic.
 
 ## License and credits
 
-{terms} This is a modified version of {repository}: the weights of the language model were changed by training.
+As the base model: {terms}
+This is a modified version of {repository}: the weights of the language model were changed by training.
 
 {credits}
 - WAND: Lee, Nguyen, Kang, Shim, *WAND: Windowed Attention and Knowledge Distillation for Efficient Autoregressive

@@ -24,8 +24,12 @@ MARKERS = {
     "IndexTTS 2": "s2mel.pth",
     "IndexTTS": "bigvgan_generator.pth",
     "Spark-TTS": "BiCodec",
+    "the embedded voice": "codec/speakers.safetensors",
+    "NeuTTS or Llasa": "codec/preprocessor_config.json",
 }
 """A file or folder that only one system's checkpoint holds; the first that is found decides."""
+COMMON = ("config.json", "config.yaml", "preprocessor_config.json", "tokenizer_config.json")
+"""Names that several folders of a checkpoint have: one found elsewhere is not the one that is missing."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class Layout:
         for name in self.files:
             if (root / name).is_file():
                 continue
-            elsewhere = next(iter(sorted(root.rglob(Path(name).name))), None)
+            found_at = [] if Path(name).name in COMMON else sorted(root.rglob(Path(name).name))
+            elsewhere = next(iter(found_at), None)
             cure = f"move {str(elsewhere.relative_to(root))!r} there, or " if elsewhere is not None else ""
             raise FileNotFoundError(f"no {name} in {str(root)!r}: {cure}{self.download}")
         return root

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +90,18 @@ def load_system(
     unknown = sorted(options.keys() - parameters.keys())
     if unknown:
         raise InputError(f"{name} takes no {', '.join(unknown)}: it takes {', '.join(parameters)}")
+    tell_license(name)
     system: SpeechSystem = load(folder, device=check_device(device), dtype=dtype, student=student, **options)
     return system
+
+
+@cache
+def tell_license(name: str) -> None:
+    """Log under which terms the weights of a system are, once in a process: a warning where they are not free."""
+    if name in TRAINING:
+        base = training_of(name).base
+        level = logging.INFO if base.license == "apache-2.0" else logging.WARNING
+        logging.getLogger(__name__).log(level, "weights of %s: %s", base.title, " ".join(base.terms.split()))
 
 
 def imported(entry: str) -> Any:

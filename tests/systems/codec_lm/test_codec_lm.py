@@ -143,4 +143,9 @@ def test_folders_that_do_not_fit(folders: tuple[str, Path, Path], tmp_path: Path
         kind.load(tmp_path, codec=codec)
     with pytest.raises(FileNotFoundError, match=r"no preprocessor_config\.json"):
         kind.load(language, codec=language)
+    with pytest.raises(InputError, match="holds NeuTTS or Llasa, not Spark-TTS"):
+        wandlib.load_system("sparktts", language)
+    (tmp_path / "BiCodec").mkdir()
+    with pytest.raises(InputError, match="holds Spark-TTS, not NeuTTS or Llasa"):
+        kind.load(tmp_path)
     assert kind.load(language).codec.config.model_type == kind.dialect.codec

@@ -1,4 +1,4 @@
-"""What tells the systems of this kind apart: how a prompt is written, what a code is called, who may use the weights.
+"""What tells the systems of this kind apart: how a prompt is written, what a code is called, how codes are drawn.
 
     NeuTTS  user: Convert the text to speech:[start] phones of transcript and text [end] / assistant:[speech] codes ...
     Llasa   the model's own chat template around the text; the answer starts with [speech] codes ...
@@ -38,8 +38,6 @@ class Dialect(ABC):
         The ``model_type`` of its codec.
     code
         A code's token, with ``{}`` for the number.
-    license
-        Of the language model and of the codec.
     temperature, top_k, top_p, least
         Of the sampling, as published; ``least`` codes come before an end.
     """
@@ -50,7 +48,6 @@ class Dialect(ABC):
     codec_repository: str
     codec: str
     code: str
-    license: str
     temperature: float
     top_k: int
     top_p: float
@@ -134,7 +131,6 @@ NEUTTS = NeuTTS(
     codec_repository="neuphonic/neucodec",
     codec="neucodec",
     code="<|speech_{}|>",
-    license="NeuTTS Air and NeuCodec: Apache-2.0. Upstream puts a watermark into its sound, this does not.",
     temperature=1.0,
     top_k=50,
     top_p=1.0,
@@ -147,7 +143,6 @@ LLASA = Llasa(
     codec_repository="HKUSTAudio/xcodec2-hf",
     codec="xcodec2",
     code="<|s_{}|>",
-    license="Llasa and X-codec 2: CC-BY-NC-4.0 by memory of their pages, not verified: read them before any use.",
     temperature=0.8,
     top_k=50,
     top_p=1.0,

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrained
 
 from wandlib.systems.acoustics.resample import resample
 from wandlib.systems.codec_lm.dialects import END, Dialect
+from wandlib.systems.published import Layout
 from wandlib.systems.settings import InputError
 from wandlib.systems.sound_file import read_sound
 
@@ -47,19 +48,18 @@ class CodecReader:
         return codes.flatten().cpu()
 
 
-def check_files(root: Path, repository: str, *files: str) -> Path:
-    """Return a folder if it holds these files; FileNotFoundError naming the first that is missing."""
-    for file in files:
-        if not (root / file).is_file():
-            raise FileNotFoundError(
-                f"no {file} in {str(root)!r}: get it with `hf download {repository} --local-dir {root}`"
-            )
-    return root
+SYSTEM = "NeuTTS or Llasa"
+"""As :data:`wandlib.systems.published.MARKERS` has it: which of the two it is, codec and tokenizer tell."""
 
 
 def check_folder(dialect: Dialect, folder: str | Path) -> Path:
-    """Return the folder of a language model, if it has its config and tokenizer."""
-    return check_files(Path(folder), dialect.repository, "config.json", "tokenizer_config.json")
+    """Return the folder of a language model, if it has its config and tokenizer; else as :meth:`Layout.check`."""
+    return Layout(SYSTEM, dialect.repository, ("config.json", "tokenizer_config.json")).check(folder)
+
+
+def check_codec(dialect: Dialect, folder: str | Path) -> Path:
+    """Return the folder of a codec, likewise."""
+    return Layout(SYSTEM, dialect.codec_repository, ("config.json", "preprocessor_config.json")).check(folder)
 
 
 def load_reader(dialect: Dialect, folder: Path, device: str | torch.device) -> CodecReader:
@@ -72,7 +72,7 @@ def load_reader(dialect: Dialect, folder: Path, device: str | torch.device) -> C
     InputError
         If it is another codec.
     """
-    check_files(folder, dialect.codec_repository, "config.json", "preprocessor_config.json")
+    check_codec(dialect, folder)
     kind = AutoConfig.from_pretrained(folder).model_type
     if kind != dialect.codec:
         raise InputError(f"{str(folder)!r} holds {kind}, {dialect.title} needs {dialect.codec}")

@@ -27,7 +27,7 @@ from wandlib.systems.codec_lm.dialects import END, LLASA, NEUTTS, Dialect
 from wandlib.systems.codec_lm.reference import (
     MAXIMUM_SECONDS,
     CodecReader,
-    check_files,
+    check_codec,
     check_folder,
     code_tokens,
     load_reader,
@@ -90,7 +90,7 @@ class CodecLMTraining(SystemTraining):
 
     def check_folder(self, folder: str | Path) -> Path:
         root = check_folder(self.dialect, folder)
-        check_files(root / "codec", self.dialect.codec_repository, "config.json", "preprocessor_config.json")
+        check_codec(self.dialect, root / "codec")
         return root
 
     def encoder(self, folder: str | Path, batch: int, device: str) -> CodecLMEncoder:
@@ -127,13 +127,13 @@ class NeuTTSTraining(CodecLMTraining):
         repository=NEUTTS.repository,
         page="https://huggingface.co/neuphonic/neutts-air",
         license="apache-2.0",
-        terms="Apache-2.0, as the base model.",
+        terms="Apache-2.0.",
         credits=("NeuTTS Air and NeuCodec: weights (c) Neuphonic, Apache-2.0.",),
         codes_per_second=50.0,
     )
 
     def random_model(self) -> PreTrainedModel:
-        return Qwen2ForCausalLM(qwen2_half_billion(217_216, tie_word_embeddings=True))
+        return Qwen2ForCausalLM(qwen2_half_billion(217_652, tie_word_embeddings=True))
 
 
 class LlasaTraining(CodecLMTraining):
@@ -148,8 +148,8 @@ class LlasaTraining(CodecLMTraining):
         title="Llasa",
         repository=LLASA.repository,
         page="https://arxiv.org/abs/2502.04128",
-        license="other",
-        terms="CC-BY-NC-4.0 by memory of the pages of Llasa and X-codec 2, and Llama's community license: read them.",
+        license="cc-by-nc-4.0",
+        terms="CC-BY-NC-4.0, X-codec 2 likewise: no commercial use. Llama's community license applies, too.",
         credits=("Llasa: Ye et al., arXiv 2502.04128; X-codec 2; Llama 3.2 (c) Meta.",),
         codes_per_second=50.0,
     )

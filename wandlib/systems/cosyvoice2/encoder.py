@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from wandlib.systems.acoustics.feed_forward import FeedForward
 from wandlib.systems.cosyvoice2.relative_attention import RelativeAttention, distance_embedding
 
 
@@ -35,17 +36,6 @@ class Projection(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch time inputs"]) -> Float[Tensor, "batch time features"]:
         return self.out(x) * self.scale
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with SiLU in between."""
-
-    def __init__(self, features: int, hidden: int) -> None:
-        super().__init__()
-        self.w_1, self.w_2 = nn.Linear(features, hidden), nn.Linear(hidden, features)
-
-    def forward(self, x: Float[Tensor, "batch time features"]) -> Float[Tensor, "batch time features"]:
-        return self.w_2(F.silu(self.w_1(x)))
 
 
 class Block(nn.Module):

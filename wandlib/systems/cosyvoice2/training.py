@@ -112,7 +112,7 @@ class CosyVoice2Training(SystemTraining):
         repository=published.REPOSITORY,
         page="https://arxiv.org/abs/2412.10117",
         license="apache-2.0",
-        terms="Apache-2.0, as the base model.",
+        terms="Apache-2.0.",
         credits=(
             "CosyVoice 2: Du et al., *CosyVoice 2: Scalable Streaming Speech Synthesis with Large Language Models*,\n"
             "  arXiv 2412.10117; code and weights (c) Alibaba Inc., Apache-2.0.",

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wandlib.systems.acoustics.feed_forward import FeedForward
 from wandlib.systems.base import InputError
 
 KERNEL = 15
@@ -74,19 +75,6 @@ class Convolution(nn.Module):
         hidden = F.silu(self.norm(self.depthwise_conv(gated).transpose(1, 2)))
         out: Tensor = self.pointwise_conv2(hidden.transpose(1, 2)).transpose(1, 2)
         return out if valid is None else out.masked_fill(~valid.unsqueeze(-1), 0.0)
-
-
-class FeedForward(nn.Module):
-    """Perceptron of one hidden layer."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.w_1 = nn.Linear(width, hidden)
-        self.w_2 = nn.Linear(hidden, width)
-
-    def forward(self, frames: Frames) -> Frames:
-        out: Tensor = self.w_2(F.silu(self.w_1(frames)))
-        return out
 
 
 class Layer(nn.Module):

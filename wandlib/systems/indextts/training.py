@@ -127,7 +127,7 @@ class IndexTraining(SystemTraining):
         page="https://arxiv.org/abs/2502.05512",
         license="other",
         terms=(
-            "bilibili's model license, as the base model: non-commercial, commercial use needs registration and a\n"
+            "bilibili's model license: non-commercial, commercial use needs registration and a\n"
             "written permission; a student is a derivative under the same terms, and carries the license."
         ),
         credits=(

@@ -104,7 +104,7 @@ class SparkTraining(SystemTraining):
         repository=LAYOUT.repository,
         page="https://arxiv.org/abs/2503.01710",
         license="cc-by-nc-sa-4.0",
-        terms="CC-BY-NC-SA-4.0, as the base model: no commercial use, and whatever is made of it is shared alike.",
+        terms="CC-BY-NC-SA-4.0: no commercial use, and whatever is made of it is shared alike.",
         credits=(
             "Spark-TTS: Wang et al., *Spark-TTS: An Efficient LLM-Based Text-to-Speech Model with Single-Stream\n"
             "  Decoupled Speech Tokens*, arXiv 2503.01710; weights (c) SparkAudio, CC-BY-NC-SA-4.0.",

@@ -88,13 +88,18 @@ def test_bars_are_listed_with_their_names() -> None:
     assert "whiskers: 1..2, 3..4" in text
 
 
-@pytest.mark.parametrize("label", ["time per step (ms)", "wall clock (s)", "resident, MB"])
+@pytest.mark.parametrize("label", ["time per step (ms)", "step, ms", "wall clock (s)", "resident, MB"])
 def test_what_a_clock_measured_is_not_listed(label: str) -> None:
     one, other = (
         repr(plots.lines([plots.window_curve(values)], x_label="step", y_label=label)) for values in ([1, 2], [3, 4])
     )
     assert one == other
     assert "measured: not listed" in one
+
+
+def test_a_label_that_only_mentions_milliseconds_is_listed() -> None:
+    labels = {"x_label": "look-ahead (codes of 40 ms)", "y_label": "difference (dB)"}
+    assert "10 15 20" in repr(plots.lines([plots.window_curve([10, 15, 20])], **labels))
 
 
 def test_panels_side_by_side_share_the_label_of_the_first() -> None:

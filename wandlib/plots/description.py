@@ -37,8 +37,8 @@ COLOR_NAMES = {
     "#ffffff": "white",
     "#000000": "black",
 }
-MEASURED = re.compile(r"\bms\b|\bclock\b|\bresident\b|\bmeasured\b")
-"""Words in the label of an axis whose values differ from run to run."""
+MEASURED = re.compile(r"[(,] ?ms\b|\bclock\b|\bresident\b|\bmeasured\b")
+"""Words in the label of an axis whose values differ from run to run; milliseconds as the unit, not "codes of 40 ms"."""
 MOST = 10
 """Series of a panel that are listed; of further ones the number is given."""
 

@@ -100,7 +100,7 @@ def streams(text: int = 3, codes: int = 6, blocks: int = 3, window: int = 4) -> 
             inside = number >= total - window
             square(axes, place, 0, str(number), WINDOW_COLOR if inside else HIDDEN_COLOR, number == total - 1)
             place += 1
-    axes.annotate("v: voice, t: text that was there when it was needed", (0, 1.15), color=INK, fontsize=9)
+    axes.annotate("v: voice, t: text as it arrives", (0, 1.15), color=INK, fontsize=9)
     axes.annotate(f"the last {window} codes", (place - window / 2, -0.15), ha="center", va="top", color=INK, fontsize=9)
     _empty(axes, (-0.2, place + 0.2), (-0.7, 1.7))
     return figure
@@ -108,32 +108,24 @@ def streams(text: int = 3, codes: int = 6, blocks: int = 3, window: int = 4) -> 
 
 def exposure_bias() -> Picture:
     """Draw exposure bias: in training each step starts from what was said, in speech from what the model said."""
-    figure, every = panels(rows=2, width=9, height=1.5)
-    rows = (
-        ("training: the past is the teacher's", FULL_COLOR),
-        ("speech: the past is the student's own", WINDOW_COLOR),
-    )
-    for axes, (title, color) in zip(every, rows, strict=True):
-        for step in range(5):
-            box(
-                axes,
-                2.2 * step,
-                0,
-                1.2,
-                0.8,
-                f"code {step}",
-                color if step == 0 or color == WINDOW_COLOR else FULL_COLOR,
-            )
-            if step:
-                arrow(axes, (2.2 * step - 1.0, 0.4), (2.2 * step, 0.4), INK if color == FULL_COLOR else color)
-        if color == WINDOW_COLOR:
-            axes.annotate(
-                "a slip here is the past of all that follows", (2.8, -0.35), color=INK, fontsize=9, ha="center"
-            )
-        axes.set_title(title, loc="left", fontsize=10, color=INK)
-        _empty(axes, (-0.2, 10.4), (-0.6, 1.0))
-    slip = "a slip here is the past of all that follows"
-    every[1].annotate(slip, (2.8, -0.35), color=INK, fontsize=9, ha="center")
+    figure, (axes,) = panels(width=9, height=3.4)
+    for step in range(5):
+        left = 2.2 * step
+        box(axes, left, 2.4, 1.2, 0.7, f"code {step}", FULL_COLOR)
+        box(axes, left, 0, 1.2, 0.7, f"code {step}", WINDOW_COLOR if step else FULL_COLOR)
+        if step:
+            box(axes, left, 3.6, 1.2, 0.7, f"student's {step}", WINDOW_COLOR)
+            arrow(axes, (left - 1.0, 2.75), (left, 2.75), FULL_COLOR)
+            arrow(axes, (left - 1.0, 3.0), (left, 3.9), WINDOW_COLOR)
+            arrow(axes, (left - 1.0, 0.35), (left, 0.35), WINDOW_COLOR)
+    for height, place, text in (
+        (4.6, 0, "training: the past is the teacher's"),
+        (1.2, 0, "speech: the past is the student's own"),
+        (4.6, 4.4, "a slip here changes no later step"),
+        (-0.5, 2.2, "a slip here is the past of all that follows"),
+    ):
+        axes.annotate(text, (place, height), color=INK, fontsize=10)
+    _empty(axes, (-0.2, 10.4), (-0.7, 5.0))
     return figure
 
 

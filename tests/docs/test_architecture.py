@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from wandlib.systems.registry import SYSTEMS
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 CODE = re.findall(r"`([^`\n]+)`", TEXT)
@@ -38,6 +40,12 @@ def test_names_are_defined() -> None:
         if match := re.fullmatch(r"([A-Z]\w+)(?:\.(\w+))?", name):
             assert match[1] in defined, name
             assert match[2] is None or match[2] in defined[match[1]], name
+
+
+def test_the_published_systems_are_counted() -> None:
+    words = ("three", "four", "five", "six", "seven")
+    (counted,) = re.findall(r"the embedded voice and (\w+) published ones", TEXT)
+    assert words.index(counted) + 3 == len(SYSTEMS) - 1
 
 
 def test_two_pages() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -22,6 +23,24 @@ def test_what_is_asked_for_takes_what_is_there() -> None:
     for requirement in asked:
         if version := BROUGHT.get(canonicalize_name(requirement.name)):
             assert version in requirement.specifier, f"{requirement} would replace {version}"
+
+
+def test_what_those_ask_for_takes_it_too() -> None:
+    """Down to the last dependency, at the versions of this environment."""
+    waiting = [Requirement(line) for line in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["colab"]]]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if version := BROUGHT.get(name):
+            assert version in requirement.specifier, f"{requirement} would replace {version}"
+        elif (name, extras) not in seen:
+            seen.add((name, extras))
+            for each in map(Requirement, requires(name) or []):
+                wanted = [{"extra": extra} for extra in ("", *extras)]
+                if each.marker is None or any(map(each.marker.evaluate, wanted)):
+                    waiting.append(each)
+    assert len(seen) > 50
 
 
 def test_it_brings_no_jupyter_of_its_own() -> None:

@@ -3,16 +3,25 @@
 A run takes every exercise three times, blank with each hint and then solved, and a solution that is not right is an
 error; stored is the blank notebook. What would differ from run to run for no reason is left out: times in the
 metadata, the state of widgets, the patch version of Python. The clean copy of each notebook is written as well.
+
+Some outputs are times, so nothing is stored from a busy machine: before and after each notebook a step of a fixed model
+is timed. Nor is a notebook stored that took longer than its limit. ``--busy`` skips these checks; the times in what
+is stored are then those of a busy machine, and must be stored again on a quiet one.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import statistics
+import time
 from pathlib import Path
 
 import nbformat
+import torch
+import wandlib
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from clean import clean
 from fill import RIGHT, filled, is_tagged, solutions
@@ -20,10 +29,44 @@ from fill import RIGHT, filled, is_tagged, solutions
 HERE = Path(__file__).parent
 LIVE = "application/vnd.jupyter.widget-view+json"
 SECONDS_PER_CELL = 900
+SECONDS = {"08_train": 180, "11_endless": 180}
+"""Limits of a run, exercises included; OTHERS is that of a notebook that is not named."""
+OTHERS = 120
+ALTOGETHER = 18 * 60
+QUIET = 5.0
+"""Milliseconds that the step below may take: twice what the README has for the voice, whose shape it has."""
 
 
-def store(path: Path) -> None:
-    """Run one notebook in its folder and write it back."""
+def step_milliseconds() -> float:
+    """Time the steps of a fixed model, whatever the voice is; return what nine of ten stay below."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    size = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=4504, **size, **heads)).eval()
+    taken = wandlib.profile(model, conditioning=150, steps=200).milliseconds
+    return statistics.quantiles(taken, n=10)[-1]
+
+
+def check_quiet(limit: float = QUIET) -> None:
+    """Exit if a step takes longer than on a quiet machine."""
+    if (taken := step_milliseconds()) > limit:
+        raise SystemExit(
+            f"one step in ten takes {taken:.1f} ms or more, on a quiet machine less than {limit:g}: wait until nothing "
+            "else runs, or store with --busy what has no times in it"
+        )
+
+
+def check_time(name: str, seconds: float) -> None:
+    """Exit if a notebook took longer than its limit."""
+    if seconds > (limit := SECONDS.get(name, OTHERS)):
+        raise SystemExit(f"{name} took {seconds:.0f} s, its limit is {limit}")
+
+
+def store(path: Path, *, busy: bool = False) -> float:
+    """Run one notebook in its folder and write it back; return how many seconds the run took."""
+    if not busy:
+        check_quiet()
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata = {
         "kernelspec": {
@@ -42,14 +85,21 @@ def store(path: Path) -> None:
         timeout=SECONDS_PER_CELL,
         record_timing=False,
         store_widget_state=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
     )
+    began = time.perf_counter()
     client.execute()
+    seconds = time.perf_counter() - began
+    if not busy:
+        check_time(path.stem, seconds)
+        check_quiet()
     take_outputs(notebook, run)
     notebook.metadata.language_info = {"name": "python"}
     nbformat.write(notebook, path)
     (HERE / "clean").mkdir(exist_ok=True)
     nbformat.write(clean(notebook), HERE / "clean" / path.name)
+    return seconds
 
 
 def take_outputs(notebook: NotebookNode, run: NotebookNode) -> None:
@@ -97,7 +147,24 @@ def text_of(cell: NotebookNode) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
+def main() -> None:
+    """Store the notebooks that are named, or all of them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    every = sorted(HERE.glob("*.ipynb"))
+    parser.add_argument("notebooks", type=Path, nargs="*", default=every)
+    parser.add_argument(
+        "--busy", action="store_true", help="store whatever the clock says"
+    )
+    options = parser.parse_args()
+    total = 0.0
+    for path in options.notebooks:
+        total += (seconds := store(path, busy=options.busy))
+        print(f"{path.name} {seconds:.0f} s", flush=True)
+    if total > ALTOGETHER and not options.busy:
+        raise SystemExit(f"stored, but {total:.0f} s are more than {ALTOGETHER}")
+
+
 if __name__ == "__main__":
-    for path in [Path(name) for name in sys.argv[1:]] or sorted(HERE.glob("*.ipynb")):
-        print(path.name, flush=True)
-        store(path)
+    main()

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,19 @@ TAGGED = 0.25
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 FIRST_CELL = f"""\
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec("wandlib") is None:
+spec = importlib.util.find_spec("wandlib")
+if spec is None or spec.origin is None:  # a folder of that name is no package
     release = "git+{REPOSITORY}@v{VERSION}"
-    wheels = sorted(Path().glob("wandlib-*.whl"))
+    wheels = sorted(
+        Path().glob("wandlib-*.whl"),
+        key=lambda path: [int(number) for number in re.findall(r"\\d+", path.name)],
+        reverse=True,  # the newest first
+    )
     folders = [
         path for path in (Path("wandlib"), Path("..")) if (path / "wandlib").is_dir()
     ]
@@ -46,7 +53,8 @@ if importlib.util.find_spec("wandlib") is None:
         raise SystemExit(
             "wandlib could not be installed: upload wandlib-*.whl of a release "
             "into this folder, and run this cell again."
-        )"""
+        )
+    importlib.invalidate_caches()"""
 WIDTH = 88
 """Characters of a line of code that every page shows."""
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|usr|work|mnt|content|Users|private|var)/|\b[A-Z]:\\\\?\w")
@@ -131,6 +139,29 @@ def test_every_cell_ran_once_in_order(path: Path) -> None:
     silent = [cell["source"] for cell in code if prints(cell["source"]) and not cell["outputs"]]
     assert silent == []
     assert any("image/png" in output.get("data", {}) for output in outputs(path))
+
+
+@every
+def test_what_a_cell_prints_is_one_output(path: Path) -> None:
+    for cell in cells(path, "code"):
+        streams = [output.get("name") for output in cell["outputs"]]
+        assert not any(one == other == "stdout" for one, other in pairwise(streams)), cell["source"]
+
+
+@every
+def test_every_model_takes_the_device(path: Path) -> None:
+    """On a GPU a notebook uses it: wherever it loads a system or prepares data, it says where."""
+    calls = [
+        node
+        for cell in cells(path, "code")
+        for node in ast.walk(ast.parse(cell["source"]))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("wandlib.load_system", "prepare")
+    ]
+    said = [ast.unparse(keyword) for call in calls for keyword in call.keywords]
+    assert said.count("device=device") == len(calls)
+    sources = [cell["source"] for cell in cells(path, "code")]
+    line = 'device = "cuda" if torch.cuda.is_available() else "cpu"'
+    assert not calls or sum(line in source.splitlines() for source in sources[:2]) == 1
 
 
 @every

@@ -363,7 +363,7 @@ def test_a_line_that_a_run_died_in_is_left_out(run: Any, fake: FakeSystem) -> No
         ("{", "line 1 of 'texts.jsonl' is no JSON"),
         ("[1]", "line 1 of 'texts.jsonl' has no text"),
         ('{"text": 3}', "has no text"),
-        ('{"text": "one", "voice": "low"}', "sets voice: there are id, reference, speaker, text"),
+        ('{"text": "one", "voice": "low"}', "sets voice: there are id, reference, set, speaker, text, transcript"),
         ('{"text": "one", "id": "../one"}', "has the id '../one', which is to be a file's name"),
         ('{"text": "one", "id": ".one"}', "has the id '.one'"),
         ('{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}', "lines 1 and 2 of 'texts.jsonl' have the same id, 'x'"),

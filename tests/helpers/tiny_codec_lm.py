@@ -24,8 +24,10 @@ from transformers import (
 
 from wandlib.systems.codec_lm.dialects import END, START
 from wandlib.systems.codec_lm.system import LlasaSystem, NeuTTSSystem
+from wandlib.systems.codec_lm.training import CodecLMTraining
 
 CODES = 64
+assert CodecLMTraining.window, "imported here, before a test shortens the context that it takes from the system"
 SYSTEMS = {"neutts": NeuTTSSystem, "llasa": LlasaSystem}
 CHAT = (
     "{% for message in messages %}<|start|>{{ message['role'] }}<|stop|>{{ message['content'] }}<|eot|>{% endfor %}"

@@ -8,6 +8,7 @@ With a reference, its codes are the start of the answer, and the text starts wit
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from wandlib.systems.base import InputError
-from wandlib.systems.espeak import load_espeak
+from wandlib.systems.espeak import LOGGER, load_espeak
 
 START, END = "<|SPEECH_GENERATION_START|>", "<|SPEECH_GENERATION_END|>"
 
@@ -120,6 +121,7 @@ def espeak() -> Callable[[list[str]], list[str]]:
         with_stress=True,
         words_mismatch="ignore",
         language_switch="remove-flags",  # "(ko)" where it reads Korean is no phone
+        logger=logging.getLogger(LOGGER),
     ).phonemize
     return phonemize
 

@@ -30,8 +30,8 @@ def text_box(stage: Stage, tab: str, value: str, limit: int, lines: int = 4) -> 
     )
 
 
-def voice(stage: Stage, tab: str) -> tuple[gr.Dropdown, gr.Audio]:
-    """Add the choice of a built-in speaker, or a recording in its place."""
+def voice(stage: Stage, tab: str) -> tuple[gr.Dropdown, gr.Audio, gr.Textbox]:
+    """Add the choice of a built-in speaker, or a recording in its place; some systems ask what that says."""
     speakers = stage.system.speakers
     speaker = gr.Dropdown(
         speakers, value=next(iter(speakers), None), label="Speaker", elem_id=f"{tab}-speaker", filterable=False
@@ -44,12 +44,19 @@ def voice(stage: Stage, tab: str) -> tuple[gr.Dropdown, gr.Audio]:
             buttons=["download"],
             elem_id=f"{tab}-recording",
         )
+        transcript = gr.Textbox(
+            "",
+            label="What the recording says",
+            info="every word of it, if you know them",
+            visible=stage.reads_transcripts,
+            elem_id=f"{tab}-transcript",
+        )
         gr.Markdown(
             "One speaker, 3 to 10 seconds (1 to 60 are taken), up to 20 MB. While a recording is here, it is used in "
             "place of the speaker above. Imitate a person's voice only with that person's consent."
         )
     recording.upload(usable, recording, recording, api_visibility="private", show_progress="hidden")
-    return speaker, recording
+    return speaker, recording, transcript
 
 
 def usable(recording: str | None) -> Any:

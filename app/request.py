@@ -29,8 +29,9 @@ TEMPERATURES: list[tuple[str, str | float]] = [
 class Request:
     """What to say.
 
-    ``reference`` is a built-in speaker's name or the path of a recording; ``long`` whether parts of a long text
-    share a cache, None: as the voice was trained; ``further`` settings are those that one tab alone has.
+    ``reference`` is a built-in speaker's name or the path of a recording, ``transcript`` what the recording says;
+    ``long`` whether parts of a long text share a cache, None: as the voice was trained; ``further`` settings are those
+    that one tab alone has.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Request:
     seed: int = 0
     temperature: float | None = None
     long: Long | None = None
+    transcript: str | None = None
     further: Mapping[str, Any] = field(default_factory=dict)
 
     def link(self, tab: str) -> str:
@@ -64,6 +66,7 @@ def read_request(
     seed: float | None = 0,
     temperature: str | float = "default",
     limit: int = TEXT_LIMIT,
+    transcript: str | None = None,
 ) -> Request:
     """Check what came from the page or from a handwritten request.
 
@@ -75,6 +78,9 @@ def read_request(
     text = check_text(text or "")
     if len(text) > limit:
         raise InputError(f"the text has {len(text):,} characters; the limit here is {limit:,}: shorten it")
+    transcript = check_text(transcript or "").strip()
+    if len(transcript) > TEXT_LIMIT:
+        raise InputError(f"the transcript has {len(transcript):,} characters; the limit is {TEXT_LIMIT:,}: shorten it")
     if recording is None and not system.speakers:
         raise InputError("this system has no built-in speaker: give a recording of the voice to imitate")
     if speaker not in system.speakers and system.speakers:
@@ -92,6 +98,7 @@ def read_request(
         window=int(window),
         seed=int(seed),
         temperature=None if temperature == "default" else float(temperature),
+        transcript=None if recording is None or not transcript else transcript,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class Stage:
         self.store = SoundStore(self.folder)
         self._stops: dict[str, threading.Event] = {}
         self._loaded: SpeechSystem | None = None
+
+    @property
+    def reads_transcripts(self) -> bool:
+        """Whether the system speaks better, or at all, if it is told what a recording says."""
+        return any(each.name == "transcript" for each in fields(self.system.settings_type))
 
     def begin(self, visitor: str) -> threading.Event:
         """Return what stops the visitor's next run; an earlier one is stopped."""

@@ -76,6 +76,7 @@ class Side:
         seed: int,
         temperature: float | None,
         long: Long | None = None,
+        transcript: str | None = None,
     ) -> None:
         """Read text and reference, without a step: what is wrong with them is known before anything changes.
 
@@ -90,6 +91,8 @@ class Side:
             "seed": seed,
             "temperature": temperature,
         }
+        if transcript is not None:
+            given["transcript"] = transcript
         if self.system.long_in_one_cache:
             given["long"] = long
         settings = self.system.settings_type.make(given)

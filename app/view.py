@@ -84,7 +84,14 @@ class View:
         def prepare() -> list[Side]:
             sides = make_sides(request)
             for side in sides:
-                side.prepare(texts(request), request.reference, request.seed, request.temperature, request.long)
+                side.prepare(
+                    texts(request),
+                    request.reference,
+                    request.seed,
+                    request.temperature,
+                    request.long,
+                    request.transcript,
+                )
             keys = [side.key for side in sides]
             saved.append(stage.store.new(visitor, stage.system.sample_rate, keys))
             for side in sides:

@@ -26,7 +26,7 @@ def build(stage: Stage) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             text = controls.text_box(stage, "compare", EXAMPLES[0], TEXT_LIMIT)
-            speaker, recording = controls.voice(stage, "compare")
+            speaker, recording, transcript = controls.voice(stage, "compare")
             window = controls.window_slider(stage, "compare")
             untrained = gr.Checkbox(
                 stage.untrained is not None,
@@ -48,10 +48,13 @@ def build(stage: Stage) -> None:
         seed: float | None,
         temperature: str | float,
         untrained: bool,
+        transcript: str | None,
         request: gr.Request,
     ) -> Iterator[Updates]:
         def read() -> Request:
-            asked = read_request(stage.system, text, speaker, recording, window, seed, temperature)
+            asked = read_request(
+                stage.system, text, speaker, recording, window, seed, temperature, transcript=transcript
+            )
             return replace(asked, further={"untrained": bool(untrained)})
 
         yield from view.run(
@@ -60,7 +63,7 @@ def build(stage: Stage) -> None:
             request.session_hash or "",
         )
 
-    inputs = [text, speaker, recording, window, seed, temperature, untrained]
+    inputs = [text, speaker, recording, window, seed, temperature, untrained, transcript]
     controls.connect(view, [view.start.click, text.submit], compare, inputs)
     stage.links["compare"] = (
         TEXT_LIMIT,

@@ -38,7 +38,7 @@ def build(stage: Stage) -> None:
                 list(CHAPTERS), value=next(iter(CHAPTERS)), label="Chapter", filterable=False, elem_id="endless-chapter"
             )
             text = controls.text_box(stage, "endless", chapter_text(next(iter(CHAPTERS))), CHAPTER_LIMIT, lines=8)
-            speaker, recording = controls.voice(stage, "endless")
+            speaker, recording, transcript = controls.voice(stage, "endless")
             window = controls.window_slider(stage, "endless")
             memory = gr.Dropdown(
                 LIMITS,
@@ -68,10 +68,13 @@ def build(stage: Stage) -> None:
         window: float,
         memory: float,
         long: str,
+        transcript: str | None,
         request: gr.Request,
     ) -> Iterator[Updates]:
         def read() -> Request:
-            asked = read_request(stage.system, text, speaker, recording, window, limit=CHAPTER_LIMIT)
+            asked = read_request(
+                stage.system, text, speaker, recording, window, limit=CHAPTER_LIMIT, transcript=transcript
+            )
             chosen: dict[str, Long | None] = {"default": None, "one cache": "one cache", "parts": "parts"}
             if long not in chosen:
                 raise InputError("unknown way to join the parts: choose one from the list")
@@ -86,7 +89,7 @@ def build(stage: Stage) -> None:
         )
 
     chapter.input(chapter_text, chapter, text, api_visibility="private", queue=False)
-    inputs = [text, speaker, recording, window, memory, long]
+    inputs = [text, speaker, recording, window, memory, long, transcript]
     controls.connect(view, [view.start.click, text.submit], endless, inputs)
     stage.links["endless"] = (
         CHAPTER_LIMIT,

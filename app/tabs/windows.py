@@ -23,7 +23,7 @@ def build(stage: Stage) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             text = controls.text_box(stage, "windows", EXAMPLES[0], TEXT_LIMIT)
-            speaker, recording = controls.voice(stage, "windows")
+            speaker, recording, transcript = controls.voice(stage, "windows")
             weights = gr.Radio(
                 [("the student's, trained for one W", "student"), ("the teacher's, untrained", "untrained")],
                 value="student",
@@ -50,14 +50,19 @@ def build(stage: Stage) -> None:
         ]
 
     def windows(
-        text: str | None, speaker: str | None, recording: str | None, weights: str, request: gr.Request
+        text: str | None,
+        speaker: str | None,
+        recording: str | None,
+        weights: str,
+        transcript: str | None,
+        request: gr.Request,
     ) -> Iterator[Updates]:
         def read() -> Request:
-            asked = read_request(stage.system, text, speaker, recording, stage.system.window)
+            asked = read_request(stage.system, text, speaker, recording, stage.system.window, transcript=transcript)
             return replace(asked, further={"weights": weights})
 
         yield from view.run(read, lambda asked: sides(weights), request.session_hash or "")
 
-    inputs = [text, speaker, recording, weights]
+    inputs = [text, speaker, recording, weights, transcript]
     controls.connect(view, [view.start.click, text.submit], windows, inputs)
     stage.links["windows"] = (TEXT_LIMIT, {"text": text, "speaker": speaker, "weights": weights})

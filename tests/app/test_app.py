@@ -292,7 +292,16 @@ class TestBadInput:
         """The answer says what was wrong, and the console has no traceback."""
         fast.system.requests.clear()
         values = {"text": TEXT, "speaker": "low", "window": 8, "seed": 0, "temperature": "default"} | request_
-        data = [values["text"], values["speaker"], None, values["window"], values["seed"], values["temperature"], False]
+        data = [
+            values["text"],
+            values["speaker"],
+            None,
+            values["window"],
+            values["seed"],
+            values["temperature"],
+            False,
+            "",
+        ]
         answer = ask(fast, json.dumps({"data": data}))
         assert "event: error" in answer
         (error,) = [line.removeprefix("data: ") for line in answer.splitlines() if line.startswith("data: {")][-1:]
@@ -376,7 +385,7 @@ class TestPathsChooseNoFile:
 
 def ask_by_hand(served: Served, recording: dict[str, str]) -> str:
     file = {**recording, "meta": {"_type": "gradio.FileData"}}
-    return ask(served, json.dumps({"data": [TEXT, "low", file, 8, 0, "default", False]}))
+    return ask(served, json.dumps({"data": [TEXT, "low", file, 8, 0, "default", False, ""]}))
 
 
 def assert_refused(served: Served, recording: dict[str, str]) -> None:
@@ -401,7 +410,7 @@ class TestStopping:
     def test_client_that_goes_away(self, slow: Served) -> None:
         before = slow.system.steps_made
         call = f"{slow.address}gradio_api/call/compare"
-        data = [self.long_text, "low", None, 8, 0, "default", False]
+        data = [self.long_text, "low", None, 8, 0, "default", False, ""]
         event = httpx.post(call, json={"data": data}).json()
         with httpx.stream("GET", f"{call}/{event['event_id']}") as answer:
             for line in answer.iter_lines():
@@ -413,7 +422,7 @@ class TestStopping:
     def test_client_that_never_reads(self, slow: Served) -> None:
         """gradio keeps what is not fetched, 13 kB an update: it gets a few, and then the result."""
         call = f"{slow.address}gradio_api/call/compare"
-        data = ["word " * 40, "low", None, 8, 0, "default", False]
+        data = ["word " * 40, "low", None, 8, 0, "default", False, ""]
         body = {"data": data, "session_hash": "never"}
         event = httpx.post(call, json=body).raise_for_status().json()["event_id"]
         deadline = time.monotonic() + 60

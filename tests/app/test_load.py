@@ -39,13 +39,13 @@ def mixed(number: int, voice: str, broken: str) -> tuple[str, list[Any], bool | 
         ("windows", ["four more words here", "high", None, "student"], True),
         ("endless", ["on and on. " * 40, "low", None, 8, 1.5, "default"], True),
         ("compare", ["in another voice", "low", file, 4, 0, 0.7, False], True),
-        ("compare", ["", "low", None, 8, 0, "default", False], False),
-        ("compare", ["a" * 2000, "low", None, 8, 0, "default", False], False),
-        ("compare", ["bad file", "low", {**file, "path": broken}, 8, 0, "default", False], False),
-        ("compare", ["wrong kind", "low", None, "8", 0, "default", False], False),
-        ("compare", ["half \ud83d", "low", None, 8, 0, "default", False], False),
+        ("compare", ["", "low", None, 8, 0, "default", False, ""], False),
+        ("compare", ["a" * 2000, "low", None, 8, 0, "default", False, ""], False),
+        ("compare", ["bad file", "low", {**file, "path": broken}, 8, 0, "default", False, ""], False),
+        ("compare", ["wrong kind", "low", None, "8", 0, "default", False, ""], False),
+        ("compare", ["half \ud83d", "low", None, 8, 0, "default", False, ""], False),
         ("endless", ["never read. " * 20, "low", None, 8, 1.5, "default"], None),
-        ("compare", ["no such file", "low", {**file, "path": "/etc/passwd"}, 8, 0, "default", False], False),
+        ("compare", ["no such file", "low", {**file, "path": "/etc/passwd"}, 8, 0, "default", False, ""], False),
     ]
     return requests[number % len(requests)]
 

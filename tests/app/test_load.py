@@ -35,16 +35,16 @@ def mixed(number: int, voice: str, broken: str) -> tuple[str, list[Any], bool | 
     """A request: its address, its values, and whether it is a good one; None: the answer is never fetched."""
     file = {"path": voice, "meta": {"_type": "gradio.FileData"}}
     requests: list[tuple[str, list[Any], bool | None]] = [
-        ("compare", ["hello there", "low", None, 8, number, "default", True], True),
-        ("windows", ["four more words here", "high", None, "student"], True),
-        ("endless", ["on and on. " * 40, "low", None, 8, 1.5, "default"], True),
-        ("compare", ["in another voice", "low", file, 4, 0, 0.7, False], True),
+        ("compare", ["hello there", "low", None, 8, number, "default", True, ""], True),
+        ("windows", ["four more words here", "high", None, "student", ""], True),
+        ("endless", ["on and on. " * 40, "low", None, 8, 1.5, "default", ""], True),
+        ("compare", ["in another voice", "low", file, 4, 0, 0.7, False, ""], True),
         ("compare", ["", "low", None, 8, 0, "default", False, ""], False),
         ("compare", ["a" * 2000, "low", None, 8, 0, "default", False, ""], False),
         ("compare", ["bad file", "low", {**file, "path": broken}, 8, 0, "default", False, ""], False),
         ("compare", ["wrong kind", "low", None, "8", 0, "default", False, ""], False),
         ("compare", ["half \ud83d", "low", None, 8, 0, "default", False, ""], False),
-        ("endless", ["never read. " * 20, "low", None, 8, 1.5, "default"], None),
+        ("endless", ["never read. " * 20, "low", None, 8, 1.5, "default", ""], None),
         ("compare", ["no such file", "low", {**file, "path": "/etc/passwd"}, 8, 0, "default", False, ""], False),
     ]
     return requests[number % len(requests)]

@@ -4,24 +4,20 @@ A run takes every exercise three times, blank with each hint and then solved, an
 error; stored is the blank notebook. What would differ from run to run for no reason is left out: times in the
 metadata, the state of widgets, the patch version of Python. The clean copy of each notebook is written as well.
 
-Some outputs are times, so nothing is stored from a busy machine: before and after each notebook a step of a fixed model
-is timed. Nor is a notebook stored that took longer than its limit. ``--busy`` skips these checks; the times in what
+Some outputs are times, so nothing is stored from a machine that other programs keep busy before or after the run. Nor is a notebook stored that took longer than its limit. ``--busy`` skips these checks; the times in what
 is stored are then those of a busy machine, and must be stored again on a quiet one.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from pathlib import Path
 
 import nbformat
-import torch
-import wandlib
+import psutil
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from clean import clean
 from fill import RIGHT, filled, is_tagged, solutions
@@ -33,27 +29,21 @@ SECONDS = {"08_train": 180, "11_endless": 180}
 """Limits of a run, exercises included; OTHERS is that of a notebook that is not named."""
 OTHERS = 120
 ALTOGETHER = 18 * 60
-QUIET = 5.0
-"""Milliseconds that the step below may take: twice what the README has for the voice, whose shape it has."""
+QUIET = 15.0
+"""Per cent of all cores that other programs may take."""
 
 
-def step_milliseconds() -> float:
-    """Time the steps of a fixed model, whatever the voice is; return what nine of ten stay below."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    size = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=4504, **size, **heads)).eval()
-    taken = wandlib.profile(model, conditioning=150, steps=200).milliseconds
-    return statistics.quantiles(taken, n=10)[-1]
+def cores_taken(seconds: float = 2.0) -> float:
+    """Return the per cent of all cores that are taken while this program waits."""
+    return psutil.cpu_percent(seconds)
 
 
-def check_quiet(limit: float = QUIET) -> None:
-    """Exit if a step takes longer than on a quiet machine."""
-    if (taken := step_milliseconds()) > limit:
+def check_quiet() -> None:
+    """Exit if other programs run."""
+    if (taken := cores_taken()) > QUIET:
         raise SystemExit(
-            f"one step in ten takes {taken:.1f} ms or more, on a quiet machine less than {limit:g}: wait until nothing "
-            "else runs, or store with --busy what has no times in it"
+            f"other programs take {taken:.0f} % of the cores: wait until they take less than {QUIET:.0f}, or store "
+            "with --busy what has no times in it"
         )
 
 

@@ -13,15 +13,12 @@ sys.path.insert(0, str(FOLDER))
 import store  # noqa: E402
 
 
-def test_a_step_is_timed() -> None:
-    assert 0.1 < store.step_milliseconds() < 10_000
-
-
 def test_a_busy_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "step_milliseconds", lambda: 6.1)
-    with pytest.raises(SystemExit, match=r"6\.1 ms or more.*--busy"):
+    assert 0 <= store.cores_taken(0.1) <= 100
+    monkeypatch.setattr(store, "cores_taken", lambda: 51.0)
+    with pytest.raises(SystemExit, match=r"other programs take 51 % of the cores.*--busy"):
         store.check_quiet()
-    monkeypatch.setattr(store, "step_milliseconds", lambda: 2.4)
+    monkeypatch.setattr(store, "cores_taken", lambda: 2.4)
     store.check_quiet()
 
 
@@ -56,7 +53,7 @@ def test_what_is_refused_is_not_written(
     monkeypatch.setattr(store, "NotebookClient", Run)
     monkeypatch.setattr(store, "solutions", lambda name: [])
     monkeypatch.setattr(store, "HERE", tmp_path)
-    monkeypatch.setattr(store, "step_milliseconds", lambda: 60.0)
+    monkeypatch.setattr(store, "cores_taken", lambda: 60.0)
     if busy:
         store.store(path, busy=True)
     else:

@@ -112,5 +112,5 @@ def read_sound(path: str | Path, maximum_seconds: float) -> tuple[Float64[ndarra
             "3 to 10 s is best"
         )
     if np.abs(samples).max() < QUIETEST_PEAK:
-        raise InputError("the reference is silent, or its channels cancel each other: record or choose a few seconds of speech")
+        raise InputError("the reference is silent, or its channels cancel each other: choose a few seconds of speech")
     return samples, rate

@@ -68,7 +68,7 @@ def clean_reference(samples: NDArray[np.floating], rate: int) -> NDArray[np.floa
     check_header(rate, 1, len(samples))
     peak = float(np.abs(samples).max())
     if peak < QUIETEST_PEAK:
-        raise InputError("the reference is silent, or its channels cancel each other: record or choose a few seconds of speech")
+        raise InputError("the reference is silent, or its channels cancel each other: choose a few seconds of speech")
     scaled = (samples / peak).astype(np.float32)
     mono = soxr.resample(scaled, rate, SAMPLE_RATE) if rate != SAMPLE_RATE else scaled
     trimmed = without_silence(mono)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -63,8 +64,10 @@ class TestPrivateFolder:
             assert sweep() == []
             assert running.exists()
 
-    def test_hangup_cleans_up(self, temporary: Path) -> None:
-        """As the end of a terminal does."""
+    def test_hangup_cleans_up(self, temporary: Path, request: pytest.FixtureRequest) -> None:
+        """As the end of a terminal does; the tests themselves may run under nohup."""
+        request.addfinalizer(functools.partial(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP)))
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         with ExitStack() as app:
             recordings = app.enter_context(private_folder()) / "gradio"
             recordings.mkdir()

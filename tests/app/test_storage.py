@@ -22,7 +22,8 @@ from app.storage import LOCK, PREFIX, private_folder, sweep
 
 ROOT = Path(__file__).parents[2]
 SERVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 from fake_system import FakeSystem
 import wandlib.systems
 wandlib.systems.load_system = lambda name, folder, device, **options: FakeSystem()

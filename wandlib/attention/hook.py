@@ -119,13 +119,13 @@ class WindowHook:
         """
         kwargs = rename_cache(kwargs, self.decoder.cache)
         if self.told:  # by a pass that did not reach the decoder
-            self.told.pop(threading.get_ident(), None)
+            self.told.pop(_thread(), None)
         told = {name: kwargs[name] for name in WINDOW_ARGUMENTS if kwargs.get(name) is not None}
         if not self.disabled:
             if "conditioning" not in told and argument(model, "labels", args, kwargs) is not None:
                 raise ValueError(UNTOLD)
             if told:
-                self.told[threading.get_ident()] = told
+                self.told[_thread()] = told
         return args, _without(kwargs, *WINDOW_ARGUMENTS)
 
     def check_finite(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -150,7 +150,7 @@ class WindowHook:
         if self.disabled:
             return (), _without(kwargs, *WINDOW_ARGUMENTS)
         if self.told:
-            kwargs = kwargs | self.told.pop(threading.get_ident(), {})
+            kwargs = kwargs | self.told.pop(_thread(), {})
         if self.readers:  # of a pass that was interrupted
             self._read_by(threading.get_ident())
         name, given = self.decoder.cache, kwargs.get(self.decoder.cache)
@@ -283,6 +283,11 @@ class WindowHook:
         """Stop watching who reads the mask; return the layers that did."""
         readers = self.readers.pop(thread, None)
         return None if readers is None else readers.stop()
+
+
+def _thread() -> int:
+    """Tell the threads apart by a number; 0 for one that compiles, since a graph cannot ask."""
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 def _without(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:

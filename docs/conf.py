@@ -17,7 +17,7 @@ FILES = f"{PROJECT['urls']['Repository']}/blob/v{PROJECT['version']}"
 TOCTREE = "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
 
 project = "wandlib"
-author = "The wandlib contributors"
+author = copyright = "The wandlib contributors"
 release = PROJECT["version"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}

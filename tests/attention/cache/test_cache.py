@@ -8,6 +8,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from feeding import feed
 from hypothesis import given
 from hypothesis import strategies as st
 from naive import dense_masks, positions, steady
@@ -17,26 +18,17 @@ from transformers import PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert, restore
-from wandlib.attention.models import cache_inputs
 from wandlib.profiling.estimate import cache_bytes
+
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 BY_NAME = {tiny.name: tiny for tiny in LANGUAGE_MODELS}
 QWEN2 = BY_NAME["qwen2"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_grad() -> Any:
-    with torch.no_grad():
-        yield
-
-
 @pytest.fixture(scope="module")
 def model() -> PreTrainedModel:
     return convert(QWEN2.build(), 6)
-
-
-def feed(model: PreTrainedModel, cache: WandCache, ids: Tensor, **options: Any) -> Tensor:
-    return model(input_ids=ids, use_cache=True, **cache_inputs(model, cache), **options).logits
 
 
 def prompt(length: int, batch: int = 1) -> Tensor:

@@ -7,23 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from feeding import feed
 from naive import dense_masks, positions
 from tiny_models import LANGUAGE_MODELS, VOCABULARY, Tiny
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from wandlib import WandCache, convert
-from wandlib.attention.models import cache_inputs
+
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 BY_NAME = {tiny.name: tiny for tiny in LANGUAGE_MODELS}
 QWEN2 = BY_NAME["qwen2"]
 HIDDEN = "does not hide the same tokens as before"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_grad() -> Any:
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +29,6 @@ def model() -> PreTrainedModel:
 
 def ids(length: int, batch: int = 1) -> Tensor:
     return torch.randint(1, VOCABULARY, (batch, length))
-
-
-def feed(model: Any, cache: WandCache, new: Tensor, **options: Any) -> Tensor:
-    return model(new, use_cache=True, **cache_inputs(model, cache), **options).logits  # type: ignore[no-any-return]
 
 
 def zeros(mask: Tensor, *columns: int) -> Tensor:

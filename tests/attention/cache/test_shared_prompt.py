@@ -8,6 +8,7 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from feeding import feed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import dense_masks, positions, steady
@@ -20,15 +21,11 @@ from wandlib.attention.conversion import convert, restore
 from wandlib.attention.models import base_decoder, cache_inputs
 from wandlib.profiling.estimate import cache_bytes
 
+pytestmark = pytest.mark.usefixtures("no_grad")
+
 WINDOW, STEPS, BEAMS = 6, 20, 3
 QWEN2 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "qwen2")
 GEMMA3 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "gemma3")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_grad() -> Any:
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +43,6 @@ def beams(model: PreTrainedModel, cache: WandCache, inputs: dict[str, Tensor], *
     usual = {"num_beams": BEAMS, "num_return_sequences": BEAMS, "do_sample": False, "max_new_tokens": STEPS}
     usual |= {"length_penalty": 0.0, "output_scores": True, "output_logits": True, "return_dict_in_generate": True}
     return model.generate(**inputs, past_key_values=cache, **usual | options)
-
-
-def feed(model: PreTrainedModel, cache: WandCache, ids: Tensor, **options: Any) -> Tensor:
-    return model(input_ids=ids, use_cache=True, **cache_inputs(model, cache), **options).logits
 
 
 def random_ids(rows: int, length: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -23,7 +24,7 @@ class Remembered(Generic[Made]):
 
     def __init__(self, make: Callable[[Path], Made]) -> None:
         self._make = make
-        self._made: dict[tuple[str, int, int], Made] = {}
+        self._remembered = lru_cache(KEPT)(lambda recording, *facts: make(recording))
 
     def __call__(self, recording: str | Path) -> Made:
         """Return the result; what ``make`` raises comes through."""
@@ -31,9 +32,4 @@ class Remembered(Generic[Made]):
         if not path.is_file():
             return self._make(path)
         facts = path.stat()
-        key = (str(path.resolve()), facts.st_mtime_ns, facts.st_size)
-        made = self._made.pop(key) if key in self._made else self._make(path)
-        self._made[key] = made  # the one used last is last
-        while len(self._made) > KEPT:
-            del self._made[next(iter(self._made))]
-        return made
+        return self._remembered(path, path.resolve(), facts.st_mtime_ns, facts.st_size)

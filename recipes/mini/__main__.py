@@ -147,21 +147,21 @@ def main(
     unknown = sorted(set(chosen) - {*STAGES, *OTHERS})
     if unknown:
         raise typer.BadParameter(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES + OTHERS)}")
-    torch.set_num_threads(1 if "RANK" in os.environ else max(1, os.cpu_count() or 1))
+    rank = os.environ.get("RANK")  # of a process that a launcher below has started
+    torch.set_num_threads(1 if rank else max(1, os.cpu_count() or 1))
     for name in chosen:
         started = time.monotonic()
-        if "RANK" not in os.environ:
+        if rank is None:
             check_origin(folder, name)
-        if name in SHARED and processes > 1 and "RANK" not in os.environ:
+        if rank is None and name in SHARED and processes > 1:
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
             command += ["-m", "recipes.mini", name, "--folder", str(folder), "--speed", str(speed)]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         else:
             # The first process, not the launcher, keeps others out: it may live on where the launcher was killed.
-            first = os.environ.get("RANK", "0") == "0"
-            with speech.locked(folder) if first else contextlib.nullcontext():
+            with speech.locked(folder) if rank in (None, "0") else contextlib.nullcontext():
                 stage(name, folder, hours, speed, target, processes)
-        if os.environ.get("RANK", "0") == "0":
+        if rank in (None, "0"):
             typer.echo(f"{name}: done in {(time.monotonic() - started) / 60:.1f} min")
 
 

@@ -90,9 +90,8 @@ class Side:
             "window": self.window,
             "seed": seed,
             "temperature": temperature,
+            "transcript": transcript,
         }
-        if transcript is not None:
-            given["transcript"] = transcript
         if self.system.long_in_one_cache:
             given["long"] = long
         settings = self.system.settings_type.make(given)

@@ -4,8 +4,9 @@ A run takes every exercise three times, blank with each hint and then solved, an
 error; stored is the blank notebook. What would differ from run to run for no reason is left out: times in the
 metadata, the state of widgets, the patch version of Python. The clean copy of each notebook is written as well.
 
-Some outputs are times, so nothing is stored from a machine that other programs keep busy before or after the run. Nor is a notebook stored that took longer than its limit. ``--busy`` skips these checks; the times in what
-is stored are then those of a busy machine, and must be stored again on a quiet one.
+Some outputs are times, so nothing is stored from a machine that other programs keep busy before or after the run. Nor
+is a notebook stored that took longer than its limit. ``--busy`` skips these checks; the times in what is stored are
+then those of a busy machine, and must be stored again on a quiet one.
 """
 
 from __future__ import annotations

@@ -43,16 +43,20 @@ def percent(before: float, after: float) -> str:
     return f"{'−' if change < 0 else '+' if change > 0 else '±'}{abs(change)} %"
 
 
-def figures(sides: Sequence[Side]) -> dict[str, Any] | None:
-    """Return what the page's large numbers compare: full attention's cache and step time, and the window's."""
+def compared(sides: Sequence[Side]) -> tuple[Side, Side] | None:
+    """Return the two sides that the page compares, full attention and the window, once both have made a step."""
     full = next((side for side in sides if side.attention == "full" and side.trace.steps), None)
     window = next((side for side in sides if side.key == "window" and side.trace.steps), None)
-    if full is None or window is None:
-        return None
-    return {
-        "cache_bytes": [float(bytes_in_use(side)[-1]) for side in (full, window)],
-        "milliseconds": [side.trace.median_milliseconds for side in (full, window)],
-        "spread": [spread(side) for side in (full, window)],
+    return None if full is None or window is None else (full, window)
+
+
+def figures(sides: Sequence[Side]) -> dict[str, Any] | None:
+    """Return what the page's large numbers compare: full attention's cache and step time, and the window's."""
+    pair = compared(sides)
+    return pair and {
+        "cache_bytes": [float(bytes_in_use(side)[-1]) for side in pair],
+        "milliseconds": [side.trace.median_milliseconds for side in pair],
+        "spread": [spread(side) for side in pair],
     }
 
 
@@ -91,10 +95,10 @@ def status(sides: Sequence[Side], before: int, finished: bool) -> str:
 
 def conclusion(sides: Sequence[Side]) -> str:
     """Put the result in a sentence."""
-    full = next((side for side in sides if side.attention == "full" and side.trace.steps), None)
-    window = next((side for side in sides if side.key == "window" and side.trace.steps), None)
-    if full is None or window is None:
+    pair = compared(sides)
+    if pair is None:
         return "Listen to them."
+    full, window = pair
     less = 100 * (1 - window.peak_bytes / full.peak_bytes)
     said = "less" if less > 0 else "more"
     return (

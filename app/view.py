@@ -184,18 +184,17 @@ class View:
         return f"<div class='curves-pair'>{cache_curves(sides)}{milliseconds_curves(sides)}</div>"
 
     def _numbers(self, sides: list[Side]) -> Updates:
-        found = results.figures(sides)
-        if found is None:
+        pair, found = results.compared(sides), results.figures(sides)
+        if pair is None or found is None:
             return {}
         cache = found["cache_bytes"]
-        compared = [next(side.label for side in sides if side.key == key) for key in ("full", "window")]
         return {
             self.stage.numbers: headline.numbers(
                 (results.size(cache[0]), results.size(cache[1]), results.percent(*cache)),
                 results.step_words(found),
                 self.stage.system.codes_per_second,
-                f"{compared[0]} → {compared[1]}, of your text, now: after "
-                f"{max(side.sound_seconds for side in sides):.0f} s of speech.",
+                f"{pair[0].label} → {pair[1].label}, of your text, now: after "
+                f"{max(side.sound_seconds for side in pair):.0f} s of speech.",
             )
         }
 

@@ -17,7 +17,7 @@ import torch
 from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 from peft import LoraConfig, get_peft_model
-from served_app import CURVES, RESULT, STATUS, Served
+from served_app import CURVES, NUMBERS, RESULT, STATUS, Served
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from app.curves import bytes_in_use
@@ -56,6 +56,10 @@ def test_it_speaks_three_times(served: Served) -> None:
         assert sides[side]["weight_bytes"] > MEGABYTE
     assert sides["window"]["cache_bytes"] < sides["full"]["cache_bytes"]
     assert answer[CURVES].count("<polyline") == 6
+    said = max(sides[side]["speech_seconds"] for side in ("full", "window"))
+    assert f"after {said:.0f} s of speech" in answer[NUMBERS], (
+        "the two that the numbers compare, however long a third is"
+    )
 
 
 def test_student_is_told_from_the_teacher(served: Served) -> None:

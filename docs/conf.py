@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tomllib
@@ -23,8 +24,11 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_co
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 html_theme = "furo"
 html_title = "wandlib"
+html_static_path = ["_static"]
+html_css_files = ["notebooks.css"]
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_code_prompt_show = nb_code_prompt_hide = "Check your answer (code with both hints)"
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "description"
@@ -35,14 +39,19 @@ suppress_warnings = ["mystnb.unknown_mime_type"]  # live widgets have a still pi
 
 
 def copy_notebooks(_: Any) -> None:
-    """Put the notebooks beside the pages; they are stored in one place only."""
+    """Put the notebooks beside the pages, the hints of their exercises folded; they are stored in one place only."""
     target = HERE / "notebooks"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    for path in [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "notebooks" / "README.md"]:
-        shutil.copy(path, target)
-    readme = target / "README.md"
-    readme.write_text(readme.read_text(encoding="utf-8") + TOCTREE, encoding="utf-8")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            tags = cell["metadata"].get("tags", [])
+            if "check" in tags:
+                tags.append("hide-cell")
+        (target / path.name).write_text(json.dumps(notebook), encoding="utf-8")
+    readme = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
+    (target / "README.md").write_text(readme + TOCTREE, encoding="utf-8")
 
 
 def link_files(_: Any, page: str, source: list[str]) -> None:

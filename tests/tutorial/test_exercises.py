@@ -23,10 +23,45 @@ def test_a_first_and_then_a_second_hint(capsys: pytest.CaptureFixture[str]) -> N
     for answer in (..., 5, 6):
         ask(answer, "twice")
     assert capsys.readouterr().out.splitlines() == [
-        *("Not yet.", "First hint: twice: count again"),
+        *("Still blank.", "First hint: twice: count again"),
         *("Not yet.", "Second hint: two and two"),
         *("Not yet.", "Second hint: two and two"),
     ]
+
+
+def unwritten(n: int) -> Any:
+    return ...  # comments do not count
+
+
+def unwritten_pieces(n: int) -> Any:
+    yield ...
+
+
+class UnwrittenRing:
+    def __init__(self) -> None: ...
+
+
+def last(x: torch.Tensor) -> torch.Tensor:
+    return x[..., -1]
+
+
+class Ring:
+    slots = ...
+
+    def __init__(self) -> None:
+        self.keys = ...
+
+
+@pytest.mark.parametrize("answer", [..., unwritten, unwritten_pieces, UnwrittenRing, (1, ...)])
+def test_what_is_blank_is_not_run(answer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    check(answer, pytest.fail, f"blank {answer}", "n * n")
+    assert capsys.readouterr().out.startswith("Still blank.\nFirst hint")
+
+
+@pytest.mark.parametrize("answer", [last, Ring, lambda n: ..., eval("lambda n: ..."), type(last)])
+def test_what_is_written_is_run(answer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    check(answer, lambda it: it is answer, f"written {answer}", "n * n")
+    assert capsys.readouterr().out == "Right.\n"
 
 
 def test_a_right_answer_starts_anew(capsys: pytest.CaptureFixture[str]) -> None:

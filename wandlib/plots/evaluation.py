@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from wandlib.plots.charts import FULL_COLOR, INK, WINDOW_COLOR, Picture, panels
@@ -30,6 +31,7 @@ def intervals(
     number
         Format of the values.
     """
+    outlined = [withStroke(linewidth=3, foreground="white")]  # to be read where a value stands on a line
     rows = max(len(group) for group in groups.values())
     figure, every = panels(columns=len(groups), width=4.8, height=1.0 + 0.42 * rows)
     for axes, (label, group) in zip(every, groups.items(), strict=True):
@@ -45,6 +47,7 @@ def intervals(
                 ha="center",
                 color=INK,
                 fontsize=9,
+                path_effects=outlined,
             )
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(group)), labels=list(group))

@@ -1,5 +1,9 @@
 """Text to phones: clauses, symbols, limits."""
 
+import importlib.util
+import subprocess
+import sys
+
 import pytest
 
 from wandlib.systems.base import InputError
@@ -182,3 +186,20 @@ def test_prompt_layout() -> None:
         FIRST_SYMBOL + 1,
         SPEECH,
     ]
+
+
+def test_reading_does_without_the_syntax_of_web_addresses() -> None:
+    """It would take longer to load than all the rest of the voice; whoever wants it still gets it."""
+    program = """
+import importlib.util, sys
+from wandlib.systems.mini.text import Phonemizer
+assert Phonemizer()("smooth")
+print(
+    "phonemizer" in sys.modules,
+    "rfc3987_syntax" in sys.modules,
+    importlib.util.find_spec("rfc3987_syntax") is not None,
+)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    there = importlib.util.find_spec("rfc3987_syntax") is not None
+    assert run.stdout.split() == ["True", "False", str(there)]

@@ -3,8 +3,8 @@
     python -m recipes.mini.hearing
 
 Kokoro stumbles over some texts, lone words above all; what was not understood is not learned. Beside ``NNNN.flac``
-comes ``NNNN.heard.json``, a list of transcripts. A shard without one is taken as it is. It takes a twentieth of the
-speech's length.
+comes ``NNNN.heard.json``, a list of transcripts. A shard without one is taken as it is. Whisper listens in windows of
+:data:`QUICK` seconds first, and in its usual ones to what it did not understand.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import typer
 from recipes.mini.pool import each
 from wandlib.evaluation.error_rates import ErrorCounts, count_errors, normalize
 from wandlib.evaluation.mos import Unavailable
-from wandlib.evaluation.recognizers import FasterWhisper, plain_english
+from wandlib.evaluation.recognizers import WHISPER_SECONDS, FasterWhisper, Recognizer, plain_english
 from wandlib.evaluation.report import markdown_table
 
+QUICK = 15.0
+"""Seconds."""
 MOST_ERRORS = 0.35
 """Characters wrong, of those in the text. Whisper mishears some good speech too, so that this is not small."""
 
@@ -45,15 +47,23 @@ def well_spoken(source: Path, entries: list[dict[str, Any]]) -> list[bool]:
     if not path.exists():
         return [True] * len(entries)
     heard = json.loads(path.read_text(encoding="utf-8"))
-    counts = [errors_of(entry["text"], line) for entry, line in zip(entries, heard, strict=True)]
-    return [count.character_errors <= MOST_ERRORS * count.characters for count in counts]
+    return [understood(entry["text"], line) for entry, line in zip(entries, heard, strict=True)]
 
 
-def listen(source: Path, recognize: FasterWhisper) -> None:
-    """Write the transcripts of one shard of speech."""
+def understood(text: str, heard: str) -> bool:
+    """Return whether what was heard is near enough to the text."""
+    count = errors_of(text, heard)
+    return count.character_errors <= MOST_ERRORS * count.characters
+
+
+def listen(source: Path, quick: Recognizer, recognize: Recognizer) -> None:
+    """Write the transcripts of one shard of speech, by ``recognize`` where ``quick`` did not understand."""
     sound, rate = soundfile.read(source, dtype="float32")
-    entries = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))["utterances"]
-    heard = [recognize(sound[entry["start"] : entry["end"]], rate) for entry in entries]
+    heard = []
+    for entry in json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))["utterances"]:
+        utterance = sound[entry["start"] : entry["end"]]
+        line = quick(utterance, rate)
+        heard.append(line if understood(entry["text"], line) else recognize(utterance, rate))
     partial = source.with_name(f"{source.stem}.heard.partial")
     partial.write_text(json.dumps(heard), encoding="utf-8")
     partial.replace(heard_path(source))
@@ -84,18 +94,18 @@ def summary(folder: Path) -> list[dict[str, Any]]:
 
 
 @functools.cache
-def recognizer() -> FasterWhisper | Unavailable:
+def recognizer(window: float = WHISPER_SECONDS) -> FasterWhisper | Unavailable:
     """Whisper tiny.en on one thread, loaded once a process; or what to install."""
     try:
-        return FasterWhisper(threads=1)
+        return FasterWhisper(threads=1, window=window)
     except ImportError as error:
         return Unavailable(str(error))
 
 
 def _listen(source: Path) -> None:
-    recognize = recognizer()
-    if not isinstance(recognize, Unavailable):
-        listen(source, recognize)
+    quick, recognize = recognizer(QUICK), recognizer()
+    if not isinstance(quick, Unavailable) and not isinstance(recognize, Unavailable):
+        listen(source, quick, recognize)
 
 
 def run(folder: Path, workers: int = 1) -> None:

@@ -55,6 +55,20 @@ def test_past_half_a_minute_nothing_is_lost(whisper: FasterWhisper, speech: list
     assert error_rates([expected], [whisper(long, RATE)], whisper.normalize).wer < 0.35
 
 
+def test_half_of_the_window_hears_as_well(whisper: FasterWhisper, speech: list[Sound]) -> None:
+    quick = FasterWhisper(threads=1, window=15)
+    heard = [quick(sound, RATE) for sound in speech]
+    rates = error_rates(list(SENTENCES[:2]), heard, whisper.normalize)
+    assert rates.wer < 0.3
+    assert rates.cer < 0.2  # the limits of the whole window, above
+    long = np.concatenate([speech[0]] * 8)
+    assert len(long) > 15 * RATE
+    assert quick(long, RATE) == whisper(long, RATE)  # it does not fit
+    for window in (0, -1, 31, float("nan")):
+        with pytest.raises(ValueError, match="at most 30 s and above 0"):
+            FasterWhisper(window=window)
+
+
 def test_nothing_is_heard_in_nothing(whisper: FasterWhisper) -> None:
     assert whisper(np.zeros(0, np.float32), RATE) == ""
     with pytest.raises(ValueError, match="NaN"):

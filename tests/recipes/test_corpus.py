@@ -83,8 +83,16 @@ def test_hearing_listens_once(spoken: Path, monkeypatch: pytest.MonkeyPatch) -> 
         calls.append((len(sound), rate))
         return "words"
 
-    monkeypatch.setattr(hearing, "recognizer", lambda: recognize)
+    monkeypatch.setattr(hearing, "recognizer", lambda *window: recognize)
     hearing.run(spoken)
     hearing.run(spoken)
-    assert calls == [(12_000 + 2400 * n, 24_000) for n in range(5)]
+    assert calls == [(12_000 + 2400 * n, 24_000) for n in range(5) for _ in ("quick", "again")]
     assert json.loads((spoken / "0000.heard.json").read_text()) == ["words"] * 5
+
+
+def test_what_was_understood_at_once_is_not_heard_again(spoken: Path) -> None:
+    texts = [entry["text"] for entry in json.loads((spoken / "0000.json").read_text())["utterances"]]
+    quick = iter([texts[0], "nothing of it", *texts[2:]])
+    again = iter(["at the second time"])
+    hearing.listen(spoken / "0000.flac", lambda *_: next(quick), lambda *_: next(again))
+    assert json.loads((spoken / "0000.heard.json").read_text()) == [texts[0], "at the second time", *texts[2:]]

@@ -58,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         monkeypatch.setattr(module, name, value)
     for module in (hearing, tune):
-        monkeypatch.setattr(module, "recognizer", lambda: Unavailable("not here"))
+        monkeypatch.setattr(module, "recognizer", lambda *window: Unavailable("not here"))
     monkeypatch.setenv("WANDLIB_SPEECH", str(tmp_path / "speech"))
     return tmp_path
 

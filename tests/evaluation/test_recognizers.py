@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.pipelines import Wav2Vec2ASRBundle
 
-from wandlib.evaluation.recognizers import PocketSphinx, Wav2Vec2, Whisper, ctc_text
+from wandlib.evaluation.recognizers import PocketSphinx, Whisper
+from wandlib.evaluation.wav2vec2 import Wav2Vec2, ctc_text
 
 LABELS = ("|", "A", "B", "C")
 

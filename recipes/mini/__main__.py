@@ -6,8 +6,8 @@ that lies elsewhere is named by ``$WANDLIB_SPEECH``. After it: ``python -m recip
 
 Hours on two cores, for 20 hours of speech and for 40::
 
-    speech      4.4    8.7   .44 s for a second of speech and process
-    hearing     0.6    1.2   .05 to .1 s for a second of speech and process
+    speech      4.7    9.3   .47 s for a second of speech and process, measured with nothing beside it
+    hearing     0.7    1.4   .07 s for a second of speech and process, measured so
     corpus, analysis, alignment, codes
                 0.5    1.0
     aligner     0.1    0.1   aligner, vocoder, codec and tuning train for a time, whatever there is to hear
@@ -17,7 +17,7 @@ Hours on two cores, for 20 hours of speech and for 40::
     teacher     0.9    1.8   two passes, 3.6 million tokens for 20 hours and pass; 1,100 tokens a second and core
     choice      0.3    0.3   the teacher's errors on held-out sentences are printed: look before the student is trained
     student     0.7    0.7   320 steps, 3.9 million tokens; the teacher's forward pass comes on top
-    all         9.2   15.5
+    all         9.6   16.3
     evaluate    0.5, long_form 0.5, ablation 5.5
 
 The teacher's and the student's are estimated from the processor time of single steps, on a loaded x86-64 machine with

@@ -25,7 +25,7 @@ from wandlib.evaluation.recognizers import WHISPER_SECONDS, FasterWhisper, Recog
 from wandlib.evaluation.report import markdown_table
 
 QUICK = 15.0
-"""Seconds."""
+"""Seconds of Whisper's window at the first hearing."""
 MOST_ERRORS = 0.35
 """Characters wrong, of those in the text. Whisper mishears some good speech too, so that this is not small."""
 
@@ -47,12 +47,11 @@ def well_spoken(source: Path, entries: list[dict[str, Any]]) -> list[bool]:
     if not path.exists():
         return [True] * len(entries)
     heard = json.loads(path.read_text(encoding="utf-8"))
-    return [understood(entry["text"], line) for entry, line in zip(entries, heard, strict=True)]
+    return [understood(errors_of(entry["text"], line)) for entry, line in zip(entries, heard, strict=True)]
 
 
-def understood(text: str, heard: str) -> bool:
+def understood(count: ErrorCounts) -> bool:
     """Return whether what was heard is near enough to the text."""
-    count = errors_of(text, heard)
     return count.character_errors <= MOST_ERRORS * count.characters
 
 
@@ -63,7 +62,7 @@ def listen(source: Path, quick: Recognizer, recognize: Recognizer) -> None:
     for entry in json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))["utterances"]:
         utterance = sound[entry["start"] : entry["end"]]
         line = quick(utterance, rate)
-        heard.append(line if understood(entry["text"], line) else recognize(utterance, rate))
+        heard.append(line if understood(errors_of(entry["text"], line)) else recognize(utterance, rate))
     partial = source.with_name(f"{source.stem}.heard.partial")
     partial.write_text(json.dumps(heard), encoding="utf-8")
     partial.replace(heard_path(source))
@@ -77,8 +76,9 @@ def summary(folder: Path) -> list[dict[str, Any]]:
         rate = soundfile.info(source).samplerate
         entries = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))["utterances"]
         transcripts = json.loads(path.read_text(encoding="utf-8"))
-        for entry, line, good in zip(entries, transcripts, well_spoken(source, entries), strict=True):
-            row = ((entry["end"] - entry["start"]) / rate, errors_of(entry["text"], line), good)
+        for entry, line in zip(entries, transcripts, strict=True):
+            count = errors_of(entry["text"], line)
+            row = ((entry["end"] - entry["start"]) / rate, count, understood(count))
             for name in (entry["speaker"], entry["source"], "all"):
                 groups[name].append(row)
     return [

@@ -23,6 +23,8 @@ RATE = 16_000
 """Hz; what all of them were trained on."""
 WHISPER_SECONDS = 30
 """What Whisper hears at once."""
+BEAMS = 5
+"""Of Whisper on CTranslate2."""
 
 
 @runtime_checkable
@@ -116,7 +118,7 @@ class FasterWhisper:
         segments, _ = self._model.transcribe(
             sound,
             language=self._language,
-            beam_size=5,
+            beam_size=BEAMS,
             temperature=0.0,
             condition_on_previous_text=False,
             # Past what it hears at once it moves on from one time stamp to the next.
@@ -130,11 +132,11 @@ class FasterWhisper:
         from faster_whisper.tokenizer import Tokenizer
 
         whisper = self._model
-        many = whisper.model.is_multilingual
-        tokenizer = Tokenizer(whisper.hf_tokenizer, many, task="transcribe", language=self._language if many else None)
+        multilingual = whisper.model.is_multilingual
+        tokenizer = Tokenizer(whisper.hf_tokenizer, multilingual, task="transcribe", language=self._language)
         prompt = whisper.get_prompt(tokenizer, [], without_timestamps=True)
         frames = pad_or_trim(whisper.feature_extractor(sound), 2 * round(50 * self.window))
-        (found,) = whisper.model.generate(whisper.encode(frames), [prompt], beam_size=5)
+        (found,) = whisper.model.generate(whisper.encode(frames), [prompt], beam_size=BEAMS)
         return str(tokenizer.decode(found.sequences_ids[0])).strip()
 
     def normalize(self, text: str) -> str:

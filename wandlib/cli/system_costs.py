@@ -76,7 +76,7 @@ def costs_table(names: Sequence[str], measure: Callable[[Any], tuple[float, floa
                 cells[f"step, ms: {attention}"] = f"{milliseconds:.1f}"
         for told, cell in cells.items():
             rows.setdefault(told, []).append(cell)
-    table = Table("", *names, box=None)
+    table = Table("", *names, box=None, caption_justify="left")
     for told, found in rows.items():
         table.add_row(told, *found)
     table.caption = "ten seconds of one utterance; cache and weights in 16 bits; FLOPs of attention over all steps"
@@ -115,7 +115,7 @@ def training_memory_of(
 
 def memory_table(memory: TrainingMemory, title: str) -> Table:
     """Return the parts of the memory of training, in GB."""
-    table = Table("", title, box=None)
+    table = Table("", title, box=None, caption_justify="left")
     for name, told in MEMORY.items():
         table.add_row(told, f"{getattr(memory, name) / 1e9:.2f} GB")
     table.caption = "computed; the CUDA context and what the allocator keeps in reserve come on top"

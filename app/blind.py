@@ -115,7 +115,7 @@ def build(stage: Stage) -> None:
         ]
 
     def pair(ballot: Ballot, request: gr.Request) -> Iterator[Updates]:
-        if len(ballot.votes) >= len(SENTENCES):
+        if not ballot.heard or len(ballot.votes) >= len(SENTENCES):  # the state's first value is the same for everybody
             ballot = Ballot()
         visitor, saved, made = request.session_hash or "", list[Saved](), list[Side]()
         stop = stage.begin(visitor)

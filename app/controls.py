@@ -52,8 +52,9 @@ def voice(stage: Stage, tab: str) -> tuple[gr.Dropdown, gr.Audio, gr.Textbox]:
             elem_id=f"{tab}-transcript",
         )
         gr.Markdown(
-            "One speaker, 3 to 10 seconds (1 to 60 are taken), up to 20 MB. While a recording is here, it is used in "
-            "place of the speaker above. Imitate a person's voice only with that person's consent."
+            "One speaker, 3 to 10 seconds are best, up to 20 MB; one that is too short or too long is refused. While a "
+            "recording is here, it is used in place of the speaker above. Imitate a person's voice only with that "
+            "person's consent."
         )
     recording.upload(usable, recording, recording, api_visibility="private", show_progress="hidden")
     return speaker, recording, transcript

@@ -17,12 +17,13 @@ from collections.abc import Iterable
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.frames import frame_headers
+
 HIDDEN = ("/openapi.json", "/monitoring", "/docs", "/redoc")
 """Ends, or middles, of paths that answer 404."""
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
 """An IPv6 address in brackets, or anything else, and perhaps a port."""
 READING = ("GET", "HEAD", "OPTIONS")
-SPACE_FRAMES = "https://huggingface.co https://*.hf.space"
 
 
 def own_hosts(further: Iterable[str] = ()) -> set[str]:
@@ -42,14 +43,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, hosts: set[str]) -> None:
         self.app, self.hosts = app, hosts
-        frames = SPACE_FRAMES if os.environ.get("SPACE_HOST") else "'none'"
-        self.headers = [
-            (b"content-security-policy", f"frame-ancestors {frames}".encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"referrer-policy", b"same-origin"),
-        ]
-        if frames == "'none'":
-            self.headers.append((b"x-frame-options", b"DENY"))
+        headers = frame_headers() | {"x-content-type-options": "nosniff", "referrer-policy": "same-origin"}
+        self.headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on and add headers to the answer."""

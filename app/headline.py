@@ -114,6 +114,6 @@ on; it looks at the text, the reference voice and the last <b>W</b> = {window} c
 The embedded voice reads <b>English only</b>.<br>
 <a href='{PAPER}' target='_blank' rel='noopener'>Paper</a>: <i>WAND: Windowed Attention and Knowledge Distillation for
 Efficient Autoregressive Text-to-Speech Models</i>, Lee, Nguyen, Kang and Shim, Interspeech 2026.
-<a href='{code}' target='_blank' rel='noopener'>Code</a> and voice:
+<a href='{code}' target='_blank' rel='noopener'>Code</a> and embedded voice:
 <a href='{code}/blob/main/LICENSE' target='_blank' rel='noopener'>Apache License 2.0</a>.
 What you type and record stays on the server for an hour at most.</p>"""

@@ -123,8 +123,9 @@ def from_link(query: Mapping[str, str], limit: int, choices: Mapping[str, Iterab
     if 0 < len(query.get("text", "")) <= limit:
         found["text"] = query["text"]
     for name, limits in (("window", WINDOW_LIMITS), ("seed", (0, SEED_LIMIT))):
-        if query.get(name, "").isdecimal() and whole(int(query[name][:12]), *limits):
-            found[name] = int(query[name])
+        given = query.get(name, "")
+        if len(given) <= len(str(limits[1])) and given.isdecimal() and whole(int(given), *limits):
+            found[name] = int(given)
     return found | {
         name: value for name, values in choices.items() for value in values if str(value) == query.get(name)
     }

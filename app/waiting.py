@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from app import headline
+from app.frames import frame_headers
 
 SCRIPT = """
 const ask = () => fetch("wand/ready").then((answer) => answer.text())
@@ -80,12 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, code: int, content: bytes, kind: str) -> None:
         self.send_response(code)
-        for name, value in (
-            ("content-type", kind),
-            ("content-length", str(len(content))),
-            ("cache-control", "no-store"),
-            ("x-frame-options", "DENY"),
-        ):
+        headers = {"content-type": kind, "content-length": str(len(content)), "cache-control": "no-store"}
+        for name, value in (headers | frame_headers()).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)

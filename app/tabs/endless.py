@@ -78,7 +78,7 @@ def build(stage: Stage) -> None:
             chosen: dict[str, Long | None] = {"default": None, "one cache": "one cache", "parts": "parts"}
             if long not in chosen:
                 raise InputError("unknown way to join the parts: choose one from the list")
-            return replace(asked, long=chosen[long], further={"memory": memory, "long": long})
+            return replace(asked, long=chosen[long], further={"memory": float(memory), "long": long})
 
         yield from view.run(
             read,

@@ -12,7 +12,7 @@ from app.results import percent, size
 from app.stage import Stage
 from wandlib.attention.models import inner_model
 from wandlib.profiling.estimate import cache_bytes
-from wandlib.systems.registry import SYSTEMS
+from wandlib.systems.registry import SYSTEMS, TRAINING, training_of
 
 MINUTES = (1 / 6, 1, 10, 60)
 PROMPT = 200
@@ -45,6 +45,8 @@ def describe(stage: Stage) -> str:
         ("codes", f"{system.codes_per_second:g} a second; sound at {system.sample_rate:,} Hz"),
         ("speakers", ", ".join(system.speakers) or "none built in: give a recording"),
     ]
+    if system.name in TRAINING:
+        facts.append(("license of the weights", " ".join(training_of(system.name).base.terms.split())))
     model: Any = getattr(system, "models", {}).get("full")
     table = ""
     if model is not None:

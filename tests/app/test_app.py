@@ -166,7 +166,7 @@ class TestWhatIsShown:
     def test_every_setting_of_a_tab_is_in_its_link(self, fast: Served) -> None:
         requests: dict[str, dict[str, Any]] = {
             "compare": {"untrained": True, "window": 5, "seed": 7, "temperature": 0.5},
-            "endless": {"memory": 2.0, "long": "parts", "window": 5},
+            "endless": {"memory": 2, "long": "parts", "window": 5},
             "windows": {"weights": "untrained"},
         }
         assert requests.keys() == fast.page.stage.links.keys()
@@ -467,6 +467,12 @@ class TestBlind:
         (voted,) = self.ballots(fast, [vote(ballot)])
         assert len(voted.votes) == 1
         assert self.ballots(fast, [vote(voted)]) == [], "pressed twice"
+
+    def test_every_test_has_an_order_of_its_own(self, fast: Served) -> None:
+        """The page hands every visitor the same first state."""
+        pair, first = self.handlers(fast)["pair"].fn, Ballot()
+        orders = {self.ballots(fast, list(pair(first, self.visitor)))[0].student for _ in range(3)}
+        assert len(orders) > 1
 
     def test_pair_that_is_stopped_is_not_offered(self, slow: Served) -> None:
         pair, changes, before = self.handlers(slow)["pair"].fn, list[Any](), stored(slow)

@@ -11,6 +11,7 @@ from fake_system import FakeSystem
 from served_app import Served
 
 from app.guard import Guard, own_hosts
+from app.waiting import waiting_page
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,15 @@ def test_space_shows_it_in_its_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     assert guard.knows("somebody-wand.hf.space")
     assert (b"content-security-policy", b"frame-ancestors https://huggingface.co https://*.hf.space") in guard.headers
     assert b"x-frame-options" not in dict(guard.headers)
+
+
+@pytest.mark.parametrize("space", ["", "somebody-wand.hf.space"])
+def test_page_that_waits_may_be_framed_by_the_same_pages(monkeypatch: pytest.MonkeyPatch, space: str) -> None:
+    monkeypatch.setenv("SPACE_HOST", space)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with waiting_page("127.0.0.1", port):
+        waits = httpx.get(f"http://127.0.0.1:{port}/").headers
+    named = {name: waits.get(name) for name in ("content-security-policy", "x-frame-options")}
+    guard = {name.decode(): value.decode() for name, value in Guard(httpx.get, set()).headers}  # type: ignore[arg-type]
+    assert named == {name: guard.get(name) for name in named}

@@ -373,6 +373,8 @@ class TestRequest:
             {"window": "0"},
             {"window": "1e3"},
             {"window": "9" * 5000},
+            {"window": "0" * 5000 + "8"},
+            {"window": "000000000016999"},
             {"seed": "-1"},
             {"temperature": "77"},
             {"untrained": "yes"},

@@ -66,9 +66,13 @@ STAGES = (
 )
 OTHERS = ("shipped",)
 """Stages that run only when asked for."""
-MADE_OF = {"tuning": "codec", "teacher": "codec", "choice": "teacher", "student": "teacher"}
-"""What a stage begins with: if that is trained on, or anew, the stage has to be made anew."""
-RESULTS = {"tuning": "tuned_vocoder.pt", "teacher": "teacher.pt", "choice": "choices.json", "student": "student"}
+MADE_OF = {"tuning": "codec", "teacher": "codec", "choice": "teacher", "student": "teacher"} | dict.fromkeys(
+    ("aligner", "vocoder", "codec"), "corpus"
+)
+"""What a stage begins with: if that is trained on, or anew, or if speech was added, the stage has to be made anew."""
+RESULTS = {"tuning": "tuned_vocoder.pt", "choice": "choices.json", "student": "student"} | {
+    name: f"{name}.pt" for name in ("aligner", "vocoder", "codec", "teacher")
+}
 SHARED = ("aligner", "codec", "tuning", "teacher", "student")
 """Stages that several processes train together."""
 MINUTES = {"aligner": 8.0, "vocoder": 12.0, "codec": 75.0, "tuning": 10.0}
@@ -102,7 +106,7 @@ def stage(name: str, folder: Path, hours: float, speed: float, target: Path, pro
 
 
 def check_origin(folder: Path, name: str) -> None:
-    """Note in ``folder/made_of.json`` how far trained the weights are that a stage begins with.
+    """Note in ``folder/made_of.json`` how far trained the weights, or how large the corpus is that a stage begins with.
 
     Raises
     ------
@@ -113,13 +117,17 @@ def check_origin(folder: Path, name: str) -> None:
     if source is None:
         return
     notes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    steps, result = torch.load(folder / f"{source}.pt", weights_only=True)["step"], folder / RESULTS[name]
-    if result.exists() and notes.get(name, steps) != steps:
+    if source == "corpus":
+        amount, unit = len(corpus.read_shards(folder / "corpus")), "utterances"
+    else:
+        amount, unit = torch.load(folder / f"{source}.pt", weights_only=True)["step"], "steps"
+    result = folder / RESULTS[name]
+    if result.exists() and notes.get(name, amount) != amount:
         raise ValueError(
-            f"{result} was begun with {source} after {notes[name]} steps, which has {steps} now: remove it, and it "
-            "is made anew"
+            f"{result} was begun with {source} of {notes[name]} {unit}, which has {amount} now: remove it, and it is "
+            "made anew"
         )
-    path.write_text(json.dumps(notes | {name: steps}), encoding="utf-8")
+    path.write_text(json.dumps(notes | {name: amount}), encoding="utf-8")
 
 
 def main(

@@ -187,9 +187,10 @@ def align_corpus(folder: Path, corpus: Path) -> list[NDArray[np.int16]]:
     """Alignments of every utterance; kept in ``corpus/alignment.npz``. An utterance that cannot be aligned is empty."""
     path = corpus / "alignment.npz"
     items, symbols = analysis.read(corpus), phones(corpus)
+    trained = torch.load(folder / "aligner.pt", weights_only=True)["step"]
     if path.exists():
         stored = np.load(path)
-        if len(stored["ends"]) == len(items):
+        if stored["aligner"] == trained and len(stored["ends"]) == len(items):
             return np.split(stored["positions"], stored["ends"][:-1])
     model = load_recognizer(folder)
     found = []
@@ -197,6 +198,7 @@ def align_corpus(folder: Path, corpus: Path) -> list[NDArray[np.int16]]:
         fits = item.frames // STRIDE > len(row) + sum(a == b for a, b in pairwise(row))
         found.append(align(model, item, row) if fits else np.zeros(0, np.int16))
     partial = path.with_name("alignment.partial.npz")
-    np.savez(partial, positions=np.concatenate(found), ends=np.cumsum([len(row) for row in found]))
+    ends = np.cumsum([len(row) for row in found])
+    np.savez(partial, positions=np.concatenate(found), ends=ends, aligner=trained)
     partial.replace(path)
     return found

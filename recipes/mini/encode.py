@@ -1,4 +1,8 @@
-"""Codes of the whole corpus, from the trained codec: what the language model learns to write."""
+"""Codes of the whole corpus, from the trained codec: what the language model learns to write.
+
+A code is of four frames. Encoded from its second, third or fourth frame on, the same speech has other codes: each pass
+over the speech is of another shift, and nothing is read twice.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,8 @@ ACOUSTICS: dict[str, dict[str, Any]] = {"codec": {"look_ahead": 3}, "vocoder": {
 """What is trained: with these, the sound of a code depends on 5 codes after it, and the first sound comes after 7."""
 STARTED_FROM = "acoustics.json"
 """Beside weights that training goes on from: what they are of, where that is something else."""
+SHIFTS = (0, 2, 1, 3)
+"""Frames that an utterance is encoded without at its start, in the order in which passes use them."""
 REFERENCE_FRAMES = 75 * FRAMES_PER_CODE
 
 
@@ -40,7 +46,7 @@ def load_codec(folder: Path) -> Codec:
 
 
 def run(folder: Path, corpus: Path, workers: int = 2) -> None:
-    """Write ``corpus/codes.npz``: codes end to end, and where each utterance ends.
+    """Write ``corpus/codes.npz``: codes end to end, a row for each of :data:`SHIFTS`, and where each utterance ends.
 
     Another utterance of the speaker says who speaks, as it will when the voice is used.
     """
@@ -52,13 +58,14 @@ def run(folder: Path, corpus: Path, workers: int = 2) -> None:
     jobs = [(folder, corpus, range(start, min(start + 200, len(items)))) for start in range(0, len(items), 200)]
     codes = [row for part in each(encode, jobs, workers, "codes") for row in part]
     partial = path.with_name("codes.partial.npz")
-    np.savez(partial, codes=np.concatenate(codes), ends=np.cumsum([len(row) for row in codes]), codec=trained)
+    ends = np.cumsum([found.shape[1] for found in codes])
+    np.savez(partial, codes=np.concatenate(codes, axis=1), ends=ends, codec=trained)
     partial.replace(path)
 
 
 @torch.inference_mode()
 def encode(job: tuple[Path, Path, range]) -> list[NDArray[np.int16]]:
-    """Codes of some of the corpus, utterance by utterance."""
+    """Codes of some of the corpus, utterance by utterance, each [shifts, codes]."""
     folder, corpus, numbers = job
     torch.set_num_threads(1)
     codec, items, by_speaker = _prepared(folder, corpus)
@@ -67,8 +74,9 @@ def encode(job: tuple[Path, Path, range]) -> list[NDArray[np.int16]]:
         # A speaker without a long utterance is known by this one.
         other = random.Random(number).choice(by_speaker.get(items[number].utterance.speaker, [items[number]]))
         reference, _ = analysis.batch_of([(other, 0)], REFERENCE_FRAMES)
-        mel, _ = analysis.batch_of([(items[number], 0)], items[number].frames)
-        codes.append(codec.encode(mel, codec.speaker(reference))[0].numpy().astype(np.int16))
+        mel, _ = analysis.batch_of([(items[number], shift) for shift in SHIFTS], items[number].frames)
+        speaker = codec.speaker(reference).expand(len(SHIFTS), -1)
+        codes.append(codec.encode(mel, speaker).numpy().astype(np.int16))
     return codes
 
 

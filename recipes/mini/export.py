@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 import wandlib
-from recipes.mini import analysis, cards
-from recipes.mini import corpus as shards
-from recipes.mini.corpus import Utterance
+from recipes.mini import cards
+from recipes.mini.corpus import Utterance, read_shards
 from recipes.mini.encode import load_codec
 from recipes.mini.speakers import SPEAKERS
 from recipes.mini.train_student import Variant, load_student, load_teacher, window_of
@@ -42,14 +41,9 @@ def system_of(folder: Path, corpus: Path) -> MiniSystem:
     student = load_student(folder) if (folder / "student" / "model.safetensors").exists() else None
     rule = window_of(Variant())
     system = MiniSystem(codec, load_vocoder(folder), load_teacher(folder), {}, student, rule["window"], rule["blocks"])
-    for name, said in references(held_out(corpus), choices(folder)).items():
+    for name, said in references(read_shards(corpus), choices(folder)).items():
         system.voices[name] = system.voice_of(clean_reference(said.samples, SAMPLE_RATE))
     return system
-
-
-def held_out(corpus: Path) -> list[Utterance]:
-    """Utterances that no training heard."""
-    return [item.utterance for item in analysis.read(corpus)[: shards.HELD_OUT]]
 
 
 def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
@@ -96,7 +90,7 @@ def check_sizes(target: Path) -> None:
 
 
 def references(utterances: list[Utterance], chosen: dict[str, object], most: int = 8) -> dict[str, Utterance]:
-    """Choose an utterance of 4 to 8 seconds of each of ``most`` speakers; the recipe's own in their order.
+    """Choose an utterance of each of ``most`` speakers; the recipe's own in their order.
 
     The one whose text ``chosen["references"]`` has for the speaker, if there is one, else the first.
 
@@ -109,11 +103,16 @@ def references(utterances: list[Utterance], chosen: dict[str, object], most: int
     assert isinstance(wanted, dict)
     found: dict[str, Utterance] = {}
     for utterance in utterances:
-        if 4 <= utterance.seconds <= 8:
+        if may_be_reference(utterance):
             if utterance.text == wanted.get(utterance.speaker):
                 found[utterance.speaker] = utterance
             found.setdefault(utterance.speaker, utterance)
     if not found:
-        raise ValueError("no held-out utterance of 4 to 8 seconds to serve as a speaker's reference")
+        raise ValueError("no utterance of 4 to 8 seconds at a usual speaking rate to serve as a speaker's reference")
     order = [speaker.name for speaker in SPEAKERS if speaker.name in found]
     return {name: found[name] for name in (order or list(found))[:most]}
+
+
+def may_be_reference(utterance: Utterance) -> bool:
+    """Tell whether a built-in speaker's voice and speaking rate may be read from an utterance."""
+    return 4 <= utterance.seconds <= 8 and 0.9 <= utterance.speed <= 1.0

@@ -3,15 +3,17 @@
     BEGIN, 75 codes of the speaker | TEXT phones SPEECH, codes | TEXT phones SPEECH, codes | ... | END
 
 A single utterance is a stream of one block, so that both are collated by :class:`~wandlib.StreamCollator`. A pass over
-the speech has every utterance once, in one kind of row or in the other; the next pass draws anew. Nothing is to be read
-more than :data:`PASSES` times: models of this size learn 20 hours by heart in three.
+the speech has every utterance once, in one kind of row or in the other; the next pass draws anew, and its codes are of
+another shift (:data:`~recipes.mini.encode.SHIFTS`). Nothing is to be read more than :data:`PASSES` times: models of
+this size learn 20 hours by heart in three. A row, its reference included, has one speaker and one speaking rate, which
+the reference tells.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +50,27 @@ class Spoken:
 
     symbols: list[int]
     codes: NDArray[np.int64]
+    """By shift, [shifts, codes]."""
     speaker: str
     positions: NDArray[np.int16]
     """For each code, which symbol is spoken; empty where unknown."""
+    speed: float = 1.0
+    """Speaking rate."""
+
+    @property
+    def length(self) -> int:
+        """Codes."""
+        return self.codes.shape[1]
+
+
+def readers(spoken: Sequence[Spoken]) -> list[Hashable]:
+    """Name who reads each utterance: a speaker at one speaking rate, or at any where there is too little of some rate.
+
+    Enough are :data:`FEWEST_SOURCES` utterances to take references from.
+    """
+    sources = Counter((one.speaker, one.speed) for one in spoken if one.length >= REFERENCE)
+    mixed = {one.speaker for one in spoken if sources[one.speaker, one.speed] < FEWEST_SOURCES}
+    return [one.speaker if one.speaker in mixed else (one.speaker, one.speed) for one in spoken]
 
 
 class Speech:
@@ -63,27 +83,32 @@ class Speech:
     """
 
     def __init__(self, spoken: Sequence[Spoken]) -> None:
-        long = Counter(one.speaker for one in spoken if len(one.codes) >= REFERENCE)
+        long = Counter(one.speaker for one in spoken if one.length >= REFERENCE)
         room = ROW_TOKENS - PINNED - 1
-        fitting = [one for one in spoken if len(one.codes) and len(one.symbols) + 2 + len(one.codes) <= room]
+        fitting = [one for one in spoken if one.length and len(one.symbols) + 2 + one.length <= room]
         self.spoken = [one for one in fitting if long[one.speaker] > 1]
         if not self.spoken:
             raise ValueError(f"no speaker with two utterances of {REFERENCE} codes or more, one to take a reference of")
+        self.readers, self.sources = readers(self.spoken), defaultdict[Hashable, list[int]](list)
+        for number, (one, reader) in enumerate(zip(self.spoken, self.readers, strict=True)):
+            if one.length >= REFERENCE:
+                self.sources[reader].append(number)
+        self._read(0)
+
+    def _read(self, shift: int) -> None:
+        """Make tokens of all utterances at a shift."""
         self.utterances = [
             {
-                "speaker": one.speaker,
+                "speaker": reader,
                 "text": [TEXT, *(FIRST_SYMBOL + symbol for symbol in one.symbols), SPEECH],
-                "codes": (FIRST_CODE + one.codes).tolist(),
+                "codes": (FIRST_CODE + one.codes[shift % len(one.codes)]).tolist(),
             }
-            for one in self.spoken
+            for one, reader in zip(self.spoken, self.readers, strict=True)
         ]
-        self.sources: dict[str, list[int]] = defaultdict(list)
-        for number, one in enumerate(self.spoken):
-            if len(one.codes) >= REFERENCE:
-                self.sources[one.speaker].append(number)
 
     def rows(self, seed: int) -> list[Row]:
         """Return one pass: as many streams as single utterances, in random order."""
+        self._read(seed)
         rng = random.Random(f"{seed} rows")
         everything = list(range(len(self.utterances)))
         trial = self._streams(everything, seed)
@@ -95,18 +120,18 @@ class Speech:
         return rng.sample(rows, len(rows))
 
     def _streams(self, numbers: list[int], seed: int) -> list[Row]:
-        """Rows of several utterances, of speakers with enough to take references from."""
-        sources = Counter(self.spoken[n].speaker for n in numbers if len(self.spoken[n].codes) >= REFERENCE)
-        usable = [n for n in numbers if sources[self.spoken[n].speaker] >= FEWEST_SOURCES]
+        """Rows of several utterances, of readers with enough to take references from."""
+        sources = Counter(self.readers[n] for n in numbers if self.spoken[n].length >= REFERENCE)
+        usable = [n for n in numbers if sources[self.readers[n]] >= FEWEST_SOURCES]
         made = streams_of(
             [self.utterances[n] for n in usable], begin=[BEGIN], reference=REFERENCE, max_length=ROW_TOKENS, seed=seed
         )
         return [row | {"utterances": [usable[index] for index in row["utterances"]]} for row in made]
 
     def _single(self, number: int, rng: random.Random) -> Row:
-        """Return a row of one utterance, after the start of another one of the speaker."""
+        """Return a row of one utterance, after the start of another one of the reader."""
         utterance = self.utterances[number]
-        source = rng.choice([n for n in self.sources[self.spoken[number].speaker] if n != number])
+        source = rng.choice([n for n in self.sources[self.readers[number]] if n != number])
         pinned = [BEGIN, *self.utterances[source]["codes"][:REFERENCE]]
         return {"pinned": pinned, "blocks": [(utterance["text"], utterance["codes"])], "utterances": [number]}
 
@@ -122,11 +147,9 @@ class Speech:
                 one = self.spoken[number]
                 first = start + len(one.symbols) + 1  # SPEECH, which predicts the first code
                 if len(one.positions):
-                    target[first : first + len(one.codes)] = (
-                        torch.from_numpy(one.positions.astype(np.int64)) + start + 1
-                    )
-                    target[first + len(one.codes)] = start + len(one.symbols)
-                start = first + 1 + len(one.codes)
+                    target[first : first + one.length] = torch.from_numpy(one.positions.astype(np.int64)) + start + 1
+                    target[first + one.length] = start + len(one.symbols)
+                start = first + 1 + one.length
         return found
 
 
@@ -197,10 +220,10 @@ class Passes:
 def read(corpus: Path, positions: Sequence[NDArray[np.int16]] | None = None) -> tuple[list[Spoken], list[Spoken]]:
     """(training, held out): every utterance with its codes and symbols, and the alignment where it is given."""
     symbols, items, stored = align.phones(corpus), analysis.read(corpus), np.load(corpus / "codes.npz")
-    codes = np.split(stored["codes"].astype(np.int64), stored["ends"][:-1])
+    codes = np.split(stored["codes"].astype(np.int64), stored["ends"][:-1], axis=1)
     aligned = [np.zeros(0, np.int16)] * len(items) if positions is None else positions
     spoken = [
-        Spoken(row, said, item.utterance.speaker, places)
+        Spoken(row, said, item.utterance.speaker, places, item.utterance.speed)
         for row, said, item, places in zip(symbols, codes, items, aligned, strict=True)
     ]
     return spoken[shards.HELD_OUT :], spoken[: shards.HELD_OUT]

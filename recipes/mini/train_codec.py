@@ -66,7 +66,7 @@ class Crops:
 
 
 def _crop(item: analysis.Analyzed, rng: random.Random) -> Crop:
-    return item, rng.randrange(0, max(1, item.frames - CROP + 1), FRAMES_PER_CODE)
+    return item, rng.randrange(max(1, item.frames - CROP + 1))
 
 
 def losses(

@@ -60,11 +60,14 @@ class Variant:
 
 
 def training_rows(speech: Speech, variant: Variant, world: int) -> tuple[list[Row], int]:
-    """Return the rows to train on and the steps: of all of the speech no more than :data:`PASSES` passes have."""
-    wanted, found, seed = variant.steps * BATCH * world, list[Row](), 0
-    while len(found) < wanted and (seed < PASSES or variant.share < 1):
-        found += speech.rows(1000 * variant.seed + seed)
-        seed += 1
+    """Return the rows to train on and the steps: of all of the speech no more than :data:`PASSES` passes have.
+
+    They are not the rows that the teacher has read: of those it knows too much.
+    """
+    wanted, found, number = variant.steps * BATCH * world, list[Row](), 0
+    while len(found) < wanted and (number < PASSES or variant.share < 1):
+        found += speech.rows(1000 * variant.seed + PASSES + number)
+        number += 1
     return found, min(variant.steps, max(1, len(found) // (BATCH * world)))
 
 

@@ -2,8 +2,10 @@
 
 Half of its rows are streams of several texts (:mod:`recipes.mini.rows`), so that it can teach a student whose text
 expires. Cross-entropy on the codes, and a pull on two heads towards the phone being spoken (the alignment of
-:mod:`recipes.mini.align`), which makes the text take hold within minutes instead of hours. Matrices are trained
-with Muon, the rest with AdamW.
+:mod:`recipes.mini.align`), which makes the text take hold within minutes instead of hours. A tenth of the
+codes that it reads, not of those it is to write, are hidden from it: what comes next is then to be found in the text,
+and a code of its own that is a little wrong does not lead it astray. Matrices are trained with Muon, the rest with
+AdamW.
 """
 
 from __future__ import annotations
@@ -28,6 +30,11 @@ BATCH_TOKENS = 2_000
 SUPERVISED = {2: 0, 3: 0}
 """Layer -> head that is pulled towards the spoken phone."""
 ALIGNMENT_WEIGHT = 0.2
+HIDDEN = 0.1
+"""Share of the generated codes that training hides in the input, as speech systems with a decoder of frames drop them
+(Liu et al., arXiv 1909.01145)."""
+HIDDEN_CODE = VOCABULARY - 1
+"""What stands in their place: the token that nothing else uses."""
 
 
 def build_config() -> Qwen2Config:
@@ -69,11 +76,14 @@ class Batch:
     """For each position the key that a supervised head should look at, -1 for none."""
 
 
-def batch_of(speech: Speech, rows: Sequence[Row], max_gap: int = MAX_GAP) -> Batch:
-    """Collate rows for the teacher."""
+def batch_of(speech: Speech, rows: Sequence[Row], max_gap: int = MAX_GAP, hidden: float = 0.0, seed: int = 0) -> Batch:
+    """Collate rows for the teacher, a share of the generated codes hidden in the input."""
     made = collator(max_gap)(rows)
     labels = nn.functional.pad(made["labels"][:, 1:], (0, 1), value=-100)
-    return Batch(made["input_ids"], labels, made["position_ids"], speech.attended(rows, labels.shape[1]))
+    generated = (made["labels"] == made["input_ids"]) & (made["labels"] != END)
+    drawn = torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed))
+    input_ids = made["input_ids"].masked_fill(generated & (drawn < hidden), HIDDEN_CODE)
+    return Batch(input_ids, labels, made["position_ids"], speech.attended(rows, labels.shape[1]))
 
 
 def round_up(length: int, multiple: int) -> int:
@@ -151,8 +161,8 @@ def optimizers_for(model: nn.Module, muon: float = 3e-3, adamw: float = 2e-3) ->
     chosen = {id(value) for value in matrices}
     others = [value for value in model.parameters() if id(value) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=muon, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=adamw, betas=(0.9, 0.95), weight_decay=0.01),
+        torch.optim.Muon(matrices, lr=muon, weight_decay=0.3, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=adamw, betas=(0.9, 0.95), weight_decay=0.1),
     ]
 
 
@@ -174,7 +184,8 @@ def run(folder: Path, corpus: Path, speed: float = 1.0) -> Qwen2ForCausalLM:
     passes = Passes(speech, BATCH_TOKENS)
 
     def step(number: int) -> dict[str, Tensor]:
-        batch = batch_of(speech, passes[number * world + rank])
+        place = number * world + rank
+        batch = batch_of(speech, passes[place], hidden=HIDDEN, seed=place)
         ce = cross_entropy(model, batch)
         pulled = pull.loss(batch.attended)
         return {"loss": ce + ALIGNMENT_WEIGHT * pulled, "ce": ce, "pull": pulled}

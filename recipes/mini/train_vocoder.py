@@ -98,12 +98,12 @@ def load_vocoder(folder: Path) -> Vocoder:
 
 @torch.no_grad()
 def decoded(codec: Codec, crops: Crops, seed: int, batch: int) -> tuple[Acoustics, torch.Tensor]:
-    """(acoustics, waveform): the first half of the spectra has passed the codec, the second half is as recorded."""
+    """(acoustics, waveform): three quarters of the spectra have passed the codec, the last one is as recorded."""
     mel, pitch, reference, waveform = crops.with_sound(seed, batch)
-    half = batch // 2
-    speaker = codec.speaker(reference[:half])
-    spectra, _, _ = codec.reconstruct(codec.quantize(mel[:half], speaker), speaker)
-    return acoustics_of(torch.cat((spectra, mel[half:])), pitch), waveform
+    passed = 3 * batch // 4
+    speaker = codec.speaker(reference[:passed])
+    spectra, _, _ = codec.reconstruct(codec.quantize(mel[:passed], speaker), speaker)
+    return acoustics_of(torch.cat((spectra, mel[passed:])), pitch), waveform
 
 
 def tune(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | None = None) -> Vocoder:

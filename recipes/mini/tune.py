@@ -1,9 +1,9 @@
 """Choose what is set after training, on held-out sentences of the corpus (not Harvard): ``folder/choices.json``.
 
 ``contrast`` sharpens the spectra that the codec's decoder smooths. The utterance that a built-in speaker's voice is
-read from is chosen in two rounds, by how well the teacher is understood with it; the second round is of other
-sentences: the best of many by a few sentences is partly the luckiest. How the teacher does at other temperatures is
-noted; what is used by default is a constant of the library.
+read from, one of the whole corpus, is chosen in two rounds, by how well the teacher is understood with it and how it
+sounds; the second round is of other sentences: the best of many by a few sentences is partly the luckiest. How the
+teacher does at other temperatures is noted; what is used by default is a constant of the library.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from tqdm import tqdm
 from recipes.mini import analysis
 from recipes.mini import corpus as shards
 from recipes.mini.corpus import Utterance
-from recipes.mini.export import CONTRAST, system_of
+from recipes.mini.export import CONTRAST, may_be_reference, system_of
 from recipes.mini.hearing import recognizer
+from recipes.mini.listening import scores
 from wandlib.evaluation.error_rates import error_rates
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.recognizers import FasterWhisper
@@ -32,11 +33,13 @@ from wandlib.systems.mini.system import MiniSystem
 
 CONTRASTS = (1.0, 1.25, 1.5)
 TEMPERATURES = (0.0, 0.2, 0.35, 0.5)
-SENTENCES = 24
-CANDIDATES, FINALISTS = 6, 2
+SENTENCES = 32
+CANDIDATES, FINALISTS = 8, 3
 """Utterances of each speaker that might be the reference, and how many of them are heard a second time."""
-FIRST, SECOND = slice(0, 8), slice(8, 24)
+FIRST, SECOND = slice(0, 8), slice(8, 32)
 """Sentences of the two rounds."""
+MOS_WEIGHT = 0.1
+"""What a point of DNSMOS is worth in error rate."""
 
 
 def sentences_of(items: list[analysis.Analyzed], count: int) -> list[analysis.Analyzed]:
@@ -53,12 +56,15 @@ class Tuning:
         self.chosen = sentences_of(items, SENTENCES)
 
     def error(self, texts: list[str], sounds: list[np.ndarray]) -> float:
-        """Word and character error rate together: few words say little of words."""
+        """Word and character error rate together, as few words say little of words, less what DNSMOS gives for it."""
         found = error_rates(texts, [self.recognize(sound, SAMPLE_RATE) for sound in sounds], self.recognize.normalize)
-        return found.wer + found.cer
+        error, predictor = found.wer + found.cer, scores()["dnsmos"]
+        if isinstance(predictor, Unavailable):
+            return error
+        return error - MOS_WEIGHT * float(np.mean([predictor(sound, SAMPLE_RATE)["DNSMOS"] for sound in sounds]))
 
     def contrast(self, value: float) -> float:
-        """Error of the codec's round trip at a contrast."""
+        """Return the error of the codec's round trip at a contrast."""
         codec, before, sounds, texts = self.system.codec, self.system.codec.contrast, [], []
         codec.contrast = value
         for item in self.chosen:
@@ -71,7 +77,7 @@ class Tuning:
         return self.error(texts, sounds)
 
     def temperature(self, value: float) -> float:
-        """Error of the teacher at a temperature."""
+        """Return the error of the teacher at a temperature."""
         texts, names = [item.utterance.text for item in self.chosen], self.system.speakers
         sounds = [
             self.system.synthesize(text, names[number % len(names)], temperature=value, seed=number).waveform
@@ -80,7 +86,7 @@ class Tuning:
         return self.error(texts, sounds)
 
     def reference(self, candidates: list[Utterance]) -> Utterance:
-        """Choose the utterance with which the teacher is understood best."""
+        """Choose the utterance with which the teacher does best."""
         for part, left in ((FIRST, FINALISTS), (SECOND, 1)):
             texts = [item.utterance.text for item in self.chosen[part]]
             if len(candidates) > left and texts:
@@ -93,12 +99,12 @@ class Tuning:
         del self.system.voices["candidate"]
         return self.error(texts, sounds)
 
-    def references(self) -> dict[str, str]:
+    def references(self, utterances: list[Utterance]) -> dict[str, str]:
         """Text of the utterance chosen for each speaker."""
         candidates: dict[str, list[Utterance]] = defaultdict(list)
-        for item in self.items:
-            if item.utterance.speaker in self.system.voices and 4 <= item.utterance.seconds <= 8:
-                candidates[item.utterance.speaker].append(item.utterance)
+        for utterance in utterances:
+            if utterance.speaker in self.system.voices and may_be_reference(utterance):
+                candidates[utterance.speaker].append(utterance)
         return {
             name: self.reference(said[:CANDIDATES]).text for name, said in tqdm(candidates.items(), desc="references")
         }
@@ -117,11 +123,12 @@ def run(folder: Path, corpus: Path) -> None:
         )
         return
     torch.set_num_threads(1)
-    tuning = Tuning(system_of(folder, corpus), recognize, analysis.read(corpus)[: shards.HELD_OUT])
+    items = analysis.read(corpus)
+    tuning = Tuning(system_of(folder, corpus), recognize, items[: shards.HELD_OUT])
     found: dict[str, Any] = {"contrasts": {value: tuning.contrast(value) for value in CONTRASTS}}
     found["contrast"] = min(found["contrasts"], key=found["contrasts"].__getitem__)
     tuning.system.codec.contrast = found["contrast"]
-    found["references"] = tuning.references()
+    found["references"] = tuning.references([item.utterance for item in items])
     found["temperatures"] = {value: tuning.temperature(value) for value in TEMPERATURES}
     typer.echo(json.dumps(found, indent=1))
     partial = path.with_suffix(".partial")

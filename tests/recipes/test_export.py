@@ -15,6 +15,8 @@ def test_references_are_of_every_speaker_and_of_the_right_length(tmp_path: Path)
     rows = [(1, "zoe"), (5, "zoe"), (6, "zoe"), (7, "adam"), (30, "eve")]
     made = [corpus.Utterance("", name, tmp_path, 0, 16_000 * seconds) for seconds, name in rows]
     assert {name: said.seconds for name, said in export.references(made, {}).items()} == {"zoe": 5, "adam": 7}
+    made.insert(1, corpus.Utterance("", "zoe", tmp_path, 0, 16_000 * 4, speed=1.2))  # too fast
+    assert export.references(made, {})["zoe"].seconds == 5
     chosen = corpus.Utterance("The chosen one.", "zoe", tmp_path, 0, 16_000 * 7)
     wanted = {"references": {"zoe": "The chosen one."}}
     assert export.references([*made, chosen], wanted)["zoe"] is chosen

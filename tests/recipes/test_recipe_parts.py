@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from recipes.mini import align, analysis, encode, shipped, train_codec, train_vocoder
 from recipes.mini.loop import save, train
 from wandlib.systems.mini.codec import Codec
-from wandlib.systems.mini.features import HOP
+from wandlib.systems.mini.features import FRAMES_PER_CODE, HOP
 from wandlib.systems.mini.streaming import FIRST, look_ahead
 from wandlib.systems.mini.system import MiniSystem
 from wandlib.systems.mini.vocoder import Vocoder
@@ -37,17 +38,24 @@ def test_equal_spectra_sound_alike() -> None:
     assert train_codec.phonetic_distance(recognizer, mel + 0.5, mel) > 0.01
 
 
-def test_half_of_a_tuning_batch_has_passed_the_codec(shards: Path, folder: Path) -> None:
+def test_an_utterance_has_codes_of_its_own_at_each_shift(shards: Path, folder: Path) -> None:
+    item = analysis.read(shards)[0]
+    (codes,) = encode.encode((folder, shards, range(1)))
+    assert codes.shape == (len(encode.SHIFTS), item.frames // FRAMES_PER_CODE)
+    assert len(np.unique(codes, axis=0)) == len(encode.SHIFTS)
+
+
+def test_three_of_four_in_a_tuning_batch_have_passed_the_codec(shards: Path, folder: Path) -> None:
     crops = train_codec.Crops(analysis.read(shards))
     codec = encode.load_codec(folder)
     acoustics, waveform = train_vocoder.decoded(codec, crops, seed=1, batch=4)
     mel, _, reference, sound = crops.with_sound(1, 4)
     assert waveform.shape == (4, mel.shape[1] * HOP)
     assert torch.equal(waveform, sound)
-    assert torch.equal(acoustics.mel[2:], mel[2:])
-    speaker = codec.speaker(reference[:2])
-    expected = codec.reconstruct(codec.quantize(mel[:2], speaker), speaker)[0]
-    torch.testing.assert_close(acoustics.mel[:2], expected)
+    assert torch.equal(acoustics.mel[3:], mel[3:])
+    speaker = codec.speaker(reference[:3])
+    expected = codec.reconstruct(codec.quantize(mel[:3], speaker), speaker)[0]
+    torch.testing.assert_close(acoustics.mel[:3], expected)
     item, start = crops._chosen(1, 4)[0][0]
     said = torch.from_numpy(item.utterance.samples[start * HOP :])[: sound.shape[1]]
     assert torch.equal(sound[0, : len(said)], said)

@@ -9,7 +9,7 @@ from tiny_rows import talk
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from recipes.mini import train_student
-from recipes.mini.rows import PINNED, Speech
+from recipes.mini.rows import PASSES, PINNED, Speech
 from recipes.mini.train_student import Variant
 from wandlib.attention.models import base_decoder
 from wandlib.systems.mini.prompt import VOCABULARY
@@ -57,6 +57,13 @@ def test_nothing_is_read_more_than_twice_unless_speech_is_to_be_scarce() -> None
     few, steps = train_student.training_rows(speech, Variant(steps=10, share=0.25), world=1)
     assert steps == 10
     assert len(few) >= 10 * train_student.BATCH
+
+
+def test_the_student_reads_other_rows_than_the_teacher_did() -> None:
+    speech = Speech(talk(40))
+    rows, _ = train_student.training_rows(speech, Variant(steps=1000), world=2)
+    read = [row for number in range(PASSES) for row in speech.rows(number) if len(row["blocks"]) > 1]
+    assert all(row not in rows for row in read)
 
 
 def test_what_the_window_is_converted_with() -> None:

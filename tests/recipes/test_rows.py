@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +22,7 @@ from recipes.mini.rows import (
     Spoken,
     collator,
     in_batches,
+    readers,
     row_length,
 )
 from wandlib.systems.mini.prompt import BEGIN, END, FIRST_CODE, FIRST_SYMBOL, SPEECH, TEXT
@@ -36,29 +38,42 @@ def test_a_pass_has_everything_once_and_as_many_streams_as_single_utterances() -
         assert 0.3 < len(streams) / len(rows) < 0.55
         assert max(map(row_length, rows)) <= ROW_TOKENS
         for row in rows:
-            assert len({speech.spoken[number].speaker for number in row["utterances"]}) == 1
+            assert len({(one.speaker, one.speed) for one in map(speech.spoken.__getitem__, row["utterances"])}) == 1
     assert speech.rows(0) == speech.rows(0) != speech.rows(1)
 
 
-def test_a_row_holds_its_utterances_after_another_one_of_the_speaker() -> None:
-    speech = Speech(talk(60))
-    for row in speech.rows(3):
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_row_holds_its_utterances_after_another_one_of_the_reader(number: int) -> None:
+    """At one speaking rate, and at the shift of the pass."""
+    speech, shift = Speech(talk(60)), number % 2
+    for row in speech.rows(number):
         assert row["pinned"][0] == BEGIN
         source = row["pinned"][1] - FIRST_CODE
-        assert row["pinned"][1:] == (speech.spoken[source].codes[:REFERENCE] + FIRST_CODE).tolist()
+        assert row["pinned"][1:] == (speech.spoken[source].codes[shift, :REFERENCE] + FIRST_CODE).tolist()
         assert source not in row["utterances"]
         assert speech.spoken[source].speaker == speech.spoken[row["utterances"][0]].speaker
+        assert speech.spoken[source].speed == speech.spoken[row["utterances"][0]].speed
         for number, (text, codes) in zip(row["utterances"], row["blocks"], strict=True):
             one = speech.spoken[number]
             assert text == [TEXT, *(FIRST_SYMBOL + symbol for symbol in one.symbols), SPEECH]
-            assert codes == (one.codes + FIRST_CODE).tolist()
+            assert codes == (one.codes[shift] + FIRST_CODE).tolist()
+
+
+def test_of_a_rate_with_too_few_references_nothing_is_left_out() -> None:
+    spoken = talk(60)
+    spoken[0] = replace(spoken[0], speed=1.2)
+    speech = Speech(spoken)
+    assert len(speech.spoken) == 60
+    rates = [{speech.spoken[n].speed for n in row["utterances"]} for row in speech.rows(0)]
+    assert any(len(rate) > 1 for rate in rates), "speaker0 is read at any rate"
+    assert set(readers(spoken)) == {"speaker0", ("speaker1", 0.92), ("speaker1", 1.1)}
 
 
 def test_who_cannot_have_a_reference_is_left_out() -> None:
-    short = Spoken([1], np.arange(20), "a", np.zeros(0, np.int16))
-    long = Spoken([1], np.arange(80), "a", np.zeros(0, np.int16))
-    other = Spoken([1], np.arange(80), "b", np.zeros(0, np.int16))
-    endless = Spoken([1], np.arange(600), "a", np.zeros(0, np.int16))
+    short = Spoken([1], np.arange(20)[None], "a", np.zeros(0, np.int16))
+    long = Spoken([1], np.arange(80)[None], "a", np.zeros(0, np.int16))
+    other = Spoken([1], np.arange(80)[None], "b", np.zeros(0, np.int16))
+    endless = Spoken([1], np.arange(600)[None], "a", np.zeros(0, np.int16))
     assert [one.speaker for one in Speech([short, long, long, other, endless]).spoken] == ["a"] * 3
     assert all(len(row["blocks"]) == 1 for row in Speech([short, long, long]).rows(0))  # too few for streams
     with pytest.raises(ValueError, match="no speaker with two utterances of 75 codes"):
@@ -76,14 +91,28 @@ def test_the_teachers_batch() -> None:
         first = start + 2 + len(one.symbols)  # of its codes
         assert ids[first - 1] == SPEECH
         # What a position predicts is what the next position holds, and END where the next text follows.
-        assert torch.equal(labels[first - 1 : first - 1 + len(one.codes)], torch.from_numpy(one.codes) + FIRST_CODE)
-        assert labels[first - 1 + len(one.codes)] == END
-        looked = ids[attended[first - 1 : first - 1 + len(one.codes)]] - FIRST_SYMBOL
+        assert torch.equal(labels[first - 1 : first - 1 + one.length], torch.from_numpy(one.codes[0]) + FIRST_CODE)
+        assert labels[first - 1 + one.length] == END
+        looked = ids[attended[first - 1 : first - 1 + one.length]] - FIRST_SYMBOL
         assert torch.equal(looked, torch.tensor(one.symbols)[torch.from_numpy(one.positions.astype(np.int64))])
-        assert ids[attended[first - 1 + len(one.codes)]] == FIRST_SYMBOL + one.symbols[-1]
-        start = first + len(one.codes)
+        assert ids[attended[first - 1 + one.length]] == FIRST_SYMBOL + one.symbols[-1]
+        start = first + one.length
     assert ids[start] == END
     assert int((labels >= 0).sum()) == int((attended >= 0).sum()) == sum(len(c) + 1 for _, c in row["blocks"])
+
+
+def test_a_tenth_of_the_generated_codes_is_hidden_in_the_input_alone() -> None:
+    speech = Speech(talk(40))
+    rows = speech.rows(0)
+    seen, partly = (train_teacher.batch_of(speech, rows, 0, hidden=share, seed=7) for share in (0.0, 0.1))
+    hidden = partly.input_ids != seen.input_ids
+    assert (partly.input_ids[hidden] == train_teacher.HIDDEN_CODE).all()
+    assert torch.equal(partly.labels, seen.labels)
+    assert not hidden[:, :PINNED].any(), "the reference stays"
+    assert (seen.input_ids[hidden] >= FIRST_CODE).all(), "texts and END stay"
+    assert 0.08 < hidden.sum() / (seen.input_ids[:, PINNED:] >= FIRST_CODE).sum() < 0.12
+    assert not (seen.input_ids == train_teacher.HIDDEN_CODE).any()
+    assert (train_teacher.batch_of(speech, rows, 0, hidden=0.1, seed=8).input_ids != partly.input_ids).any()
 
 
 def test_a_gap_is_no_border_between_two_rows() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recipes.mini import analysis, corpus, export, tune
@@ -20,11 +21,16 @@ def items(count: int) -> list[Any]:
 
 def test_the_best_of_the_finalists_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The luckiest of the first round is not the best of the second, which is of other sentences."""
-    tuning = tune.Tuning(None, None, items(30))  # type: ignore[arg-type]
+    tuning = tune.Tuning(None, None, items(tune.SENTENCES + 6))  # type: ignore[arg-type]
     assert len(tuning.chosen) == tune.SENTENCES
     candidates = [item.utterance for item in items(tune.CANDIDATES)]
-    first = dict(zip([said.text for said in candidates], (0.5, 0.1, 0.2, 0.9, 0.8, 0.7), strict=True))
-    second = first | {candidates[1].text: 0.4, candidates[2].text: 0.3, candidates[0].text: 0.0}
+    first = dict(zip([said.text for said in candidates], (0.5, 0.1, 0.2, 0.9, 0.8, 0.7, 0.6, 0.3), strict=True))
+    second = first | {
+        candidates[1].text: 0.4,
+        candidates[2].text: 0.3,
+        candidates[0].text: 0.0,
+        candidates[7].text: 0.5,
+    }
     asked: list[tuple[str, ...]] = []
 
     def error(said: corpus.Utterance, texts: list[str]) -> float:
@@ -44,7 +50,7 @@ def test_choices_are_made_once_and_used(tmp_path: Path, monkeypatch: pytest.Monk
     errors = {1.0: 0.3, 1.25: 0.2, 1.5: 0.1}
     monkeypatch.setattr(tune.Tuning, "contrast", lambda self, value: errors[value])
     monkeypatch.setattr(tune.Tuning, "temperature", lambda self, value: value)
-    monkeypatch.setattr(tune.Tuning, "references", lambda self: {"clara": "This one."})
+    monkeypatch.setattr(tune.Tuning, "references", lambda self, utterances: {"clara": "This one."})
     tune.run(tmp_path, tmp_path)
     found = export.choices(tmp_path)
     assert found["contrast"] == 1.5
@@ -66,3 +72,18 @@ def test_nothing_is_chosen_without_a_recognizer(
 def test_choices_are_json(tmp_path: Path) -> None:
     (tmp_path / "choices.json").write_text(json.dumps({"contrast": 1.0}), encoding="utf-8")
     assert export.choices(tmp_path) == {"contrast": 1.0}
+
+
+def test_a_sound_that_is_understood_as_well_and_sounds_worse_is_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recognizer:
+        normalize = staticmethod(str.lower)
+
+        def __call__(self, sound: Any, rate: int) -> str:
+            return "one two"
+
+    tuning = tune.Tuning(None, Recognizer(), [])  # type: ignore[arg-type]
+    monkeypatch.setattr(tune, "scores", lambda: {"dnsmos": lambda sound, rate: {"DNSMOS": float(sound.max())}})
+    good, bad = (tuning.error(["One two"], [np.full(9, level)]) for level in (3.0, 2.0))
+    assert bad - good == pytest.approx(tune.MOS_WEIGHT)
+    monkeypatch.setattr(tune, "scores", lambda: {"dnsmos": Unavailable("not here")})
+    assert tuning.error(["One two"], [np.ones(9)]) == 0

@@ -101,17 +101,27 @@ def test_from_speech_to_a_voice_that_is_shipped(folder: Path, capsys: pytest.Cap
 
 def test_a_stage_begun_with_other_weights_is_made_anew_or_refused(tmp_path: Path) -> None:
     torch.save({"step": 900}, tmp_path / "teacher.pt")
-    __main__.check_origin(tmp_path, "codec")
     __main__.check_origin(tmp_path, "student")
     (tmp_path / "student").mkdir()
     __main__.check_origin(tmp_path, "student")
     torch.save({"step": 1800}, tmp_path / "teacher.pt")
-    with pytest.raises(ValueError, match="student was begun with teacher after 900 steps, which has 1800 now: remove"):
+    with pytest.raises(ValueError, match="student was begun with teacher of 900 steps, which has 1800 now: remove"):
         __main__.check_origin(tmp_path, "student")
     (tmp_path / "student").rmdir()
     __main__.check_origin(tmp_path, "student")
     (tmp_path / "student").mkdir()
     __main__.check_origin(tmp_path, "student")
+
+
+def test_what_has_learned_from_less_speech_is_refused(tmp_path: Path) -> None:
+    speech = [("One.", "clara", np.ones(16_000, np.int16))]
+    corpus.write_shard(tmp_path / "corpus", 0, speech)
+    __main__.check_origin(tmp_path, "aligner")
+    (tmp_path / "aligner.pt").touch()
+    __main__.check_origin(tmp_path, "aligner")
+    corpus.write_shard(tmp_path / "corpus", 1, speech)
+    with pytest.raises(ValueError, match=r"aligner\.pt was begun with corpus of 1 utterances, which has 2 now: remove"):
+        __main__.check_origin(tmp_path, "aligner")
 
 
 def test_one_run_at_a_time(folder: Path) -> None:

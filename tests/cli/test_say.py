@@ -47,7 +47,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
     system = Forgetful()
     system.loaded = []  # type: ignore[attr-defined]
 
-    def load(name: str, folder: Path | None, *, device: str) -> FakeSystem:
+    def load(name: str, folder: Path | None, *, device: str, student: Path | None = None) -> FakeSystem:
         system.loaded.append((name, folder, device))  # type: ignore[attr-defined]
         return system
 
@@ -285,12 +285,72 @@ def test_what_failed_is_tried_again_and_what_changed_is_refused(run: Any) -> Non
             texts({"text": "another"}, {"text": "two"})
         refused = many(run, *change)
         assert refused.exit_code == 1
-        assert "was made from another text or with other settings" in said(refused)
+        assert "was made from another text, model or reference, or with other settings" in said(refused)
     assert many(run, "--force").exit_code == 0
     assert manifest()["000001"]["text"] == "another"
     Path("to/000003.wav").unlink()
     assert many(run).exit_code == 0
     assert Path("to/000003.wav").exists()
+
+
+def model(folder: Path, weights: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_text(weights)
+    return folder
+
+
+def test_another_model_or_reference_is_refused_and_a_change_in_place_as_well(run: Any, fake: FakeSystem) -> None:
+    """A student or none, and what student, checkpoint and reference hold; notes beside a model do not count."""
+    model(Path("checkpoint"), "random"), model(Path("checkpoint/LLM"), "published")
+    first, other = model(Path("first"), "trained"), model(Path("other"), "trained")
+    fake.synthesize("one").save("voice.wav")
+    texts({"text": "one"}, {"text": "two", "reference": "voice.wav"})
+    spoken = ["--checkpoint", "checkpoint", "--student"]
+    assert many(run, *spoken, str(first)).exit_code == 0
+    (first / "report.json").write_text("{}")
+    assert "0 made, 2 were there" in said(many(run, *spoken, str(first)))
+    changes = [
+        lambda: model(first, "retrained"),
+        lambda: (first / "config.json").write_text('{"wand": {"window": 2}}'),
+        lambda: model(Path("checkpoint/LLM"), "another release"),
+        lambda: fake.synthesize("one two").save("voice.wav"),
+    ]
+    for change in changes:
+        change()
+        refused = many(run, *spoken, str(first))
+        assert refused.exit_code == 1
+        assert "was made from another text, model or reference" in said(refused)
+        assert "2 made" in said(many(run, *spoken, str(first), "--force"))
+        assert "0 made, 2 were there" in said(many(run, *spoken, str(first)))
+    assert "another text, model" in said(many(run, *spoken, str(other)))
+    assert "another text, model" in said(many(run, "--checkpoint", "checkpoint"))
+
+
+def test_force_makes_every_text_anew(run: Any, fake: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each of several processes, too; a text that then fails keeps the sound that it had."""
+    texts(*({"text": f"word {n}"} for n in range(3)))
+    assert many(run).exit_code == 0
+    fake.requests.clear()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, count in (("0", 2), ("1", 1)):
+        monkeypatch.setenv("RANK", rank)
+        assert f"{count} made" in said(many(run, "--force"))
+    assert [request["text"] for request in fake.requests] == ["word 0", "word 2", "word 1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeSystem, "_frequency", lambda self, reference: 1 / 0)
+        assert isinstance(many(run, "--force").exception, ZeroDivisionError)
+    assert "0 made, 1 were there" in said(many(run))
+
+
+def test_an_end_while_sound_is_written_over_leaves_none(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the manifest would say of old sound that it is the new one."""
+    texts({"text": "one"})
+    assert many(run).exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda self, target: 1 / 0)
+        assert isinstance(many(run, "--seed", "1", "--force").exception, ZeroDivisionError)
+    assert "1 made" in said(many(run, "--seed", "1"))
 
 
 def test_a_file_of_another_origin_stays(run: Any) -> None:

@@ -67,6 +67,17 @@ def test_examples_run() -> None:
         run(block, names)
 
 
+def test_the_system_of_the_page_is_greedy_where_it_is_asked_to_be() -> None:
+    """A temperature of 0 is one, not none."""
+    names: dict[str, Any] = {}
+    for block in BLOCK.findall(TEXT.split("\n## ")[1]):
+        run(block, names)
+    said = [[names["tones"].synthesize("Ode", temperature=t, seed=seed) for seed in (1, 2)] for t in (0, None)]
+    (greedy, again), (drawn, other) = [[speech.codes.tolist() for speech in pair] for pair in said]
+    assert greedy == again
+    assert drawn != other
+
+
 def test_every_section_has_an_example_and_a_check() -> None:
     for section in TEXT.split("\n## ")[1:]:
         blocks = "".join(BLOCK.findall(section))

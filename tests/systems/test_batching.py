@@ -38,6 +38,7 @@ def same(one: list[Speech], other: list[Speech]) -> None:
 def test_each_is_as_if_alone(attention: Any, window: int | None, size: int, embeds: bool) -> None:
     system = TinySystem(embeds=embeds)
     many = system.synthesize_many(TEXTS, attention=attention, window=window, batch_size=size)
+    assert {speech.trace.finish for speech in many} == {"limit"}
     same(many, alone(system, TEXTS, attention, window=window))
 
 
@@ -133,5 +134,6 @@ def test_the_embedded_voice_in_a_batch() -> None:
     tts = load_system("mini")
     texts = ["Hello.", "The birch canoe slid on the smooth planks.", "No."]
     many = tts.synthesize_many(texts, ["henry", "ruth", "clara"], "window", batch_size=2)
+    assert {speech.trace.finish for speech in many} == {"end"}
     for text, speaker, speech in zip(texts, ["henry", "ruth", "clara"], many, strict=True):
         assert speech.codes.tolist() == tts.synthesize(text, speaker, "window").codes.tolist()

@@ -16,6 +16,7 @@ from tiny_checkpoints import WRITERS
 
 from wandlib.systems import InputError
 from wandlib.systems.codec_lm.reference import CodecReader
+from wandlib.systems.corpora import find_recordings
 from wandlib.systems.preparation import prepare
 from wandlib.systems.registry import TRAINING
 
@@ -34,6 +35,18 @@ TEXTS = {
     "a mark": "ʼ",
     "dashes": "-1 - 2--3 — $5.5.5, e@f.g http://h.i/j?k=1",
 }
+
+LINES = [
+    '{"audio": "good.wav", "text": "one\u2028two\u0085three\u2029four\x0cfive\tsix"}'.encode(),
+    b'\xef\xbb\xbf{"audio": "good.wav", "text": "words"}\r',
+    b'{"audio": "good.wav", "text": "caf\xe9"}',
+    b'{"audio": "good\xe9.wav", "text": "words"}',
+    b'{"audio": 5, "text": "words"}',
+    b'{"audio": null, "text": 5}',
+    b'{"audio": ["good.wav"], "text": {"a": "b"}}',
+    b'{"audio": "good.wav", "text": null}',
+    b'{"audio": "", "text": "words"}',
+]
 
 
 def odd_sounds(folder: Path) -> list[Path]:
@@ -67,7 +80,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines += [{"audio": str(audio), "text": text, "speaker": number}]
         lines += [{"audio": str(good), "text": "Good words.", "speaker": number}]
     data = folder / "data.jsonl"
-    data.write_text("\n".join(json.dumps(line) for line in lines))
+    data.write_bytes(b"\n".join([*(json.dumps(line).encode() for line in lines), *LINES]))
     return data
 
 
@@ -80,11 +93,39 @@ def test_no_recording_ends_a_preparation(
     WRITERS[name](tmp_path / "folder")
     made = prepare(name, tmp_path / "folder", corpus, tmp_path / "out", progress=False)
     assert made.path is not None
-    lines = len(corpus.read_text().splitlines())
+    lines = len(corpus.read_bytes().splitlines())
     assert made.utterances + sum(made.skipped.values()) == lines
     assert made.utterances > lines / 4
     assert made.skipped["no audio that can be read"] > 2
-    assert made.skipped["half of a character in its text"] == 1
+    assert made.skipped["half of a character in its text, or another encoding than UTF-8"] == 2
+
+
+def test_each_line_is_read_by_itself(tmp_path: Path) -> None:
+    """In each form of a corpus: only the ends of lines of bytes end one, and what is no UTF-8 spoils its own alone."""
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(b"\n".join(LINES))
+    found = find_recordings(data)
+    assert [recording.text for recording in found] == [
+        "one\u2028two\u0085three\u2029four\x0cfive\tsix", "words", "caf\udce9", "words", "words", "5", "{'a': 'b'}", "",
+        "words",
+    ]  # fmt: skip
+    assert found[1].audio == tmp_path / "good.wav"
+    folder = tmp_path / "LJ"
+    folder.mkdir()
+    (folder / "metadata.csv").write_bytes("\ufeff\na|one\u2028two\x0c\n/|three\n".encode() + b"b|caf\xe9|caf\xe9")
+    found = find_recordings(folder)
+    assert [recording.audio.name for recording in found] == ["a.wav", ".wav", "b.wav"]
+    assert [recording.text for recording in found] == ["one\u2028two", "three", "caf\udce9"]
+    tiny_corpora.record(tmp_path / "LibriTTS" / "a.wav", 1.0, 0)
+    (tmp_path / "LibriTTS" / "a.normalized.txt").write_bytes(b"caf\xe9\n")
+    assert [recording.text for recording in find_recordings(tmp_path / "LibriTTS")] == ["caf\udce9"]
+
+
+def test_a_line_that_is_none_is_named(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('\n{"audio": "a.wav", "text": "one\u2028two"}\n{"audio": "b.wav", "te', encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 3 of data\.jsonl is not"):
+        find_recordings(data)
 
 
 def test_too_little_memory_is_said_with_the_cure(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

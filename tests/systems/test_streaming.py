@@ -63,6 +63,25 @@ def test_sound_made_before_an_error_is_not_lost() -> None:
     np.testing.assert_array_equal(stream.speech.waveform, sound)
 
 
+def test_only_what_was_spoken_to_its_end_has_ended() -> None:
+    def broken() -> Iterator[str]:
+        yield "One two three. Four fi"
+        raise ConnectionError("gone")
+
+    whole, stopped, failed = (FakeSystem().stream(text, keep=True) for text in (CLAUSES, CLAUSES, broken()))
+    for stream in (whole, stopped, failed):
+        next(stream)
+        assert stream.trace.finish is None
+    assert len(list(whole)) == 2
+    stopped.close()
+    with pytest.raises(ConnectionError):
+        next(failed)
+    for stream in (stopped, failed):
+        assert list(stream) == []
+        assert "30 steps, not ended" in repr(stream.speech)
+    assert [stream.trace.finish for stream in (whole, stopped, failed)] == ["end", None, None]
+
+
 @pytest.mark.parametrize("text", [[], ["", " "]])
 def test_an_iterable_of_nothing(text: list[str]) -> None:
     with pytest.raises(InputError, match="nothing to say"):
@@ -202,6 +221,7 @@ def test_cancelling_stops_within_a_step_and_keeps_the_sound() -> None:
     assert later <= then + 1
     assert stream.speech.text.startswith("One.")
     assert stream.speech.seconds == pytest.approx(0.4)  # ten codes of "One."
+    assert stream.trace.finish is None
 
 
 def test_waiting_for_text_can_be_cancelled() -> None:

@@ -1,8 +1,9 @@
 """``wandlib say --from texts.jsonl --to folder``: many texts to many files, resumable, with a manifest.
 
 Each line of the manifest says what became of one text. A run that was stopped goes on where it was: what is in the
-manifest, and whose file exists, is not made again; what failed is tried again. Under ``accelerate launch -m wandlib``
-(or torchrun) each process takes every n-th text and has a manifest of its own.
+manifest, and whose file exists, is not made again, as long as the model and the reference are those of then; what
+failed is tried again. Under ``accelerate launch -m wandlib`` (or torchrun) each process takes every n-th text and has a
+manifest of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from wandlib.systems import InputError, Speech, SpeechSystem
 
 KEYS = {"text", "id", "speaker", "reference", "transcript", "set"}
 EXAMPLE = '{"text": "Good morning.", "id": "greeting", "speaker": "ruth"}'
+MODEL_FILES = ("*.safetensors", "*.pt", "*.pth", "*.bin", "*.onnx", "*.yaml", "config.json")
+"""What a model is read from, in its folder or one below: texts, sound and reports may lie there as well."""
 _NAME = re.compile(r"[\w][\w .-]*", re.ASCII)
 
 
@@ -101,6 +105,17 @@ def read_texts(path: Path, voice: str | Path | None) -> list[Item]:
     return found
 
 
+def fingerprint(path: str | Path | None) -> int | None:
+    """Return a number that changes with a file, or with the model in a folder; None: there is neither."""
+    if path is None:
+        return None
+    root = Path(path)
+    below = (file for name in MODEL_FILES for file in (*root.glob(name), *root.glob(f"*/{name}")))
+    files = [root] if root.is_file() else sorted(below)
+    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return zlib.crc32(repr(facts).encode()) if facts else None
+
+
 class Plan:
     """What is to be made, and what is made already.
 
@@ -112,18 +127,30 @@ class Plan:
         Where sound and manifests are.
     settings
         How they are spoken, for the manifest.
+    models
+        Checkpoint and student, for the manifest, and to know again what they hold.
     force
-        Whether files that another run has made may be written over.
+        Whether every text is made anew, over files of any origin.
 
     Raises
     ------
     InputError
-        If the folder has files of other settings or texts, or of another origin.
+        If the folder has files of other settings, texts, models or references, or of another origin.
     """
 
-    def __init__(self, items: list[Item], folder: Path, settings: dict[str, Any], *, force: bool) -> None:
+    def __init__(
+        self,
+        items: list[Item],
+        folder: Path,
+        settings: dict[str, Any],
+        models: dict[str, Path | None],
+        *,
+        force: bool,
+    ) -> None:
         self.folder = folder
-        self.settings = {name: None if value is None else str(value) for name, value in settings.items()}
+        self.settings = {name: None if value is None else str(value) for name, value in (settings | models).items()}
+        self._contents = {name: fingerprint(path) for name, path in models.items()}
+        self._references = {item.reference: fingerprint(item.reference) for item in items}
         rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
         self.manifest = folder / ("manifest.jsonl" if world == 1 else f"manifest-{rank}.jsonl")
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,16 +165,17 @@ class Plan:
         self.skipped = 0
         """Texts of this process that have been spoken."""
         for item in items[rank::world]:
-            entry, exists = made.get(item.name), self.file(item).exists()
-            if exists and entry is not None and entry == entry | self._said(item):
-                self.skipped += 1
-            elif exists and not force:
-                reason = "was made from another text or with other settings" if entry else "is of another origin"
-                raise InputError(
-                    f"{str(self.file(item))!r} {reason}: name another folder, or write over it with --force"
-                )
-            else:
+            entry = made.get(item.name)
+            if force or not self.file(item).exists():
                 self.items.append(item)
+            elif entry is not None and entry == entry | self._said(item):
+                self.skipped += 1
+            else:
+                reason = "was made from another text, model or reference, or with other settings"
+                raise InputError(
+                    f"{str(self.file(item))!r} {reason if entry else 'is of another origin'}: name another folder, or "
+                    "make all anew with --force"
+                )
 
     @property
     def complete(self) -> bool:
@@ -167,13 +195,16 @@ class Plan:
         target = self.file(item)
         part = made.save(target.with_name(f".{target.stem}.part.wav"))
         done = {"file": target.name, "seconds": made.seconds, "codes": len(made.codes), "finish": made.trace.finish}
+        target.unlink(missing_ok=True)
         self._write(entry | done)
-        part.replace(target)  # whole or not there, whatever ends the program
+        part.replace(target)  # whole or not there, whatever ends the program; never old sound beside a new entry
         return "limited" if made.trace.finish == "limit" else "made"
 
     def _said(self, item: Item) -> dict[str, Any]:
         settings = self.settings | {name: str(value) for name, value in item.settings}
-        return {"id": item.name, "text": item.text, "reference": item.reference, "settings": settings}
+        contents = self._contents | {"reference": self._references[item.reference]}
+        own = {"id": item.name, "text": item.text, "reference": item.reference}
+        return own | {"settings": settings, "contents": contents}
 
     def _write(self, entry: dict[str, Any]) -> None:
         entry = {"time": datetime.now(UTC).isoformat()} | entry

@@ -102,7 +102,8 @@ def say(
             items = read_texts(texts, voice)
             if transcript is not None and any(item.lacks_transcript(voice) for item in items):
                 raise InputError("--transcript is of --reference: give lines with another reference one of their own")
-            plan = Plan(items, folder, settings | {"system": system, "checkpoint": checkpoint}, force=force)
+            models = {"checkpoint": checkpoint, "student": student}
+            plan = Plan(items, folder, settings | {"system": system}, models, force=force)
             tts = None if plan.complete else options.load(system, checkpoint, device, student)
             raise typer.Exit(say_many(plan, tts, batch_size, settings))
         if text is None:

@@ -190,7 +190,7 @@ class SpeechSystem(ABC):
         batch_size
             How many are decoded at once: when a sentence ends, the next text takes its place.
         settings
-            As for :meth:`synthesize`.
+            As for :meth:`synthesize`; ``long`` is "parts" by default.
 
         Raises
         ------
@@ -219,7 +219,8 @@ class SpeechSystem(ABC):
 
         A text that the system refuses comes as the error; the others are spoken.
         """
-        checked, size = self._check({"long": "parts", "attention": attention} | settings), whole_number(batch_size)
+        own = {name: value for name, value in settings.items() if value is not None}
+        checked, size = self._check({"long": "parts", "attention": attention} | own), whole_number(batch_size)
         if size is None or size < 1:
             raise InputError(f"batch_size is at least 1, not {batch_size!r}")
         if type(self).codes is not SpeechSystem.codes:
@@ -278,6 +279,7 @@ class SpeechSystem(ABC):
         """Yield codes and sound of one utterance after another."""
         with explained_memory():
             yield from decoding.pieces(utterances, lambda utterance: self.codes(utterance, trace, on_step))
+        trace.end()
 
     def codes(self, utterance: Utterance, trace: Trace, on_step: OnStep | None) -> Iterator[int]:
         """Yield the codes of one utterance; a system with another search than sampling overrides this."""

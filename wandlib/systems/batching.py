@@ -59,9 +59,12 @@ class Job:
             If the system refuses the text, or the part cannot be decoded in a batch.
         """
         utterance = next(self.utterances, None)
-        if utterance is not None and utterance.conditioning_until is not None:
+        if utterance is None:
+            self.trace.end()
+            return None
+        if utterance.conditioning_until is not None:
             raise InputError("a prompt that the model goes on with itself is decoded alone: use batch_size=1")
-        if utterance is not None and utterance.cache is not None:
+        if utterance.cache is not None:
             raise InputError("long='one cache' is decoded alone: use batch_size=1, or long='parts'")
         return utterance
 

@@ -6,6 +6,9 @@ LJSpeech    ``metadata.csv``, lines of ``name|text`` or ``name|text|normalized t
 jsonl       a file, lines of ``{"audio": "path", "text": "words", "speaker": "who"}``, the speaker where it is known;
             paths start at the file's folder
 ==========  =============================================================================================
+
+Each line is UTF-8 by itself. Where it is not, the bytes become halves of characters: that utterance is left out later,
+as is one whose audio is no path. A line that has not the form is an error, which names it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,36 +97,44 @@ def _libritts(root: Path) -> list[Recording]:
         audio = next((file for end in ENDINGS if (file := words.with_name(stem + end)).is_file()), None)
         if audio is not None:
             speaker = stem.partition("_")[0]  # LibriTTS: speaker_chapter_paragraph_sentence
-            found.append(Recording(audio, words.read_text(encoding="utf-8").strip(), normalized=True, speaker=speaker))
+            found.append(Recording(audio, _decoded(words.read_bytes()).strip(), normalized=True, speaker=speaker))
     return found
 
 
 def _ljspeech(root: Path) -> list[Recording]:
     found = []
-    for number, line in enumerate((root / "metadata.csv").read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(root / "metadata.csv"):
         fields = line.split("|")
         if len(fields) < 2:
             raise InputError(f"line {number} of metadata.csv has no '|': it must be name|text or name|text|normalized")
         audio = root / "wavs" / fields[0]
-        audio = audio if audio.suffix in ENDINGS else audio.with_name(audio.name + ".wav")
+        audio = audio if audio.suffix in ENDINGS else Path(f"{audio}.wav")
         found.append(Recording(audio, fields[-1].strip(), normalized=len(fields) > 2, speaker=root.name))
     return found
 
 
 def _jsonl(path: Path) -> list[Recording]:
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
-            row = json.loads(line)
+            row = json.loads(line, strict=False)
             audio, text, speaker = row["audio"], row["text"], row.get("speaker")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f'line {number} of {path.name} is not {{"audio": "path", "text": "words"}}: {error!r}'
             ) from error
-        known = None if speaker is None else str(speaker)
-        found.append(Recording(path.parent / audio, str(text).strip(), normalized=False, speaker=known))
+        words, known = "" if text is None else str(text).strip(), None if speaker is None else str(speaker)
+        found.append(Recording(path.parent / str(audio), words, normalized=False, speaker=known))
     return found
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not empty, with their numbers; only what ends a line of bytes ends one."""
+    for number, line in enumerate(map(_decoded, file.read_bytes().splitlines()), 1):
+        if line.strip():
+            yield number, line
+
+
+def _decoded(text: bytes) -> str:
+    """Return the text without the mark that some editors put before UTF-8; half of a character for what is none."""
+    return text.decode("utf-8-sig", "surrogateescape")

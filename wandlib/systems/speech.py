@@ -70,7 +70,8 @@ class Trace:
     parts
         Codes of each part that the text was split into.
     finish
-        Why generation ended: "end" (an end token in every part), "limit" (some part reached its length limit).
+        Why generation ended: "end" (an end token in every part), "limit" (some part reached its length limit); None: it
+        has not yet, or was stopped.
     chunks
         One entry for every piece of sound.
     """
@@ -81,13 +82,17 @@ class Trace:
     prefill_milliseconds: float = 0.0
     steps: list[Step] = field(default_factory=list)
     parts: list[int] = field(default_factory=list)
-    finish: Literal["end", "limit"] = "end"
+    finish: Literal["end", "limit"] | None = None
     chunks: list[Chunk] = field(default_factory=list)
 
     def add_step(self, milliseconds: float, cache_bytes: int) -> Step:
         """Note what a step cost, and return it."""
         self.steps.append(Step(self.step_count, milliseconds, cache_bytes))
         return self.steps[-1]
+
+    def end(self) -> None:
+        """Note that all parts have been spoken."""
+        self.finish = self.finish or "end"
 
     def forget(self) -> None:
         """Drop old steps and parts, and join pieces of sound, so that the trace of an endless stream does not grow.
@@ -159,7 +164,8 @@ class Trace:
     def summary(self) -> str:
         """Attention, number of steps and why generation ended, in words."""
         attention = "full attention" if self.window is None else f"window {self.window}"
-        return f"{attention}, {self.step_count} steps, finish {self.finish!r}"
+        ended = "not ended" if self.finish is None else f"finish {self.finish!r}"
+        return f"{attention}, {self.step_count} steps, {ended}"
 
 
 @dataclass

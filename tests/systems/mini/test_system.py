@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from wandlib.systems.clauses import clauses
 from wandlib.systems.mini import MiniSystem
 from wandlib.systems.mini.parts import pieces
 from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt, text_block
-from wandlib.systems.mini.system import ALLOWED
+from wandlib.systems.mini.system import ALLOWED, ASSETS
 from wandlib.systems.settings import Settings
 
 SENTENCE = "The birch canoe slid on the smooth planks."
@@ -181,6 +183,27 @@ def test_a_short_reference_is_repeated_in_the_prompt(tts: MiniSystem) -> None:
 LONG = "The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background. It is easy to tell. " * 4
 
 
+@pytest.fixture
+def student_of_streams(tmp_path: Path) -> Path:
+    """The shipped student, with the config of one that was trained on text that expires."""
+    folder = Path(shutil.copytree(ASSETS / "student", tmp_path / "student"))
+    config = json.loads((folder / "config.json").read_text())
+    config["wand"] |= {"blocks": 2, "pinned": 76}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_student_of_streams_speaks_many_texts_in_parts(size: int, student_of_streams: Path) -> None:
+    """None is the default: of a long text, one cache; of many texts, parts."""
+    tts, texts = load_system("mini", student=student_of_streams), [SENTENCE, "Hello."]
+    many = tts.synthesize_many(texts, attention="window", long=None, batch_size=size)
+    alone = [tts.synthesize(text, attention="window", long="parts") for text in texts]
+    assert [speech.codes.tolist() for speech in many] == [speech.codes.tolist() for speech in alone]
+    with pytest.raises(InputError, match="text 0: long='one cache' is decoded alone"):
+        tts.synthesize_many(texts, attention="window", long="one cache", batch_size=2)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("attention", ["window", "full"])
 def test_a_long_text_in_one_cache(tts: MiniSystem, attention: Any) -> None:
@@ -314,6 +337,14 @@ def test_say(run: CliRunner) -> None:
     samples, rate = soundfile.read("out/hello.wav")
     assert rate == 16_000
     assert 0.4 < len(samples) / rate < 4
+
+
+def test_say_many_with_a_student_of_streams(run: CliRunner, student_of_streams: Path) -> None:
+    Path("texts.jsonl").write_text('{"text": "Hello."}\n{"text": "Good morning."}')
+    here = ["--from", "texts.jsonl", "--to", "out", "--student", str(student_of_streams)]
+    result = run.invoke(cli.app, ["say", *here])
+    assert result.exit_code == 0, result.output
+    assert len(list(Path("out").glob("*.wav"))) == 2
 
 
 def test_compare(run: CliRunner) -> None:

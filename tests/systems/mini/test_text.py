@@ -72,10 +72,30 @@ def test_known_word(phonemize: Phonemizer) -> None:
 def test_money_is_read_as_people_say_it(phonemize: Phonemizer) -> None:
     assert phonemize("$42.50") == phonemize("42 dollars 50")
     assert phonemize("It cost £7!") == phonemize("It cost 7 pounds!")
-    assert clauses("$1,250,000 or $1") == [("1,250,000 dollars or 1 dollar", ".")]
-    # What the sign does not stand right before is left for espeak-ng to read.
-    assert clauses("$1.5 million") == [("$1.5 million", ".")]
-    assert clauses("$10.5") == [("$10.5", ".")]
+    assert phonemize("$5 million") == phonemize("five million dollars")
+    assert phonemize("He paid $20m.") == phonemize("He paid twenty million dollars.")
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("$1,250,000 or $1", "1,250,000 dollars or 1 dollar"),
+        ("$10.5 and €1.125", "10.5 dollars and 1.125 euros"),
+        ("$1 million to $1.25 billion", "1 million dollars to 1.25 billion dollars"),
+        ("$100k to $20m", "100 thousand dollars to 20 million dollars"),
+        ("£3bn and £3 bn and £1.5B", "3 billion pounds and 3 billion pounds and 1.5 billion pounds"),
+        ("€2tn a year", "2 trillion euros a year"),
+        ("a $5-million house", "a 5 million dollars house"),
+        ("$5 monkeys", "5 dollars monkeys"),
+        ("$5 in $100 notes.", "5 dollars in 100 dollars notes"),
+        # What is no amount for certain is left for espeak-ng to read.
+        ("$5x or $20mm", "$5x or $20mm"),
+        ("$100USD", "$100USD"),
+        ("$1.2.3 or $1,2345", "$1.2.3 or $1,2345"),
+    ],
+)
+def test_amounts_are_read_with_their_magnitude_before_the_unit(text: str, read: str) -> None:
+    assert clauses(text) == [(read, ".")]
 
 
 def test_fractions_and_powers_keep_their_value() -> None:

@@ -125,6 +125,35 @@ def test_a_described_voice_is_conditioning_until_the_codes_start(
     np.testing.assert_allclose(streamed, speech.waveform, atol=1e-5)
 
 
+def test_a_described_voice_is_one_person_in_every_clause(system: SparkSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first clause generated is the reference of the others, whose prompts are those of a clone."""
+    voices, prompts, decode, codes = [], [], system.codec.decode, SparkSystem.codes
+    first = [3, 1, 4, 1, 5, 9, 2, 6]
+    described = [f"<|bicodec_global_{token}|>" for token in first]
+    begun = [*described, START_CODES, "<|bicodec_semantic_1|>", tiny.END]
+    later = ["<|bicodec_global_7|>", START_CODES, "<|bicodec_semantic_2|>", tiny.END]
+
+    def scripted(self: SparkSystem, utterance: Any, *arguments: Any) -> Any:
+        tokens = later if prompts else begun
+        utterance.choose = Script([system.tokenizer.convert_tokens_to_ids(token) for token in tokens])
+        prompts.append((utterance.prompt[0].tolist(), utterance.conditioning_until is None))
+        yield from codes(self, utterance, *arguments)
+
+    def heard(made: torch.Tensor, voice: torch.Tensor) -> Any:
+        voices.append(voice[0].tolist())
+        return decode(made, voice)
+
+    monkeypatch.setattr(SparkSystem, "codes", scripted)
+    monkeypatch.setattr(system.codec, "decode", heard)
+    speech = system.synthesize(["Hi there. ", "How are you? ", "Fine."], None, "window", gender="male")
+    assert speech.codes.tolist() == [1, 2, 2]
+    assert voices == [first] * 3
+    expected = [control_prompt("Hi there.", Control("male")), clone_prompt("How are you?", first)]
+    expected += [clone_prompt("Fine.", first)]
+    ids = [system.tokenizer(prompt).input_ids for prompt in expected]
+    assert prompts == list(zip(ids, [False, True, True], strict=True))
+
+
 def test_a_described_voice_that_is_not_whole(system: SparkSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     spoken(system, monkeypatch, ["<|bicodec_global_1|>", START_CODES, "<|bicodec_semantic_1|>", tiny.END])
     with pytest.raises(InputError, match="1 global tokens instead of 8: try another seed"):

@@ -31,8 +31,12 @@ _CLAUSE_END = re.compile(r"[,;:.!?]+(?=[\s\"')\]]|$)|\s[-–—]+\s|—")
 # A name with nothing or attributes behind it; "a <b and c> d" is none, nor is "<ann@example.org>".
 _TAG = re.compile(r"<(?:/?[A-Za-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s<>\"']+))*\s*/?|[!?][^<>]*)>")
 _PHONE = re.compile("|".join(sorted(map(re.escape, (*CONSONANTS, *VOWELS)), key=len, reverse=True)))
-_MONEY = re.compile(r"([$£€])\s?(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d\d))?(?![\d,.]*\d)")
+_MONEY = re.compile(
+    r"([$£€])\s?((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?![\d,.]*\d)"
+    r"((?i:[ -]?(?:thousand|million|billion|trillion|bn|tn)|[kmb]))?\b"
+)
 _UNITS = {"$": "dollar", "£": "pound", "€": "euro"}
+_MAGNITUDES = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion", "tn": "trillion"}
 _REPLACEMENTS = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "…": "...", "ˌ": None, "\u200d": None})
 
 
@@ -157,10 +161,16 @@ def clauses(text: str) -> list[tuple[str, str]]:
 
 
 def _spoken_money(match: re.Match[str]) -> str:
-    """Espeak-ng reads the sign first, people say it last: $42.50 is 42 dollars 50."""
-    sign, whole, cents = match.groups()
-    unit = _UNITS[sign] + ("" if whole == "1" else "s")
-    return f"{whole} {unit}" + (f" {cents}" if cents else "")
+    """Espeak-ng reads the sign first, people say it last: $42.50 is 42 dollars 50, $1.5m is 1.5 million dollars."""
+    sign, number, magnitude = match.groups()
+    unit = _UNITS[sign]
+    if magnitude:
+        name = magnitude.strip(" -").lower()
+        return f"{number} {_MAGNITUDES.get(name, name)} {unit}s"
+    whole, _, cents = number.partition(".")
+    if len(cents) != 2:
+        whole, cents = number, ""
+    return f"{whole} {unit}{'' if whole == '1' else 's'} {cents}".rstrip()
 
 
 def _has_symbol(clause: str) -> bool:

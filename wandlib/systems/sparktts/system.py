@@ -188,10 +188,11 @@ class SparkSystem(SpeechSystem):
         assert isinstance(settings, SparkSettings)
         temperature = TEMPERATURE if settings.temperature is None else settings.temperature
         sampler = Sampler(settings.seed, temperature, settings.top_k or TOP_K, settings.top_p)
-        model, voice = self.models[settings.attention], None
+        model, voice, control = self.models[settings.attention], None, settings.control
         for text in texts:
-            voice = self.voice(reference) if reference is not None else None
-            prompt = self.prompt(text, voice, settings.transcript, settings.control)
+            if voice is None and reference is not None:
+                voice = self.voice(reference)
+            prompt = self.prompt(text, voice, settings.transcript, control)
             made = _Made(self, voice)
             yield Utterance(
                 model=model,
@@ -204,6 +205,8 @@ class SparkSystem(SpeechSystem):
                 # In a prompt with a transcript this token stands before the reference's codes, which are pinned too.
                 conditioning_until=self.vocabulary.start_codes if voice is None else None,
             )
+            voice = made.speaker  # of a described voice, too: who spoke the first text speaks the others
+            control = control if voice is None else None
 
 
 class _Made:
@@ -211,13 +214,22 @@ class _Made:
 
     def __init__(self, system: SparkSystem, voice: Voice | None) -> None:
         self._vocabulary, self._needed = system.vocabulary, system.codec.speaker_encoder.tokens
-        self._voice, self._tokens = voice, list[int]()
+        self._given = voice
+        self._tokens: list[int] = [] if voice is None else voice.tokens.tolist()
 
     def code(self, token: int) -> int | None:
         """Return the code that a token stands for; None for any other token."""
-        self._tokens += self._vocabulary.globals_in([token]).tolist()
+        if self._given is None:
+            self._tokens += self._vocabulary.globals_in([token]).tolist()
         found: list[int] = self._vocabulary.codes_in([token]).tolist()
         return found[0] if found else None
+
+    @property
+    def speaker(self) -> Voice | None:
+        """The voice that was given or generated; None where a generated one is not whole."""
+        if self._given is not None or len(self._tokens) != self._needed:
+            return self._given
+        return Voice(torch.zeros(0, dtype=torch.long), torch.tensor(self._tokens))
 
     def voice(self) -> Int[Tensor, "1 tokens"]:
         """Global tokens: the reference's, or those that were generated.
@@ -227,8 +239,6 @@ class _Made:
         InputError
             If the model generated codes before it had generated a whole voice.
         """
-        if self._voice is not None:
-            return self._voice.tokens[None]
         if len(self._tokens) != self._needed:
             raise InputError(
                 f"the model described the voice with {len(self._tokens)} global tokens instead of {self._needed}: try "

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_training import arguments, build_student, build_teacher, utterances
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from wandlib.attention.adapters import holds, is_adapter, load_adapter
@@ -21,7 +21,7 @@ from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.trainer import WandTrainer
 
 SAVING = {"max_steps": 2, "learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 2}
-Case = pytest.mark.parametrize("case", ["unnamed", "in a folder", "tied", "head trained too"])
+Case = pytest.mark.parametrize("case", ["unnamed", "in a folder", "tied", "tied, in a folder", "head trained too"])
 
 
 def lora(base: Any, **options: Any) -> Any:
@@ -29,8 +29,8 @@ def lora(base: Any, **options: Any) -> Any:
 
 
 def student_of(case: str, folder: Path) -> Any:
-    base = build_teacher(tie_word_embeddings=case == "tied")
-    if case == "in a folder":
+    base = build_teacher(tie_word_embeddings="tied" in case)
+    if "in a folder" in case:
         base.save_pretrained(folder / "named")
         base = AutoModelForCausalLM.from_pretrained(folder / "named")
     return lora(base, modules_to_save=["lm_head"] if case == "head trained too" else None)
@@ -77,7 +77,7 @@ def test_a_saved_student_comes_back(case: str, tmp_path: Path, monkeypatch: pyte
         assert hook_of(loaded).window == 4
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
         assert torch.equal(logits(loaded), expected)
-        assert (folder / "base").exists() == (case != "in a folder")
+        assert (folder / "base").exists() == ("in a folder" not in case)
 
 
 def test_a_loaded_student_can_be_trained_on(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_run_is_resumed_from_an_adapter(tmp_path: Path) -> None:
 
 def test_a_base_model_that_changed_since_it_was_loaded_is_saved(tmp_path: Path) -> None:
     """A model remembers its folder after it was trained; the folder does not hold the new weights."""
-    build_teacher().save_pretrained(tmp_path / "named")
+    build_teacher(tie_word_embeddings=False).save_pretrained(tmp_path / "named")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "named")
     weights = base.state_dict()
     assert holds(str(tmp_path / "named"), weights)
@@ -120,6 +120,18 @@ def test_a_base_model_that_changed_since_it_was_loaded_is_saved(tmp_path: Path) 
     loaded = load(tmp_path / "student")
     assert torch.equal(logits(loaded), logits(trainer.student))
     assert torch.equal(inner_model(loaded).model.layers[2].mlp.up_proj.weight, base.model.layers[2].mlp.up_proj.weight)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied when loaded", "replaced"])
+def test_a_head_that_the_base_model_s_folder_lacks_is_saved(tied: bool, tmp_path: Path) -> None:
+    """The folder's model had tied weights, and so no head of its own; the student's base has one, for codes."""
+    build_teacher(tie_word_embeddings=True).save_pretrained(tmp_path / "named")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "named", tie_word_embeddings=tied)
+    head = base.lm_head.weight
+    base.lm_head.weight = nn.Parameter(torch.randn_like(head))
+    trainer = train(lora(base), tmp_path / "run")
+    trainer.save_model(str(tmp_path / "student"))
+    assert torch.equal(logits(load(tmp_path / "student")), logits(trainer.student))
 
 
 def test_a_whole_model_is_no_adapter(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ class KilledError(Exception):
 class Kill(TrainerCallback):
     """End the run in the middle of a step."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, error: BaseException | None = None) -> None:
+        self.step, self.error = step, error or KilledError()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.step:
-            raise KilledError
+            raise self.error
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,40 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path: Path, op
         ]
     for name, value in whole.student.state_dict().items():
         assert torch.equal(resumed.student.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), torch.OutOfMemoryError(), ValueError("a bad utterance")], ids=repr
+)
+def test_an_interrupted_run_leaves_the_window_of_inference(tmp_path: Path, error: BaseException) -> None:
+    """The curriculum's momentary one would be generated with, saved, and be the next trainer's final one."""
+    trainer = build_trainer(tmp_path, **EVERY_OTHER)
+    seen = []
+    trainer.student.register_forward_pre_hook(lambda model, _: seen.append((hook_of(model).window, hook_of(model).tau)))
+    trainer.add_callback(Kill(step=3, error=error))
+    with pytest.raises(type(error)):
+        trainer.train()
+    assert seen[-1][0] > 4
+    assert math.isfinite(seen[-1][1])
+    assert (hook_of(trainer.student).window, hook_of(trainer.student).tau) == (4, math.inf)
+    trainer.student.save_pretrained(tmp_path / "student")
+    assert hook_of(load(tmp_path / "student")).window == 4
+    again = WandTrainer(model=trainer.student, teacher=trainer.teacher, args=trainer.args)
+    assert again.window == 4
+    trainer.remove_callback(Kill)
+    trainer.train(resume_from_checkpoint=True)
+    whole = trainer.args.curriculum(4)
+    course = [replace(whole, total_steps=8).at(step)[:2] for step in range(8)]
+    assert [(line["window"], line["tau"]) for line in trainer.state.log_history if "loss" in line] == course
+
+
+def test_training_leaves_the_cache_as_it_was_asked_for(tmp_path: Path) -> None:
+    """Trainer switches it off in the config, where a second trainer on the same student would find it off."""
+    trainer = build_trainer(tmp_path, max_steps=1)
+    trainer.train()
+    again = WandTrainer(model=trainer.student, teacher=trainer.teacher, args=trainer.args)
+    again.save_model(str(tmp_path / "student"))
+    assert load(tmp_path / "student").config.use_cache
 
 
 def test_every_checkpoint_has_the_window_of_inference(tmp_path: Path) -> None:
@@ -147,6 +182,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
     trainer.add_callback(Break())
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 3 \(ce nan.*checkpoint-2.*learning_rate"):
         trainer.train()
+    assert (hook_of(trainer.student).window, hook_of(trainer.student).tau) == (4, math.inf)
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 2
 

@@ -105,6 +105,41 @@ def test_bfloat16_is_computed_in_float32(divergence: Any) -> None:
     assert bool(gradient.isfinite().all())
 
 
+@DIVERGENCES
+@pytest.mark.parametrize(
+    "banned", [("both", [0], [0]), ("teacher", [0], []), ("student", [], [0]), ("each", [0, 1], [1, 2])]
+)
+def test_tokens_that_are_never_said(divergence: Any, banned: tuple[str, list[int], list[int]]) -> None:
+    """A logit of -inf gives what a very low one gives, loss and gradient."""
+    teacher, student = logits(3), logits(3)
+    found = []
+    for lowest in (-1e4, -math.inf):
+        given, own = teacher.clone(), student.clone()
+        given[:, banned[1]], own[:, banned[2]] = lowest, lowest
+        loss = skew_kl(given, own.requires_grad_(), divergence=divergence)
+        found.append((loss, *torch.autograd.grad(loss, own)))
+    assert all(bool(value.isfinite().all()) for value in found[1])
+    torch.testing.assert_close(found[1], found[0])
+
+
+@DIVERGENCES
+def test_without_skew_what_only_one_says_is_infinitely_far(divergence: Any) -> None:
+    """As the formula has it: KL(p || q) where q is 0 and p is not; Jensen and Shannon have a bound."""
+    for teacher, student in (([0.0, 0.0], [0.0, -math.inf]), ([0.0, -math.inf], [0.0, 0.0])):
+        loss = skew_kl(torch.tensor([teacher]), torch.tensor([student]), alpha=0.0, divergence=divergence)
+        apart = {"skew": student[1] < 0, "reverse": teacher[1] < 0, "jensen-shannon": False}[divergence]
+        assert loss.isinf() == apart
+        assert not loss.isnan()
+
+
+@DIVERGENCES
+def test_what_is_not_a_number_stays_none(divergence: Any) -> None:
+    broken = logits(3)
+    broken[1, 4] = math.nan
+    assert skew_kl(broken, logits(3), divergence=divergence).isnan()
+    assert skew_kl(logits(3), broken, divergence=divergence).isnan()
+
+
 def test_skew_kl_refuses() -> None:
     with pytest.raises(ValueError, match=r"below 1; got 1\.0"):
         skew_kl(logits(2), logits(2), alpha=1.0)
@@ -165,6 +200,19 @@ def test_logits_in_place_of_hidden_states() -> None:
     loss = DistillationLoss(kl_weight=0.5)
     whole = loss(setting.student_head(setting.student), setting.labels, setting.teacher_head(setting.teacher))
     torch.testing.assert_close(whole.loss, setting.naive())
+
+
+@DIVERGENCES
+def test_a_vocabulary_of_which_a_part_is_never_said(divergence: Any) -> None:
+    """Text tokens masked with -inf in both models, as some codec language models do: as if they were not there."""
+    setting = Setting()
+    setting.labels[setting.labels > 19] = 19
+    loss, found = DistillationLoss(divergence=divergence), []
+    for cut in (lambda x: x[..., :20], lambda x: x.masked_fill(torch.arange(VOCABULARY) > 19, -math.inf)):
+        student = cut(setting.student_head(setting.student))
+        whole = loss(student, setting.labels, cut(setting.teacher_head(setting.teacher))).loss
+        found.append((whole, *torch.autograd.grad(whole, setting.student)))
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_uncounted_positions_cannot_matter() -> None:

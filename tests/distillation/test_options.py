@@ -64,7 +64,7 @@ def test_label_smoothing_leaves_the_divergence_alone(tmp_path: Path) -> None:
     found = []
     for trainer in (plain, smooth):
         trainer.compute_loss(trainer.student.train(), batch())
-        found.append(trainer.meter.means(trainer.accelerator))
+        found.append(trainer.meter.means())
     assert found[0]["kl"] == found[1]["kl"]
     assert found[0]["ce"] != found[1]["ce"]
 
@@ -84,7 +84,7 @@ def test_the_model_s_own_words_are_not_smoothed(tmp_path: Path) -> None:
         torch.manual_seed(0)
         trainer = build_trainer(tmp_path, on_policy=1.0, label_smoothing_factor=factor)
         trainer.compute_loss(trainer.student.train(), batch())
-        found.append(trainer.meter.means(trainer.accelerator))
+        found.append(trainer.meter.means())
     assert found[0] == found[1]
 
 

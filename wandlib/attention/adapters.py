@@ -63,7 +63,7 @@ def complete_adapter(student: Any, folder: str | Path, state_dict: Mapping[str, 
     inner.config.save_pretrained(folder)
     weights = base_weights(student, student.state_dict() if state_dict is None else state_dict)
     source: str | None = inner.name_or_path
-    if not source or not holds(source, weights):
+    if not source or not holds(source, untied(inner, weights)):
         inner.save_pretrained(folder / BASE, state_dict=weights)
         source = BASE
     elif Path(source).is_dir():
@@ -92,8 +92,18 @@ def base_weights(student: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[s
     return found
 
 
+def untied(inner: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights without those that are others' equals by the model's ties, and come with them when loaded."""
+    ties = {name: weights.get(other) for name, other in inner.all_tied_weights_keys.items()}
+    return {
+        name: value
+        for name, value in weights.items()
+        if (other := ties.get(name)) is None or not torch.equal(value, other)
+    }
+
+
 def holds(source: str, weights: Mapping[str, Tensor]) -> bool:
-    """Return whether a folder, or the local copy of a hub repository, holds these very weights.
+    """Return whether a folder, or the local copy of a hub repository, holds these very weights, all of them.
 
     A model remembers where it was loaded from even after it was trained, merged or resized, so its word is not enough.
     """
@@ -101,15 +111,15 @@ def holds(source: str, weights: Mapping[str, Tensor]) -> bool:
         folder = source if Path(source).is_dir() else snapshot_download(source, local_files_only=True)
     except (HFValidationError, LocalEntryNotFoundError):
         return False
-    compared = 0
+    found: set[str] = set()
     for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, "pt") as stored:
             for name in set(stored.keys()) & set(weights):
                 ours = weights[name].cpu()
                 if not torch.equal(stored.get_tensor(name).to(ours.dtype), ours):
                     return False
-                compared += 1
-    return compared > 0
+                found.add(name)
+    return found == set(weights)
 
 
 def load_adapter(folder: str | Path, *, is_trainable: bool = False, **kwargs: Any) -> Any:

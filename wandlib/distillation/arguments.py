@@ -15,8 +15,10 @@ from transformers import TrainingArguments
 
 from wandlib.attention.conversion import hook_of
 from wandlib.attention.models import inner_model
+from wandlib.distillation.curriculum import WindowCurriculum
 from wandlib.distillation.divergences import check_vocabularies
 from wandlib.distillation.hidden_states import head_of
+from wandlib.distillation.losses import DistillationLoss
 
 if find_spec("accelerate") is None:
     raise ImportError("training needs accelerate, which is not installed: pip install 'wandlib[train]'")
@@ -61,6 +63,29 @@ class WandTrainingArguments(TrainingArguments):
     on_policy: float = field(default=0.0, metadata={"help": "Share of the steps on the student's own samples."})
     chunk: int = field(default=512, metadata={"help": "Positions whose logits exist at once."})
 
+    def curriculum(self, window: int) -> WindowCurriculum:
+        """Return the curriculum of these arguments, for a student with this window."""
+        return WindowCurriculum(
+            window_start=self.window_start,
+            window=window if self.window is None else self.window,
+            tau_start=self.tau_start,
+            tau_end=self.tau_end,
+            hard_fraction=self.hard_fraction,
+            schedule=self.schedule,
+        )
+
+    def distillation(self) -> DistillationLoss:
+        """Return the loss of these arguments."""
+        return DistillationLoss(
+            ce_weight=self.ce_weight,
+            kl_weight=self.kl_weight,
+            alpha=self.alpha,
+            divergence=self.divergence,
+            hidden_weight=self.hidden_weight,
+            chunk=self.chunk,
+            label_smoothing=self.label_smoothing_factor,
+        )
+
 
 def check_options(args: WandTrainingArguments, options: Mapping[str, Any]) -> None:
     """Raise ValueError where an option has no meaning in distillation, or contradicts another one.
@@ -72,37 +97,65 @@ def check_options(args: WandTrainingArguments, options: Mapping[str, Any]) -> No
     options
         Other keyword arguments of the Trainer.
     """
-    own_loss = options.get("compute_loss_func") is not None
     parallel = getattr(args, "parallelism_config", None)
-    refused = {
-        f"this process sees {args.n_gpu} GPUs, and distillation runs one process for each: start it with "
-        "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them": args.n_gpu > 1,
-        "parallelism_config splits one utterance or one weight between processes, and WandTrainer only splits batches: "
-        "use DDP or FSDP": parallel is not None
-        and any(getattr(parallel, f"{kind}_size", 1) > 1 for kind in ("tp", "cp", "sp")),
-        "remove_unused_columns removes conditioning, which is no argument of the model's forward: leave it off, and "
-        "remove other columns from the dataset": args.remove_unused_columns,
-        f"label_names is {args.label_names}, and the targets must be called labels: rename them in the data collator": (
-            args.label_names not in (None, ["labels"])
+    splits = any(getattr(parallel, f"{kind}_size", 1) > 1 for kind in ("tp", "cp", "sp"))
+    own_loss = options.get("compute_loss_func") is not None
+    smooth = args.label_smoothing_factor != 0
+    refused = [
+        (
+            args.n_gpu > 1,
+            f"this process sees {args.n_gpu} GPUs, and distillation runs one process for each: start it with "
+            "`accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them",
         ),
-        "use_liger_kernel replaces the model's forward to fuse the loss of the model itself, which distillation does "
-        "not use: leave it off (the losses here never hold all logits either)": args.use_liger_kernel,
-        "model_init makes a new model for every trial, and a student must be converted before: build a WandTrainer for "
-        "each trial": options.get("model_init") is not None,
-        "prediction_loss_only makes no logits, and compute_metrics needs them: leave out one of them": (
-            args.prediction_loss_only and options.get("compute_metrics") is not None
+        (
+            splits,
+            "parallelism_config splits one utterance or one weight between processes, and WandTrainer only splits "
+            "batches: use DDP or FSDP",
         ),
-        "compute_loss_func replaces the cross-entropy that label_smoothing_factor belongs to: leave out one of them": (
-            args.label_smoothing_factor != 0 and own_loss
+        (
+            args.remove_unused_columns,
+            "remove_unused_columns removes conditioning, which is no argument of the model's forward: leave it off, "
+            "and remove other columns from the dataset",
         ),
-        "label_smoothing_factor belongs to the cross-entropy, and ce_weight is 0: leave out one of them": (
-            args.label_smoothing_factor != 0 and args.ce_weight == 0
+        (
+            args.label_names not in (None, ["labels"]),
+            f"label_names is {args.label_names}, and the targets must be called labels: rename them in the data "
+            "collator",
         ),
-        f"on_policy is a share of the steps, from 0 to 1; got {args.on_policy}": not 0 <= args.on_policy <= 1,
-        f"on_policy is {args.on_policy}, and its samples are for the teacher to score: set kl_weight, and leave out "
-        "compute_loss_func": args.on_policy > 0 and (args.kl_weight == 0 or own_loss),
-    }
-    for reason, applies in refused.items():
+        (
+            args.use_liger_kernel,
+            "use_liger_kernel replaces the model's forward to fuse the loss of the model itself, which distillation "
+            "does not use: leave it off (the losses here never hold all logits either)",
+        ),
+        (
+            options.get("model_init") is not None,
+            "model_init makes a new model for every trial, and a student must be converted before: build a "
+            "WandTrainer for each trial",
+        ),
+        (
+            args.prediction_loss_only and options.get("compute_metrics") is not None,
+            "prediction_loss_only makes no logits, and compute_metrics needs them: leave out one of them",
+        ),
+        (
+            smooth and own_loss,
+            "compute_loss_func replaces the cross-entropy that label_smoothing_factor belongs to: leave out one of "
+            "them",
+        ),
+        (
+            smooth and args.ce_weight == 0,
+            "label_smoothing_factor belongs to the cross-entropy, and ce_weight is 0: leave out one of them",
+        ),
+        (
+            not 0 <= args.on_policy <= 1,
+            f"on_policy is a share of the steps, from 0 to 1; got {args.on_policy}",
+        ),
+        (
+            args.on_policy > 0 and (args.kl_weight == 0 or own_loss),
+            f"on_policy is {args.on_policy}, and its samples are for the teacher to score: set kl_weight, and leave "
+            "out compute_loss_func",
+        ),
+    ]
+    for applies, reason in refused:
         if applies:
             raise ValueError(reason)
 

@@ -125,7 +125,8 @@ class CurriculumCallback(TrainerCallback):
     """Apply a curriculum to the converted model that a transformers Trainer trains, and log W and tau.
 
     The step is the Trainer's own, so a resumed run continues where it stopped. When training ends, early or not, the
-    model has the final, hard window.
+    model has the final, hard window. Where an exception ends it, no callback is called: there
+    :class:`~wandlib.distillation.trainer.WandTrainer` sets the window, and with another Trainer you have to.
 
     Parameters
     ----------

@@ -90,8 +90,9 @@ def skew_kl(
 def kl(
     first: Float[Tensor, "*positions vocabulary"], second: Float[Tensor, "*positions vocabulary"]
 ) -> Float[Tensor, "*positions"]:
-    """Compute KL(first || second) from log-probabilities."""
-    return (first.exp() * (first - second)).sum(-1)
+    """Compute KL(first || second) from log-probabilities; a token that the first never says adds nothing."""
+    further = (first - second).masked_fill_(first == -math.inf, 0.0)  # else 0 * inf is NaN
+    return (first.exp() * further).sum(-1)
 
 
 def mixture(
@@ -100,7 +101,8 @@ def mixture(
     """Compute log(alpha first + (1 - alpha) second) from log-probabilities, without rounding any probability to 0."""
     if alpha == 0:
         return second
-    return torch.logaddexp(first + math.log(alpha), second + math.log1p(-alpha))
+    lowest = torch.finfo(first.dtype).min  # its exp is 0, too, but the gradient of logaddexp(-inf, -inf) is NaN
+    return torch.logaddexp(first.clamp(min=lowest) + math.log(alpha), second.clamp(min=lowest) + math.log1p(-alpha))
 
 
 def log_probabilities(logits: Float[Tensor, "*positions vocabulary"]) -> Float[Tensor, "*positions vocabulary"]:

@@ -36,10 +36,10 @@ from wandlib.attention.models import inner_model
 from wandlib.distillation.arguments import WandTrainingArguments, check_compatible, check_options, check_streams
 from wandlib.distillation.checkpoints import atomic_checkpoint, check_loss, check_resumable, check_weights
 from wandlib.distillation.collator import WandCollator
-from wandlib.distillation.curriculum import CurriculumCallback, WindowCurriculum
+from wandlib.distillation.curriculum import CurriculumCallback
 from wandlib.distillation.hidden_states import head_of, logits_are_head_output, with_hidden_states
-from wandlib.distillation.losses import IGNORE_INDEX, DistillationLoss, Losses
-from wandlib.distillation.meter import Meter
+from wandlib.distillation.losses import IGNORE_INDEX, Losses
+from wandlib.distillation.meter import Meter, without_repeats
 from wandlib.distillation.on_policy import sample_student
 from wandlib.distillation.teacher import check_separation, is_packed, teacher_states
 
@@ -50,7 +50,8 @@ class WandTrainer(Trainer):
     Each log line has the losses ``ce`` and ``kl`` (and ``hidden``) per counted position, in nats, ``agreement``, the
     share of positions where student and teacher have the same most likely token, and ``window`` and ``tau`` of the last
     step. On-policy steps have their own, with the prefix ``on_policy_`` (``on_policy_ce`` is the student's surprise at
-    its own samples). Evaluation and every checkpoint are under the final, hard window.
+    its own samples). Evaluation and every checkpoint are under the final, hard window, and the student has it after
+    training, however that ends.
 
     Parameters
     ----------
@@ -87,23 +88,8 @@ class WandTrainer(Trainer):
     ) -> None:
         args = WandTrainingArguments() if args is None else args
         check_options(args, kwargs)
-        curriculum = WindowCurriculum(
-            window_start=args.window_start,
-            window=hook_of(model).window if args.window is None else args.window,
-            tau_start=args.tau_start,
-            tau_end=args.tau_end,
-            hard_fraction=args.hard_fraction,
-            schedule=args.schedule,
-        )
-        self.distillation = DistillationLoss(
-            ce_weight=args.ce_weight,
-            kl_weight=args.kl_weight,
-            alpha=args.alpha,
-            divergence=args.divergence,
-            hidden_weight=args.hidden_weight,
-            chunk=args.chunk,
-            label_smoothing=args.label_smoothing_factor,
-        )
+        curriculum = args.curriculum(hook_of(model).window)
+        self.distillation = args.distillation()
         self.teacher = teacher
         needs_teacher = self.distillation.needs_teacher and kwargs.get("compute_loss_func") is None
         check_compatible(model, teacher, needs_teacher)
@@ -111,10 +97,11 @@ class WandTrainer(Trainer):
         self.wants_logits = True
         """Whether :meth:`compute_loss` makes the logits, which may be large, for ``return_outputs``."""
         self.window = curriculum.window
-        self.use_cache = inner_model(model).config.use_cache  # Trainer turns it off
-        config = inner_model(model).config.get_text_config(decoder=True)
-        collator = WandCollator(config.pad_token_id or 0, getattr(config, "max_position_embeddings", None))
+        config = inner_model(model).config
+        text, use_cache = config.get_text_config(decoder=True), config.use_cache
+        collator = WandCollator(text.pad_token_id or 0, getattr(text, "max_position_embeddings", None))
         super().__init__(model=model, args=args, data_collator=data_collator or collator, **kwargs)
+        config.use_cache = use_cache  # Trainer turns it off for good; a pass with conditioning makes no cache anyway
         self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, here
         self._loss_shifts_labels = True
         # Before the callbacks that write the log, so that they find W and tau in it.
@@ -166,8 +153,10 @@ class WandTrainer(Trainer):
         logits_too: bool,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the distillation loss of a batch, on-policy or not, and the student's logits if asked for."""
-        distillation, prefix = self.distillation, ""
-        if model.training and self.is_on_policy_step():
+        distillation, prefix, counts = self.distillation, "", True
+        if not model.training:
+            labels, counts = without_repeats(labels, self.accelerator)
+        elif self.is_on_policy_step():
             counted = int((labels[:, 1:] != IGNORE_INDEX).sum())
             batch, labels = sample_student(self.student, batch, labels)
             # There is no ground truth for its own words. The batch weighs as much as the one it replaces.
@@ -186,7 +175,8 @@ class WandTrainer(Trainer):
         losses, outputs = use(model(**batch).logits) if head is None else with_hidden_states(model, head, batch, use)
         parts = ", ".join(f"{name} {float(total) / losses.positions:g}" for name, total in losses.sums.items())
         check_loss(losses.loss, parts, self.state.global_step, self.args)
-        self.meter.add(losses, prefix)
+        if counts:
+            self.meter.add(losses, prefix)
         return losses.loss, outputs
 
     def teach(self, batch: Mapping[str, Tensor]) -> tuple[Float[Tensor, "batch time features"], nn.Module | None]:
@@ -219,15 +209,13 @@ class WandTrainer(Trainer):
     @contextmanager
     def inference_window(self) -> Iterator[None]:
         """Put the student under the final, hard window, as it is used after training, until the block ends."""
-        hook, config = hook_of(self.student), inner_model(self.student).config
-        window, tau, use_cache = hook.window, hook.tau, config.use_cache
+        hook = hook_of(self.student)
+        window, tau = hook.window, hook.tau
         set_window(self.student, window=self.window, tau=math.inf)
-        config.use_cache = self.use_cache
         try:
             yield
         finally:
             set_window(self.student, window=window, tau=tau)
-            config.use_cache = use_cache
 
     def evaluation_loop(
         self,
@@ -243,7 +231,7 @@ class WandTrainer(Trainer):
             with self.inference_window():
                 arguments = (dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
                 output = super().evaluation_loop(*arguments)
-            means = self.meter.means(self.accelerator)
+            means = self.meter.means()
         finally:
             self.meter = outer
         if means:
@@ -264,7 +252,7 @@ class WandTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the distillation's numbers to the log of a training step."""
         if "loss" in logs:
-            logs |= self.meter.means(self.accelerator)
+            logs |= self.meter.means()
             self.meter = Meter()
         super().log(logs, start_time)
 
@@ -282,7 +270,10 @@ class WandTrainer(Trainer):
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         self.meter = Meter()  # auto_find_batch_size starts again from here
-        return super()._inner_training_loop(*args, **kwargs)
+        try:
+            return super()._inner_training_loop(*args, **kwargs)
+        finally:  # no callback is called where the run is interrupted, or fails
+            set_window(self.student, window=self.window, tau=math.inf)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the student, with the window of inference in its config."""

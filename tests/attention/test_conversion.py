@@ -35,6 +35,7 @@ from wandlib.attention.adapters import complete_adapter
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert, full_attention, load, restore, set_window
 from wandlib.attention.models import base_decoder
+from wandlib.attention.window import UNBOUNDED
 
 WINDOW, STEPS = 6, 24
 LANGUAGE = pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)
@@ -220,6 +221,22 @@ def test_a_cache_passed_by_hand_brings_its_own_window(model: PreTrainedModel) ->
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("rule", [{}, {"blocks": 2, "pinned": 3}, {"conditioning_until": 9}], ids=str)
+def test_a_cache_made_by_hand_has_the_rule_of_the_model(rule: dict[str, int]) -> None:
+    """Token for token what generate makes of none; what is given holds, and so does 32 for a config without a rule."""
+    model = convert(QWEN2.build(), WINDOW, **rule)
+    ids, cache = prompt(), WandCache(model.config)
+    assert torch.equal(generate(model, ids, past_key_values=cache).sequences, generate(model, ids).sequences)
+    assert cache.window == WINDOW
+    assert (cache.layout.blocks, cache.layout.pinned) == (rule.get("blocks", UNBOUNDED), rule.get("pinned", 0))
+    assert cache.kinds.until == rule.get("conditioning_until")
+    assert WandCache(set_window(model, window=4).config).window == 4
+    own = WandCache(model.config, 7, blocks=5, pinned=4, conditioning=3)
+    assert (own.window, own.layout.blocks, own.layout.pinned, own.kinds.until) == (7, 5, 4, None)
+    assert WandCache(restore(model).config).window == 32
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("padded", [False, True], ids=["plain", "padded"])
 def test_a_static_cache_generates_the_same(model: PreTrainedModel, padded: bool) -> None:
     ids, padding = left_padded()
@@ -330,6 +347,18 @@ def test_full_attention_ends_with_its_block_and_stays_in_its_thread(model: PreTr
         interrupted()
     assert seen == [WandCache]
     assert isinstance(generate(model, ids, 2).past_key_values, WandCache)
+
+
+@torch.no_grad()
+def test_a_copy_made_under_full_attention_has_its_window(model: PreTrainedModel) -> None:
+    ids = prompt(1)
+    expected = generate(model, ids).sequences
+    with full_attention(model):
+        copied, read = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+        full = generate(model, ids).sequences
+    assert not torch.equal(full, expected)
+    for other in (copied, read):
+        assert torch.equal(generate(other, ids).sequences, expected)
 
 
 def test_a_wand_cache_under_full_attention_is_refused(model: PreTrainedModel) -> None:
@@ -694,6 +723,22 @@ def test_logits_that_are_not_finite_stop_generation(
     model.get_parameter(spoil).data.flatten()[0] = value
     with pytest.raises(FloatingPointError, match=f"generation step 3 are not finite.*{where}"):
         model(prompt(1, 1), past_key_values=cache, use_cache=True)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks by its old name
+@pytest.mark.parametrize("check_finite", [True, False])
+def test_logits_of_an_adapter_that_are_not_finite_stop_generation(check_finite: bool) -> None:
+    """PEFT's generate calls the inner model past the wrapper."""
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(QWEN2.build(), LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])).eval()
+    convert(adapted, WINDOW, check_finite=check_finite)
+    adapted.get_base_model().model.norm.weight.data[0] = float("nan")
+    if check_finite:
+        with pytest.raises(FloatingPointError, match="generation step 0 are not finite"):
+            generate(adapted, prompt(), 2)
+        restore(adapted)
+    generate(adapted, prompt(), 2)
 
 
 # ------------------------------------------------------------------------------------------------- finding the decoder

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 import warnings
 from contextlib import nullcontext
+from threading import Thread
 from types import MethodType
 from typing import Any
 
@@ -16,6 +18,7 @@ import transformers
 from naive import dense_masks
 from tiny_models import LANGUAGE_MODELS, SHAPE, VOCABULARY
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -34,6 +37,7 @@ from transformers import (
 import wandlib
 from wandlib import WandCache, convert, full_attention, restore
 from wandlib.attention.models import cache_argument, cache_inputs
+from wandlib.attention.support import _same_mask
 
 WINDOW, PROMPT, STEPS = 5, 9, 18
 QWEN2 = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "qwen2")
@@ -351,6 +355,54 @@ def test_threads_that_score_one_model(model: Any) -> None:
     expected = model(sequences, conditioning=conditioning, use_cache=False).logits
     handle.remove()
     assert torch.equal(model(sequences, conditioning=conditioning, use_cache=False).logits, expected)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("place", ["embed_tokens", "layers.1.mlp", "norm"])
+def test_a_pass_that_raises_leaves_nothing_behind(model: Any, error: type[BaseException], place: str) -> None:
+    """Neither hooks nor masks, in this thread or in one that is never used again; the model can be saved as it is."""
+    hooks = {name: len(module._forward_pre_hooks) for name, module in model.named_modules()}
+    sequences, told = ids(25), {"conditioning": prefix(PROMPT, 25).expand(2, -1)}
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    def interrupted() -> None:
+        with pytest.raises(error):
+            model(sequences, use_cache=False, **told)
+
+    handle = model.model.get_submodule(place).register_forward_pre_hook(fail)
+    interrupted()
+    other = Thread(target=interrupted)
+    other.start()
+    other.join()
+    handle.remove()
+    assert hooks == {name: len(module._forward_pre_hooks) for name, module in model.named_modules()}
+    assert not model.model.wand.readers
+    assert not model.model.wand.told
+    pickle.dumps(model)
+    assert torch.isfinite(model(sequences, use_cache=False, **told).logits).all()
+
+
+def test_restore_takes_off_what_a_hook_that_raised_has_left(model: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a hook of another's")
+
+    hooks = [len(layer.self_attn._forward_pre_hooks) for layer in model.model.layers]
+    handle = model.model.register_forward_hook(fail, prepend=True)
+    with pytest.raises(RuntimeError, match="another's"):
+        model(ids(25), conditioning=prefix(PROMPT, 25).expand(2, -1), use_cache=False)
+    handle.remove()
+    restore(model)
+    assert hooks == [len(layer.self_attn._forward_pre_hooks) for layer in model.model.layers]
+
+
+def test_masks_are_known_again_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where layers lie on several devices, accelerate hands each a copy."""
+    monkeypatch.setattr(torch, "equal", lambda one, other: one.device == other.device)
+    with FakeTensorMode():
+        mask = torch.empty(1, 1, 3, 3, device="cuda:0")
+        assert _same_mask(torch.empty(1, 1, 3, 3, dtype=torch.bool, device="cuda:1"), mask)
 
 
 @torch.no_grad()

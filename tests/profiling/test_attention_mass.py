@@ -11,6 +11,7 @@ import torch
 from naive import positions
 from tiny_models import LANGUAGE_MODELS, SPEECH_DECODERS, VOCABULARY, Tiny
 from torch import Tensor, nn
+from transformers import BloomConfig, BloomForCausalLM
 
 from wandlib.attention.conversion import convert
 from wandlib.attention.models import base_decoder
@@ -121,6 +122,66 @@ def test_one_map_lives_at_a_time() -> None:
     attention_mass(model, utterances())
     assert alive == [1] * len(model.model.layers)
     assert all(seen() is None for seen in maps)
+
+
+def packed(lengths: list[int]) -> dict[str, Tensor]:
+    """One row of utterances, each with 5 conditioning tokens at its start, and padding on the right."""
+    flags = [torch.arange(length) < 5 for length in lengths]
+    return {
+        "input_ids": torch.randint(1, VOCABULARY, (1, sum(lengths) + 3)),
+        "conditioning": torch.cat([*flags, torch.zeros(3, dtype=torch.bool)])[None],
+        "attention_mask": (torch.arange(sum(lengths) + 3) < sum(lengths))[None].long(),
+        "position_ids": torch.cat([*(torch.arange(length) for length in lengths), torch.zeros(3, dtype=torch.long)])[
+            None
+        ],
+    }
+
+
+@pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)
+def test_utterances_packed_into_a_row_are_measured_apart(tiny: Tiny) -> None:
+    """Each weighs as many queries as it has generated tokens."""
+    lengths = [12, 20, 7]
+    batch, model = packed(lengths), tiny.build()
+    whole = attention_mass(model, batch)
+    prefix, by_distance = torch.zeros_like(whole.prefix), torch.zeros_like(whole.by_distance)
+    assert by_distance.shape[-1] == 15
+    for ids, length in zip(batch["input_ids"][:, :-3].split(lengths, 1), lengths, strict=True):
+        one = attention_mass(model, {"input_ids": ids, "conditioning": (torch.arange(length) < 5)[None]})
+        share = (length - 5) / sum(each - 5 for each in lengths)
+        prefix += share * one.prefix
+        by_distance[..., : length - 5] += share * one.by_distance
+    assert torch.allclose(whole.prefix, prefix, atol=1e-5)
+    assert torch.allclose(whole.by_distance, by_distance, atol=1e-5)
+
+
+def test_packed_rows_that_cannot_be_told_apart_are_refused() -> None:
+    batch, model = packed([12, 9]), QWEN2.build()
+    with pytest.raises(ValueError, match="give block"):
+        attention_mass(model, batch, pinned=3)
+    assert attention_mass(model, batch | {"block": torch.zeros_like(batch["input_ids"])}).by_block is not None
+    with pytest.raises(ValueError, match="padded on the right only"):
+        attention_mass(
+            model, {name: value.flip(1) if name == "attention_mask" else value for name, value in batch.items()}
+        )
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4))
+    bloom.transformer.forward = without_positions(bloom.transformer.forward)
+    with pytest.raises(ValueError, match=r"BloomModel does not keep the utterances of a row .* apart"):
+        attention_mass(bloom, batch)
+
+
+def without_positions(forward: Any) -> Any:
+    return lambda *args, position_ids=None, **kwargs: forward(*args, **kwargs)
+
+
+def test_dropout_is_off_and_every_mode_comes_back() -> None:
+    batch = utterances()
+    model = convert(QWEN2.build(attention_dropout=0.5), 2)
+    expected = attention_mass(model, batch)
+    model.train()
+    model.model.layers[1].eval()
+    modes = [part.training for part in model.modules()]
+    assert torch.equal(attention_mass(model, batch).by_distance, expected.by_distance)
+    assert [part.training for part in model.modules()] == modes
 
 
 def test_a_converted_model_is_measured_as_its_own_teacher() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+import transformers
+from families import Family, families
+from family_sweep import documented
 from hypothesis import given
 from hypothesis import strategies as st
 from naive import naive_visible, steady
@@ -124,6 +128,71 @@ def test_a_cache_whose_blocks_expire_holds_what_accounting_says(blocks: int, opt
 def test_blocks_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cache_bytes(QWEN_05B, **({"conditioning": 5, "generated": 9, "window": 4} | options))
+
+
+ODD_WIDTHS: list[tuple[str, dict[str, Any]]] = [
+    ("deepseek_v3", {"kv_lora_rank": 20, "v_head_dim": 12}),
+    ("minicpm3", {"kv_lora_rank": 20, "v_head_dim": 12}),
+    ("falcon", {}),
+    ("falcon", {"new_decoder_architecture": True}),
+    ("falcon", {"multi_query": False, "num_kv_heads": 4}),
+    ("gpt_bigcode", {}),
+    ("gemma4_text", {"global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": True}),
+]
+"""Families whose caches are not heads x head_dim in every layer, with sizes that cannot be mixed up."""
+UNTOLD = "mimo_v2_flash"
+"""The family whose config does not tell them all."""
+
+
+def held_bytes(family: Family) -> tuple[int, PreTrainedConfig]:
+    """Return the bytes that a cache holds after 9 conditioning tokens and 6 generated ones, and the config."""
+    model: Any = convert(family.build(), 5)
+    cache = WandCache(model.config)
+    for new in torch.randint(2, 97, (1, 15)).split([9] + [1] * 6, 1):
+        model(new, use_cache=True, **cache_inputs(model, cache))
+    return cache.nbytes, model.config
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore")  # models say much about tiny configs
+@pytest.mark.parametrize(("name", "changes"), ODD_WIDTHS, ids=str)
+def test_layers_of_unusual_widths(name: str, changes: dict[str, Any]) -> None:
+    """A latent, one head for all, heads that differ from layer to layer."""
+    held, config = held_bytes(Family(name, "", "", changes))
+    assert cache_bytes(config, conditioning=9, generated=6, window=5) == held
+
+
+def test_a_config_that_does_not_tell_is_refused() -> None:
+    """MiMo-V2-Flash: its code doubles the key-value heads of sliding layers."""
+    config = Family(UNTOLD, "", "", {}).build().config
+    for count in (cache_bytes, attention_flops):
+        with pytest.raises(ValueError, match="its config does not tell for every layer"):
+            count(config, conditioning=9, generated=6)
+
+
+EQUAL = {tuple(cell.strip() for cell in line.split("|")[1:4]) for line in documented()[1] if "| equal |" in line}
+
+
+@torch.no_grad()
+@pytest.mark.slow
+@pytest.mark.skipif(transformers.__version__ != documented()[0], reason="docs/families.md is of another release")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", [f for f in families() if (f.type, f.name, f.variant) in EQUAL], ids=str)
+def test_every_family_holds_what_accounting_says(family: Family) -> None:
+    held, config = held_bytes(family)
+    with pytest.raises(ValueError, match="does not tell") if family.type == UNTOLD else nullcontext():
+        assert cache_bytes(config, conditioning=9, generated=6, window=5) == held
+
+
+def test_flops_follow_the_heads_of_each_layer() -> None:
+    """2 x heads x (width of a key + width of a value) for each pair, whatever is cached."""
+    latent = Family("deepseek_v3", "", "", {"qk_nope_head_dim": 12, "v_head_dim": 20}).build().config
+    mixed = Family("gemma4_text", "", "", {"global_head_dim": 16, "layer_types": ["full_attention"] * 3}).build().config
+    counted = Family("laguna", "", "", {"num_attention_heads_per_layer": [4, 8, 4]}).build().config
+    tokens = {"conditioning": 1, "generated": 1}
+    assert attention_flops(latent, **tokens) == 2 * 3 * 2 * 4 * (12 + 8 + 20)
+    assert attention_flops(mixed, **tokens) == 2 * 3 * 2 * 4 * (16 + 16)
+    assert attention_flops(counted, **tokens) == 2 * 2 * (4 + 8 + 4) * (8 + 8)
 
 
 @torch.no_grad()

@@ -29,6 +29,16 @@ def test_cache_bytes_are_constant_under_the_window(windowed: Profile) -> None:
     assert (windowed.window, windowed.conditioning, windowed.batch, windowed.device) == (6, 9, 2, "cpu")
 
 
+def test_a_model_is_measured_under_its_own_rule() -> None:
+    """Every token of the prefill is conditioning, and blocks expire as in generate."""
+    expected = cache_bytes(QWEN2.config(), conditioning=9, generated=8, window=6)
+    for rule in ({"conditioning_until": 3}, {"blocks": 2, "pinned": 4}):
+        measured = profile(convert(QWEN2.build(), 6, **rule), conditioning=9, steps=8, warmup=0)
+        assert measured.cache_bytes == [expected] * 8
+    with pytest.raises(ValueError, match="pinned=12 conditioning tokens are to come before"):
+        profile(convert(QWEN2.build(), 6, blocks=2, pinned=12), conditioning=9, steps=8, warmup=0)
+
+
 def test_cache_bytes_grow_under_full_attention() -> None:
     model = convert(QWEN2.build(), 6)
     with full_attention(model):

@@ -1,4 +1,4 @@
-"""Checks of the arguments that callers pass, besides the window itself (:func:`.window.check_window`)."""
+"""The arguments that callers pass, filled in and checked; the window itself by :func:`.window.check_window`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from wandlib.attention.window import UNBOUNDED, whole_number
+
+
+def as_converted(config: Any, **given: Any) -> list[Any]:
+    """Return settings as given, and where None is, as ``config`` has kept them since its model was converted."""
+    kept = getattr(config, "wand", None) or {}
+    return [kept.get(name) if value is None else value for name, value in given.items()]
 
 
 def check_number(name: str, value: Any, least: int = 0) -> int:

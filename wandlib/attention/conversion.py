@@ -3,7 +3,7 @@
 Source: WAND, arXiv 2604.08558, section 2; :mod:`wandlib.attention.hook` says how unmodified code is made to obey. A
 decode loop of one's own reads as with any cache::
 
-    cache = WandCache(model.config, window=32)                   # its window holds for this decode
+    cache = WandCache(model.config)                              # the window that the model was converted with
     logits = model(input_ids=prompt, past_key_values=cache, use_cache=True).logits
     while ...:
         logits = model(input_ids=token, past_key_values=cache, use_cache=True).logits     # token: [batch, 1]
@@ -106,9 +106,9 @@ def convert(
     hook.handles.append(decoder.register_forward_hook(hook.post_forward, with_kwargs=True))
     if inner is not decoder:
         hook.handles.append(inner.register_forward_pre_hook(hook.pre_model, with_kwargs=True))
-    hook.handles.extend(HookedForward(module) for module in {inner, decoder})
-    if check_finite:
-        hook.handles.append(model.register_forward_hook(hook.check_finite))
+    hook.handles.extend(HookedForward(module, hook.abandon) for module in {inner, decoder})
+    if check_finite:  # on the inner model, which PEFT's generate calls
+        hook.handles.append(inner.register_forward_hook(hook.check_finite))
     decoder.wand = hook
     for name, value in stand_ins(inner, hook).items():
         setattr(inner, name, value)
@@ -130,6 +130,8 @@ def restore(model: Model) -> Model:
     hook = hook_of(model)
     for handle in hook.handles:
         handle.remove()
+    for readers in hook.readers.values():
+        readers.stop()
     del base_decoder(model).wand
     inner = inner_model(model)
     for name in stand_ins(inner, hook):

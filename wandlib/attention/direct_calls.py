@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -15,11 +16,12 @@ class HookedForward:
     """Stands in for ``module.forward``: a call that went past the module's hooks is made again through them.
 
     Made after the other hooks; :meth:`remove` ends it. The hooks' word comes with the call, and not by an attribute, so
-    that threads, replicas of the module (``DataParallel``) and compiled code do not mix theirs up.
+    that threads, replicas of the module (``DataParallel``) and compiled code do not mix theirs up. ``abandoned`` is
+    called where forward raises: after a KeyboardInterrupt torch itself would call no hook.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.removed = module, False
+    def __init__(self, module: nn.Module, abandoned: Callable[[], None]) -> None:
+        self.module, self.abandoned, self.removed = module, abandoned, False
         self.replaced = vars(module).get("forward")
         """The forward that another wrapper had put on this object, as accelerate does."""
         self.handle = module.register_forward_pre_hook(self._enter, with_kwargs=True)
@@ -43,9 +45,13 @@ class HookedForward:
             if not self.removed:
                 return self.module(*args, **kwargs)
             module = self.module
-        if self.replaced is not None:
-            return self.replaced(*args, **kwargs)
-        return type(module).forward(module, *args, **kwargs)
+        try:
+            if self.replaced is not None:
+                return self.replaced(*args, **kwargs)
+            return type(module).forward(module, *args, **kwargs)
+        except BaseException:
+            self.abandoned()
+            raise
 
     def remove(self) -> None:
         """Put back what was there; where another wrapper was put around this since, only hand on."""

@@ -12,6 +12,7 @@ that it was heeded; the model's own code, Trainer and PEFT run unmodified. Each 
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import torch
@@ -94,6 +95,10 @@ class WindowHook:
         self.replaced: dict[str, Any] = {}
         """What stood there before."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what threads have under way: a copy of the model has nothing under way."""
+        return vars(self) | {"suspended": {}, "prompts": {}, "told": {}, "readers": {}}
+
     @property
     def settings(self) -> dict[str, Any]:
         """What ``config.wand`` keeps, and :func:`wandlib.convert` takes."""
@@ -151,8 +156,8 @@ class WindowHook:
             return (), _without(kwargs, *WINDOW_ARGUMENTS)
         if self.told:
             kwargs = kwargs | self.told.pop(_thread(), {})
-        if self.readers:  # of a pass that was interrupted
-            self._read_by(threading.get_ident())
+        if self.readers:  # a hook around an earlier pass has raised
+            self.abandon()
         name, given = self.decoder.cache, kwargs.get(self.decoder.cache)
         cache = self._cache(module, kwargs)
         if cache is None:
@@ -178,39 +183,40 @@ class WindowHook:
 
     def _cache(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> WandCache | None:
         """Return the cache of this pass: the caller's, or ours in place of an ordinary one that is still empty."""
-        name = self.decoder.cache
-        past, prompt = kwargs.get(name), self.prompt
+        past = ours = kwargs.get(self.decoder.cache)
         if not isinstance(past, WandCache):
             self._refuse_others(module, kwargs)
-            options: Any = {"blocks": self.blocks, "pinned": self.pinned, "conditioning_until": self.conditioning_until}
-            if past is None:
-                told, asked = kwargs.get("conditioning") is not None or prompt is not None, kwargs.get("use_cache")
-                if not told and (module.training or asked is None):
-                    raise ValueError(UNTOLD)
-                if asked is None:  # a pass that says what is conditioning is to train or to score
-                    default = getattr(module.config, "use_cache", False)
-                    kwargs["use_cache"] = default and not module.training and kwargs.get("conditioning") is None
-                if not kwargs["use_cache"]:
-                    return None
-                ours = past = WandCache(module.config, self.window, **options)
-            elif not isinstance(past, Cache):
-                raise ValueError(
-                    f"a {type(past).__name__} of keys and values is no cache of this release: pass "
-                    f"{name}=WandCache(model.config, window=...) or nothing"
-                )
-            elif type(past) is DynamicCache and past.get_seq_length() == 0 and not past.offloading:
-                ours = WandCache(module.config, self.window, **options)
-            else:
-                raise ValueError(
-                    f"a converted model decodes with a WandCache, not with this {type(past).__name__} that holds "
-                    f"{int(past.get_seq_length())} tokens: pass {name}=WandCache(model.config, window=...) "
-                    "(static=True in place of a StaticCache) or nothing, or run under wandlib.full_attention(model)"
-                )
-        else:
-            ours = past
-        if prompt is not None:
-            prompt.bind(past)  # of the object that comes again with the next pass
+            if past is None and not self._wants_cache(module, kwargs):
+                return None
+            ours = self._in_place_of(past, module)
+        if (prompt := self.prompt) is not None:
+            prompt.bind(ours if past is None else past)  # the object that comes again with the next pass
         return ours
+
+    def _wants_cache(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> bool:
+        """Return whether a pass that brings no cache is to have one, and put it down as ``use_cache``."""
+        told, asked = kwargs.get("conditioning") is not None, kwargs.get("use_cache")
+        if not told and self.prompt is None and (module.training or asked is None):
+            raise ValueError(UNTOLD)
+        if asked is None:  # a pass that says what is conditioning is to train or to score
+            kwargs["use_cache"] = getattr(module.config, "use_cache", False) and not module.training and not told
+        return bool(kwargs["use_cache"])
+
+    def _in_place_of(self, past: Any, module: PreTrainedModel) -> WandCache:
+        """Return a new cache in place of none, or of an ordinary one that is still empty; refuse any other."""
+        name, stock = self.decoder.cache, type(past) is DynamicCache and not past.offloading
+        if past is None or (stock and past.get_seq_length() == 0):
+            return WandCache(module.config, **self.settings)
+        if not isinstance(past, Cache):
+            raise ValueError(
+                f"a {type(past).__name__} of keys and values is no cache of this release: pass "
+                f"{name}=WandCache(model.config) or nothing"
+            )
+        raise ValueError(
+            f"a converted model decodes with a WandCache, not with this {type(past).__name__} that holds "
+            f"{int(past.get_seq_length())} tokens: pass {name}=WandCache(model.config) (static=True in place of a "
+            "StaticCache) or nothing, or run under wandlib.full_attention(model)"
+        )
 
     def _refuse_others(self, module: PreTrainedModel, kwargs: dict[str, Any]) -> None:
         """Raise ValueError for a pass whose keys are not all in the sequence and in one cache of a known kind."""
@@ -227,8 +233,7 @@ class WindowHook:
         """Training and scoring: the rule as a mask over the whole sequence."""
         new, mask = new_tokens(kwargs), kwargs.get("attention_mask")
         conditioning, block = kwargs.pop("conditioning", None), kwargs.pop("block", None)
-        prompt = self.prompt
-        if conditioning is None and prompt is not None:  # generate(use_cache=False)
+        if conditioning is None and (prompt := self.prompt) is not None:  # generate(use_cache=False)
             if self.conditioning_until is not None:
                 raise ValueError("conditioning_until is counted in the cache: leave out use_cache=False")
             conditioning = (torch.arange(new.shape[1], device=new.device) < prompt.total).expand(len(new), -1)
@@ -241,19 +246,13 @@ class WindowHook:
             check_block(block, len(new), new.shape[1], padding)
         elif self.blocks is not None:
             block = text_blocks(conditioning, padding, self.pinned or 0)
-        utterance = self._utterances(kwargs, new, padding)
-        sequence = tokens(conditioning, padding, block=block, utterance=utterance)
-        limits: set[int | None] = set(self.decoder.sliding_windows)
-        masks: dict[int | None, Any] = {}
+        sequence = tokens(conditioning, padding, block=block, utterance=self._utterances(kwargs, new, padding))
         if attention_implementation(module) == "flex_attention" and self.tau == float("inf"):
-            for limit in limits:
-                masks[limit] = block_mask(sequence, self.window, blocks=blocks, sliding_window=limit)
+            made: Any = partial(block_mask, sequence, self.window, blocks=blocks)
         else:
             dtype = next(module.parameters()).dtype
-            for limit in limits:
-                masks[limit] = additive_mask(
-                    sequence, sequence, self.window, dtype, self.tau, blocks=blocks, sliding_window=limit
-                )
+            made = partial(additive_mask, sequence, sequence, self.window, dtype, self.tau, blocks=blocks)
+        masks = {limit: made(sliding_window=limit) for limit in set(self.decoder.sliding_windows)}
         if self.decoder.positions_from_mask and kwargs.get("position_ids") is None:
             kwargs["position_ids"] = counted_positions(mask, 0, new)
         kwargs["attention_mask"] = self.decoder.layer_masks(masks)
@@ -283,6 +282,12 @@ class WindowHook:
         """Stop watching who reads the mask; return the layers that did."""
         readers = self.readers.pop(thread, None)
         return None if readers is None else readers.stop()
+
+    def abandon(self) -> None:
+        """Let go of what this thread's pass held: it has raised."""
+        thread = _thread()
+        self.told.pop(thread, None)
+        self._read_by(thread)
 
 
 def _thread() -> int:

@@ -69,7 +69,7 @@ def sliding_windows(config: PreTrainedConfig) -> list[int | None]:
         If a layer is not plain attention (linear, chunked, shared keys): there is nothing to put a window on.
     """
     text = config.get_text_config(decoder=True)
-    layers = _layer_configs(text)
+    layers = layer_configs(text)
     owns = [getattr(layer, "sliding_window", None) for layer in layers]
     if getattr(text, "use_sliding_window", True) is False:
         owns = [None] * len(layers)
@@ -94,8 +94,9 @@ def sliding_windows(config: PreTrainedConfig) -> list[int | None]:
     return [own if kind == "sliding_attention" else None for own, kind in zip(owns, kinds, strict=False)]
 
 
-def _layer_configs(config: Any) -> list[Any]:
+def layer_configs(config: PreTrainedConfig) -> list[Any]:
     """Return the config of each layer; they differ only where releases since 5.23 let them."""
+    config = config.get_text_config(decoder=True)
     if getattr(config, "is_heterogeneous", False):
         return list(config.per_layer_config)
     return [config] * config.num_hidden_layers
@@ -232,6 +233,7 @@ def _same_mask(value: Any, mask: Any) -> bool:
         return value is not None
     if not (isinstance(value, Tensor) and isinstance(mask, Tensor)) or value.ndim != 4:
         return False
+    mask = mask.to(value.device)  # a layer on another device is given a copy
     if value.dtype == torch.bool:
         return value.shape == mask.shape and torch.equal(value, mask > torch.finfo(mask.dtype).min / 2)
     same = value.shape[-2:] == mask.shape[-2:] and value.shape[0] == mask.shape[0]

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wandlib.attention.checks import check_blocks, check_conditioning
 from wandlib.attention.conversion import full_attention
 from wandlib.attention.hook import WindowHook
 from wandlib.attention.models import attention_modules, base_decoder
-from wandlib.attention.window import check_window, text_blocks, tokens
+from wandlib.attention.window import check_window, packed_utterances, text_blocks, tokens
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,9 @@ def attention_mass(
         A transformers causal decoder with an eager attention.
     batch
         Whole utterances: ``input_ids`` or ``inputs_embeds``, ``conditioning`` (bool [batch, time]), and, where there is
-        padding, ``attention_mask``; ``position_ids`` if the model wants them; ``block`` as
-        :class:`~wandlib.distillation.streams.StreamCollator` numbers text blocks. Anything else is left aside.
+        padding, ``attention_mask``; ``position_ids`` if the model wants them, or where rows hold several utterances,
+        with each of which they start again; ``block`` as :class:`~wandlib.distillation.streams.StreamCollator` numbers
+        text blocks. Anything else is left aside.
     windows
         The windows of the table.
     pinned
@@ -139,8 +140,8 @@ def attention_mass(
     Raises
     ------
     ValueError
-        If ``conditioning`` is missing, does not fit, or leaves no generated token, if ``pinned`` is negative, or if the
-        attention of a layer cannot be found by its name.
+        If ``conditioning`` is missing, does not fit, or leaves no generated token, if ``pinned`` is negative, if the
+        attention of a layer cannot be found by its name, or if the model does not keep the utterances of a row apart.
     """
     for window in windows:
         check_window(window)
@@ -150,30 +151,41 @@ def attention_mass(
         raise ValueError("attention_mass needs batch['conditioning'], a bool for each token: True is conditioning")
     conditioning = check_conditioning(batch["conditioning"], *new.shape[:2])
     real = batch["attention_mask"].bool() if "attention_mask" in batch else torch.ones_like(conditioning)
+    utterance = packed(inputs.get("position_ids"), real)
     block = batch.get("block")
     if block is None and pinned is not None:
+        if utterance is not None:
+            raise ValueError("pinned counts from the start of a row, and rows hold several utterances: give block")
         block = text_blocks(conditioning, ~real, check_blocks(1, pinned)[1])
-    sequence = tokens(conditioning, ~real, block=block)
+    sequence = tokens(conditioning, ~real, block=block, utterance=utterance)
     text = sequence.conditioning & (sequence.block > 0)
     queries = real & ~sequence.conditioning
     if not queries.any():
         raise ValueError("every token is conditioning: there is no generated query to measure")
+    apart = [(row, numbers == one) for row, numbers in enumerate(sequence.utterance) for one in numbers.unique()]
+    longest = max(int((queries[row] & own).sum()) for row, own in apart)
     prefix: list[Tensor] = []
     by_distance: list[Tensor] = []
     by_block: list[Tensor] = []
 
     def reduce(module: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, None]:
         weights = output[1].float()  # [batch, heads, query, key]
-        heads, longest = weights.shape[1], int(queries.sum(1).max())
+        heads = weights.shape[1]
         on_prefix, on_generated = weights.new_zeros(heads), weights.new_zeros(heads, longest)
         on_text = weights.new_zeros(heads, int(sequence.block.max()))
-        for sample, mine in enumerate(queries):
+        for sample, own in apart:
+            mine = queries[sample] & own
             looked = weights[sample][:, mine]
-            on_prefix += looked[..., sequence.conditioning[sample]].sum((1, 2))
+            if looked[..., ~own].any():
+                raise ValueError(
+                    f"{type(decoder).__name__} does not keep the utterances of a row (position_ids that start again) "
+                    "apart: give it one utterance in each row"
+                )
+            on_prefix += looked[..., sequence.conditioning[sample] & own].sum((1, 2))
             count = sequence.generated[sample, mine]
             ago = (count[:, None] - count[None, :]).clamp(min=0)  # keys yet to come have no weight
             on_generated.index_add_(1, ago.flatten(), looked[..., mine].flatten(1))
-            key = text[sample]
+            key = text[sample] & own
             age = (sequence.block[sample, mine][:, None] - sequence.block[sample, key][None, :]).clamp(min=0)
             on_text.index_add_(1, age.flatten(), looked[..., key].flatten(1))
         prefix.append(on_prefix / queries.sum())
@@ -190,8 +202,31 @@ def attention_mass(
             stack.enter_context(full_attention(model))
         for module in modules:
             stack.callback(module.register_forward_hook(reduce).remove)
+        for part in decoder.modules():  # dropout has no place in a map
+            stack.callback(setattr, part, "training", part.training)
+        decoder.eval()
         stack.callback(decoder.set_attn_implementation, before)
         decoder.set_attn_implementation("eager")
-        decoder(**inputs, attention_mask=real.long(), use_cache=False)
+        # Where utterances are packed, transformers tells them apart if it makes the mask.
+        decoder(**inputs, attention_mask=real.long() if utterance is None else None, use_cache=False)
     ages = None if block is None else torch.stack(by_block).cpu()
     return AttentionMass(torch.stack(prefix).cpu(), torch.stack(by_distance).cpu(), tuple(windows), ages)
+
+
+def packed(position_ids: Tensor | None, real: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"] | None:
+    """Tell the utterances of each row apart by a number; None: one a row.
+
+    Raises
+    ------
+    ValueError
+        If there are several in a row that is padded on the left: without a mask they would see the padding.
+    """
+    if position_ids is None or position_ids.ndim != 2:
+        return None
+    utterance = packed_utterances(position_ids.expand(len(real), -1), ~real)
+    if utterance is not None and (real[:, 1:] > real[:, :-1]).any():
+        raise ValueError(
+            "rows with several utterances (position_ids that start again) are to be padded on the right only: use "
+            "WandCollator(padding_side='right')"
+        )
+    return utterance

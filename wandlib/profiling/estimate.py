@@ -5,25 +5,28 @@ that
 
     reduction = 1 - (P + W) / (P + T) = (T - W) / (P + T)
 
-Where text blocks expire, P is what is pinned and the largest sum of neighboring blocks that were visible at once.
+Where text blocks expire, P is what is pinned and the largest sum of neighboring blocks that were visible at once. An
+entry is a key and a value of each key-value head; with multi-head latent attention (DeepSeek-V2), what all heads'
+keys and values are made of.
 
-FLOPs count the two products of attention, Q K^T and A V, over the decoding steps: 4 x heads x head_dim for every pair
-of a query and a key that it sees, the query's own included; projections, softmax and the prefill do not count. This
-definition reproduces the paper's numbers for IndexTTS 1.5 (arXiv 2604.08558, table 1) within 3 %: 6.28 and 3.35
-GFLOPs at P = 79, T = 250 against the published 6.18 and 3.28.
+FLOPs count the two products of attention, Q K^T and A V, over the decoding steps: 2 x heads x (width of a key + width
+of a value) for every pair of a query and a key that it sees, the query's own included; projections (those of a latent
+to keys and values, too), softmax and the prefill do not count. This definition reproduces the paper's numbers for
+IndexTTS 1.5 (arXiv 2604.08558, table 1) within 3 %: 6.28 and 3.35 GFLOPs at P = 79, T = 250 against the published 6.18
+and 3.28.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from transformers import PreTrainedConfig
 
 from wandlib.attention.checks import check_blocks, check_number
-from wandlib.attention.models import sliding_windows
+from wandlib.attention.models import layer_configs, sliding_windows
 from wandlib.attention.window import UNBOUNDED, check_window
 
 
@@ -31,8 +34,47 @@ def head_shape(config: PreTrainedConfig) -> tuple[int, int, int]:
     """Return the numbers of heads and of key-value heads, and the dimension of a head."""
     text = config.get_text_config(decoder=True)
     heads = text.num_attention_heads
-    key_value_heads = getattr(text, "num_key_value_heads", None) or heads
+    one = getattr(text, "multi_query", False) and not getattr(text, "new_decoder_architecture", False)  # Falcon
+    key_value_heads = getattr(text, "num_key_value_heads", None) or (1 if one else heads)
     return heads, key_value_heads, getattr(text, "head_dim", None) or text.hidden_size // heads
+
+
+class LayerCosts(NamedTuple):
+    """What the costs of a layer depend on."""
+
+    limit: int | None
+    """The sliding window that it has of its own, in tokens."""
+    entry: int
+    """Numbers that it caches of a token."""
+    pair: int
+    """Multiplications, and as many additions, for a query and a key that it sees."""
+
+
+def layer_costs(config: PreTrainedConfig) -> list[LayerCosts]:
+    """Return what the costs of each layer depend on.
+
+    Raises
+    ------
+    ValueError
+        If the config does not tell, or a layer is not plain attention.
+    """
+    text = config.get_text_config(decoder=True)
+    layers: list[LayerCosts] = []
+    heads_by_layer = getattr(text, "num_attention_heads_per_layer", None)  # Laguna
+    for number, (layer, limit) in enumerate(zip(layer_configs(text), sliding_windows(text), strict=False)):
+        heads, key_value_heads, dimension = head_shape(layer)
+        heads = heads_by_layer[number] if heads_by_layer else heads
+        if latent := getattr(layer, "kv_lora_rank", None):
+            rotary, value = layer.qk_rope_head_dim, layer.v_head_dim
+            layers.append(LayerCosts(limit, latent + rotary, heads * (layer.qk_nope_head_dim + rotary + value)))
+        elif getattr(layer, "v_head_dim", None):  # MiMo-V2-Flash: sliding layers have twice as many key-value heads
+            raise ValueError(
+                f"{text.model_type} has values of a width of their own (v_head_dim), and how many heads have them its "
+                "config does not tell for every layer: measure, with wandlib.profile or the nbytes of a WandCache"
+            )
+        else:
+            layers.append(LayerCosts(limit, 2 * key_value_heads * dimension, 2 * heads * dimension))
+    return layers
 
 
 def check_tokens(conditioning: Any, generated: Any) -> tuple[int, int]:
@@ -99,8 +141,8 @@ def cache_bytes(
     Raises
     ------
     ValueError
-        If a number is not a whole one or out of range, if only one of ``text_blocks`` and
-        ``blocks`` is given, or for int8 or blocks under full attention, or blocks with ``shared``.
+        If a number is not a whole one or out of range, if only one of ``text_blocks`` and ``blocks`` is given, for int8
+        or blocks under full attention, or blocks with ``shared``, or if ``config`` does not tell what a layer caches.
 
     Notes
     -----
@@ -120,16 +162,15 @@ def cache_bytes(
             f"text blocks expire in the windowed cache, which shares no prompt then; got window={window!r} and "
             f"shared={shared!r}: give window, and leave out shared"
         )
-    _, heads, dimension = head_shape(config)
     total = 0
-    for limit in sliding_windows(config):
+    for limit, entry, _ in layer_costs(config):
         held = conditioning + text + (generated if window is None else min(generated, window))
         if window is None and limit is not None:
             held = min(held, limit - 1)
         fixed = min(held, conditioning)
         fixed_bytes = fixed + dtype.itemsize if int8 else fixed * dtype.itemsize
-        total += (1 if shared else beams) * fixed_bytes + beams * (held - fixed) * dtype.itemsize
-    return batch * total * 2 * heads * dimension
+        total += entry * ((1 if shared else beams) * fixed_bytes + beams * (held - fixed) * dtype.itemsize)
+    return batch * total
 
 
 def attention_flops(
@@ -154,15 +195,14 @@ def attention_flops(
     Raises
     ------
     ValueError
-        If a number is not a whole one or out of range.
+        If a number is not a whole one or out of range, or if ``config`` does not tell the heads of a layer.
     """
     conditioning, generated = check_tokens(conditioning, generated)
     batch = check_number("batch", batch, 1)
     window = UNBOUNDED if window is None else check_window(window)
-    heads, _, dimension = head_shape(config)
-    pairs = 0
-    for own, layers in Counter(sliding_windows(config)).items():
-        limit = UNBOUNDED if own is None else own
-        steps = range(1, generated + 1)
-        pairs += layers * sum(max(0, min(conditioning, limit - step)) + min(step, window, limit) for step in steps)
-    return batch * pairs * 4 * heads * dimension
+    total, steps = 0, range(1, generated + 1)
+    for layer, count in Counter(layer_costs(config)).items():
+        limit = UNBOUNDED if layer.limit is None else layer.limit
+        pairs = sum(max(0, min(conditioning, limit - step)) + min(step, window, limit) for step in steps)
+        total += count * pairs * 2 * layer.pair
+    return batch * total

@@ -22,7 +22,7 @@ from transformers import DynamicCache
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.checks import check_number
 from wandlib.attention.hook import WindowHook
-from wandlib.attention.models import base_decoder, cache_inputs
+from wandlib.attention.models import base_decoder, cache_inputs, inner_model
 
 if TYPE_CHECKING:
     from wandlib.plots import Picture
@@ -139,7 +139,8 @@ def profile(
         return 1e3 * (time.perf_counter() - start)
 
     for count in (warmup, steps):
-        cache = DynamicCache(config=decoder.config) if window is None else WandCache(decoder.config, window)
+        config = inner_model(model).config
+        cache = DynamicCache(config=config) if window is None else WandCache(config, conditioning=conditioning)
         prefill = timed(cache, ids[:, :-1])
         milliseconds, held, memory = [], [], []
         for _ in range(count):

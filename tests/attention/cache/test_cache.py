@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from naive import dense_masks, positions, steady
 from tiny_models import LANGUAGE_MODELS, VOCABULARY, Tiny
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
+from wandlib.attention.cache.layers import WandLayer
+from wandlib.attention.cache.layout import CacheLayout, LayoutState
+from wandlib.attention.cache.updates import Rebuild, ScatterWrite
 from wandlib.attention.conversion import convert, restore
 from wandlib.profiling.estimate import cache_bytes
 
@@ -503,6 +507,41 @@ def test_a_pass_that_was_interrupted(model: PreTrainedModel, steps: int) -> None
     interrupt(cache, prompt(3))
     with pytest.raises(ValueError, match="an earlier pass over this cache was interrupted"):
         feed(model, cache, step)
+
+
+@pytest.mark.parametrize("options", [{}, {"static": True}, {"int8": True}, {"shared": 2}], ids=str)
+@pytest.mark.parametrize("held", [0, 5])
+def test_reset_after_a_pass_that_was_interrupted(model: PreTrainedModel, options: dict[str, Any], held: int) -> None:
+    """The cure that the error names: the cache is as good as a new one."""
+    cache, ids = WandCache(model.config, 6, **options), prompt(7).expand(2, -1)
+    if held:
+        feed(model, cache, prompt(held).expand(2, -1))
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handle = model.model.layers[1].register_forward_pre_hook(fail)
+    with pytest.raises(KeyboardInterrupt):
+        feed(model, cache, prompt(3).expand(2, -1))
+    handle.remove()
+    with pytest.raises(ValueError, match=r"interrupted: call cache\.reset\(\)"):
+        feed(model, cache, ids)
+    cache.reset()
+    fresh = WandCache(model.config, 6, **options)
+    for new in (ids, *ids[:, :3].split(1, 1)):
+        assert torch.equal(feed(model, cache, new), feed(model, fresh, new))
+
+
+def test_layers_lie_on_other_devices_than_the_plan() -> None:
+    """With a device_map a layer gets its keys on its own device, and the plan was made on the first one's."""
+    with FakeTensorMode():
+        layer, new = WandLayer(CacheLayout(6, {None})), torch.empty(2, 2, 7, 8, device="cuda:1")
+        source = torch.zeros(2, 12, dtype=torch.long, device="cuda:0")
+        for read, kept in ((0, None), (7, source)):
+            state = LayoutState(batch=2)
+            layer.apply(Rebuild(read, kept, 14, 7, pinned_stay=False, fill_value=0.0, state=state), new, new)
+        layer.apply(ScatterWrite(source[:, :1], source[:, :1]), new[:, :, :1], new[:, :, :1])
+        assert layer.keys.device == layer.values.device == new.device
 
 
 def test_conditioning_masks_that_do_not_fit_are_refused(model: PreTrainedModel) -> None:

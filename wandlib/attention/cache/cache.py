@@ -25,7 +25,7 @@ from wandlib.attention.cache.sequences import SequenceCache
 from wandlib.attention.cache.shared_prompt import fold_prefill, fold_step, unfold_output
 from wandlib.attention.cache.token_kinds import Kinds, Prompt, TokenKinds
 from wandlib.attention.cache.updates import Rebuild
-from wandlib.attention.checks import check_block, check_blocks, check_conditioning, check_number
+from wandlib.attention.checks import as_converted, check_block, check_blocks, check_conditioning, check_number
 from wandlib.attention.models import Decoder, attention_implementation, new_tokens, sliding_windows
 from wandlib.attention.window import check_window
 
@@ -43,15 +43,15 @@ class WandCache(SequenceCache):
     """Key-value cache of constant size: all conditioning entries and the last ``window`` generated ones.
 
     Pass it to a converted model as ``past_key_values`` (or ``cache``, its name since transformers 5.24);
-    :func:`wandlib.convert` has one made where none is given. Its ``window`` and ``blocks`` hold for this decode,
-    whatever the model was converted with.
+    :func:`wandlib.convert` has one made where none is given. Of ``window``, ``conditioning_until``, ``blocks`` and
+    ``pinned``, what is left out is as the model was converted (``config.wand``); what is given holds for this decode.
 
     Parameters
     ----------
     config
         The model's config.
     window
-        Generated keys that a query sees, its own included.
+        Generated keys that a query sees, its own included; 32 where ``config`` is not that of a converted model.
     conditioning
         Which tokens of the sequence are conditioning: a number of tokens, a bool tensor [batch or 1, time] that covers
         the first call, or None. What lies past its end is generated. None: the prompt of ``generate``; in a loop of
@@ -59,10 +59,10 @@ class WandCache(SequenceCache):
         one token brings a generated one.
     conditioning_until
         Token id that ends the conditioning, itself included, when the model generates part of it (Spark-TTS's global
-        tokens). Needs ``input_ids``. Not together with ``conditioning``.
+        tokens). Needs ``input_ids``. Not together with ``conditioning``, which stands for the converted model's.
     blocks
-        How many text blocks stay visible, the one under way included; None: conditioning never expires. A block is
-        conditioning between generated tokens.
+        How many text blocks stay visible, the one under way included; by default conditioning never expires. A block
+        is conditioning between generated tokens.
     pinned
         How many conditioning tokens at the start belong to no block, and never expire.
     static
@@ -95,7 +95,7 @@ class WandCache(SequenceCache):
     def __init__(
         self,
         config: PreTrainedConfig,
-        window: SupportsIndex | float = 32,
+        window: SupportsIndex | float | None = None,
         *,
         conditioning: SupportsIndex | Tensor | None = None,
         conditioning_until: SupportsIndex | float | None = None,
@@ -107,7 +107,10 @@ class WandCache(SequenceCache):
         int8: bool = False,
         shared: SupportsIndex | float = 1,
     ) -> None:
-        keys, (visible_blocks, first) = check_window(window), check_blocks(blocks, pinned)
+        window, blocks, pinned = as_converted(config, window=window, blocks=blocks, pinned=pinned)
+        if conditioning is None:
+            [conditioning_until] = as_converted(config, conditioning_until=conditioning_until)
+        keys, (visible_blocks, first) = check_window(32 if window is None else window), check_blocks(blocks, pinned)
         sequences = check_number("shared, the sequences that share a prompt,", shared, 1)
         self.kinds = TokenKinds(conditioning, conditioning_until)
         if (capacity is not None or block_capacity is not None) and not static:
@@ -119,13 +122,11 @@ class WandCache(SequenceCache):
         if sequences > 1 and (conditioning_until is not None or blocks is not None):
             raise ValueError(
                 "conditioning that the model generates, or that expires, differs from sequence to sequence: leave out "
-                "shared, or conditioning_until and blocks"
+                "shared, or conditioning_until and blocks, here or in convert"
             )
         limits = sliding_windows(config)
         sizes: Any = {"capacity": capacity, "block_capacity": block_capacity, "shared": sequences}
         self.layout = CacheLayout(keys, set(limits), blocks=visible_blocks, pinned=first, static=static, **sizes)
-        self._updated = 0
-        """Layers that have followed the update under way, in order."""
         self.watched = self._step_watched = False
         """Whether the hook is to see who reads the masks of this pass, and whether it has once done so in a step."""
         kind = Int8Layer if int8 else WandLayer
@@ -201,9 +202,9 @@ class WandCache(SequenceCache):
             If the tokens do not go on from what is held, or cannot be placed. Nothing has changed then.
         """
         layout, step = self.layout, self.is_step(inputs, prompt)
-        if self._updated and not (step and not isinstance(layout.update, Rebuild)):  # a step can be made again
+        if layout.updated and not (step and not isinstance(layout.update, Rebuild)):  # a step can be made again
             raise ValueError("an earlier pass over this cache was interrupted: call cache.reset() and start again")
-        layout.update, self._updated = None, 0
+        layout.update, layout.updated = None, 0
         if self.shared > 1:
             rows = len(new_tokens(inputs))
             if step:
@@ -262,21 +263,20 @@ class WandCache(SequenceCache):
         RuntimeError
             If nothing was planned: the model is not converted, or runs under full attention.
         """
-        update = self.layout.update
-        if update is None:
+        layout = self.layout
+        if layout.update is None:
             raise RuntimeError(UNPLANNED)
-        if layer_idx != self._updated:
+        if layer_idx != layout.updated:
             raise RuntimeError(
-                f"layer {layer_idx} wrote to the WandCache where layer {self._updated} was due, so it is not known who "
-                "read what: run this model under wandlib.full_attention(model)"
+                f"layer {layer_idx} wrote to the WandCache where layer {layout.updated} was due, so it is not known "
+                "who read what: run this model under wandlib.full_attention(model)"
             )
-        self._updated += 1
-        return self.layers[layer_idx].apply(update, key_states, value_states)
+        layout.updated += 1
+        return self.layers[layer_idx].apply(layout.update, key_states, value_states)
 
     def commit(self) -> None:
         """Let the layout follow the update that all layers have followed."""
         self.layout.commit()
-        self._updated = 0
 
     def finish(self, output: Any, decoder: Decoder) -> Any:
         """Check that every layer followed the update, and let the layout follow; return the decoder's output.
@@ -286,14 +286,14 @@ class WandCache(SequenceCache):
         RuntimeError
             If the decoder's layers did not read this cache.
         """
-        if self._updated != len(self.layers):
-            updated, self.layout.update, self._updated = self._updated, None, 0
+        updated, step = self.layout.updated, not isinstance(self.layout.update, Rebuild)
+        if updated != len(self.layers):
+            self.layout.update, self.layout.updated = None, 0
             raise RuntimeError(
                 f"{decoder.name} ran {updated} of its {len(self.layers)} attention layers on the WandCache that it was "
                 f"given as {decoder.cache!r}, so what it returned did not obey the window; it cannot decode under one: "
                 "run it under wandlib.full_attention(model), or report its class and your transformers release"
             )
-        step = not isinstance(self.layout.update, Rebuild)
         self.commit()
         if step and not torch.compiler.is_compiling():
             self._step_watched |= self.watched

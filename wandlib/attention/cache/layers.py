@@ -32,8 +32,8 @@ class WandLayer(CacheLayerMixin):
         super().__init__()
         self.layout = layout
         self.is_compileable = self.static = layout.static
-        self.ring_views: list[tuple[Tensor, Tensor]] = []
-        """Views of the ring, keys and values of each place; made when first needed."""
+        self.places: dict[int, tuple[Tensor, Tensor]] = {}
+        """Views of the ring, keys and values of a place, by its first slot; cut when first needed."""
 
     def apply(self, update: Update, key_states: New, value_states: New) -> tuple[Read, Read]:
         """Store the new entries; return the keys and values that attention is to read."""
@@ -50,32 +50,31 @@ class WandLayer(CacheLayerMixin):
     def store(self, update: RingWrite | ScatterWrite, key_states: New, value_states: New) -> None:
         """Put a step's entries into the ring."""
         if isinstance(update, ScatterWrite):
-            slot = update.slots - self.quantized_slots
-            self.keys[update.rows, :, slot] = key_states.transpose(1, 2)
-            self.values[update.rows, :, slot] = value_states.transpose(1, 2)
-        elif key_states.requires_grad or value_states.requires_grad:  # they may flow back to what earlier steps stored
-            start = update.start - self.quantized_slots
-            end = start + key_states.shape[2]
-            self.keys = self.keys.slice_scatter(key_states, 2, start, end)
-            self.values = self.values.slice_scatter(value_states, 2, start, end)
-            self.ring_views = []
+            rows, slots = (index.to(self.keys.device) for index in update)  # one plan for layers on several devices
+            slots = slots - self.quantized_slots
+            self.keys[rows, :, slots] = key_states.transpose(1, 2)
+            self.values[rows, :, slots] = value_states.transpose(1, 2)
+            return
+        start, length = update.start - self.quantized_slots, key_states.shape[2]
+        if key_states.requires_grad or value_states.requires_grad:  # they may flow back to what earlier steps stored
+            self.keys = self.keys.slice_scatter(key_states, 2, start, start + length)
+            self.values = self.values.slice_scatter(value_states, 2, start, start + length)
+            self.places = {}
         else:
-            keys, values = (self.ring_views or self._views(key_states.shape[2]))[update.place]
+            keys, values = self.places.get(start) or self._cut(start, length)
             keys.copy_(key_states)
             values.copy_(value_states)
 
-    def _views(self, sequences: int) -> list[tuple[Tensor, Tensor]]:
-        """Cut the ring into places of ``sequences`` slots: views, made once."""
+    def _cut(self, start: int, length: int) -> tuple[Tensor, Tensor]:
+        """Cut a place of ``length`` slots out of the ring, and keep it for the next time round."""
         self.keys, self.values = self.keys.detach(), self.values.detach()
-        start, length = self.layout.state.prefix_tokens - self.quantized_slots, self.layout.window * sequences
-        rings = (buffer.narrow(2, start, length) for buffer in (self.keys, self.values))
-        self.ring_views = list(zip(*(ring.split(sequences, dim=2) for ring in rings), strict=True))
-        return self.ring_views
+        self.places[start] = self.keys.narrow(2, start, length), self.values.narrow(2, start, length)
+        return self.places[start]
 
     @torch.compiler.disable
     def rebuild(self, update: Rebuild, key_states: New, value_states: New) -> tuple[Read, Read]:
         """Gather the slots from what they hold and the new entries; return what attention reads."""
-        self.ring_views = []
+        self.places = {}
         old = self.held(update.read) if self.is_initialized and update.read else None
         read = (key_states, value_states)
         if old is not None:
@@ -102,14 +101,14 @@ class WandLayer(CacheLayerMixin):
     def each(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put ``change(tensor)`` in place of every tensor; each has a row for each sequence."""
         if self.is_initialized:
-            self.keys, self.values, self.ring_views = change(self.keys), change(self.values), []
+            self.keys, self.values, self.places = change(self.keys), change(self.values), {}
             if self.static:
                 pin(self.keys, self.values)
 
     def clear(self) -> None:
         """Let go of the buffers."""
         self.keys = self.values = None
-        self.is_initialized, self.ring_views = False, []
+        self.is_initialized, self.places = False, {}
 
     # ------------------------------------------------------------------------------- what transformers asks of a layer
 
@@ -200,7 +199,8 @@ def _refilled(buffer: Tensor | None, read: Tensor, update: Rebuild, static: bool
     """Put the entries to keep into the first slots of the buffer, or of a new one."""
     kept = read.detach() if static else read
     if update.source is not None:
-        kept = kept.gather(2, update.source[:, None, :, None].expand(-1, read.shape[1], -1, read.shape[3]))
+        source = update.source.to(read.device)  # one plan for layers on several devices
+        kept = kept.gather(2, source[:, None, :, None].expand(-1, read.shape[1], -1, read.shape[3]))
     shape = (*kept.shape[:2], update.capacity, kept.shape[3])
     if kept.requires_grad:  # gradients flow back to what is kept
         rest = kept.new_full((*shape[:2], shape[2] - kept.shape[2], shape[3]), update.fill_value)

@@ -112,6 +112,8 @@ class CacheLayout:
         """Hold nothing."""
         self.state = LayoutState()
         self.update: Update | None = None
+        self.updated = 0
+        """Layers that have followed the update under way, in order."""
         self.slots = 0
         """Slots of the buffers."""
 
@@ -188,7 +190,7 @@ class CacheLayout:
                 state.ring_position.scatter_(1, index, torch.zeros_like(index) + state.length)
             return self._mask_others(self._step_masks(count + 1, dtype, device), slots)
         used, start = self.used(count + 1), state.prefix_tokens + index * self.shared
-        self.update = RingWrite(index, start, used)
+        self.update = RingWrite(start, used)
         if self.narrowest is not None and state.ring_position is not None:
             state.ring_position[:, index] = state.length
             if state.length + 1 >= self.narrowest:
@@ -228,7 +230,7 @@ class CacheLayout:
 
     def commit(self) -> None:
         """Let the state follow the update, once all layers have."""
-        update, self.update = self.update, None
+        update, self.update, self.updated = self.update, None, 0
         if not isinstance(update, Rebuild):
             self.state.length += 1  # in place where it is a tensor
             self.state.generated += 1

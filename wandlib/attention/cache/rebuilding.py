@@ -7,7 +7,7 @@ anew from both: the conditioning that is still visible, and the last W generated
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -86,7 +86,8 @@ def _prefill(layout: CacheLayout, after: LayoutState, new: Arrival, block: Tenso
         held = tokens(real, ~real, block=None if block is None else pad(block, (0, prefix - new.length)))
     count = torch.zeros(new.batch, 1, dtype=torch.long, device=device) if layout.static else 0
     ring = torch.zeros(new.batch, layout.window, dtype=torch.long, device=device)
-    return _finished(layout, after, 0, None, new.length, count, prefix, held, ring)
+    after = replace(after, length=new.length, generated=count, prefix_tokens=prefix, conditioning=held)
+    return _finished(layout, after, read=0, source=None, ring_position=ring)
 
 
 def _rebuild(layout: CacheLayout, after: LayoutState, new: Tokens, dtype: torch.dtype) -> tuple[Rebuild, Masks]:
@@ -119,25 +120,17 @@ def _rebuild(layout: CacheLayout, after: LayoutState, new: Tokens, dtype: torch.
     ragged = layout.static or bool((count != count[0]).any()) or not bool(filled.all())
     generated = count if ragged else int(count[0])
     source = source if ragged else source[:, : prefix + min(int(count[0]), window)]
+    after = replace(after, length=after.rebuilt_length, generated=generated, prefix_tokens=prefix, conditioning=held)
     ring_position, read = position[:, prefix : prefix + window], old.position.shape[1]
-    length = after.rebuilt_length
-    return _finished(layout, after, read, source, length, generated, prefix, held, ring_position), masks
+    return _finished(layout, after, read=read, source=source, ring_position=ring_position), masks
 
 
 def _finished(
-    layout: CacheLayout,
-    after: LayoutState,
-    read: int,
-    source: Tensor | None,
-    length: int,
-    generated: Any,
-    prefix: int,
-    held: Tokens | None,
-    ring_position: Tensor,
+    layout: CacheLayout, after: LayoutState, *, read: int, source: Tensor | None, ring_position: Tensor
 ) -> Rebuild:
-    """Fill in the state that a rebuild leads to, and say how to get there."""
-    ring, device = layout.window * layout.shared, ring_position.device
-    after.length, after.generated, after.prefix_tokens, after.conditioning = length, generated, prefix, held
+    """Fill in the rest of the state that a rebuild leads to, and say how to get there."""
+    prefix, held, device = after.prefix_tokens, after.conditioning, ring_position.device
+    ring = layout.window * layout.shared
     after.has_holes = held is not None and not bool(held.conditioning.all())
     after.ring_position = None if layout.narrowest is None else ring_position
     after.ownership = None
@@ -152,7 +145,7 @@ def _finished(
         capacity=max(layout.slots, prefix + ring) if layout.expires else prefix + ring,
         pinned=pinned,
         pinned_stay=stay,
-        fill_value=0.0 if isinstance(generated, Tensor) else float("nan"),
+        fill_value=0.0 if isinstance(after.generated, Tensor) else float("nan"),
         state=after,
     )
 

@@ -29,10 +29,8 @@ Masks = dict[int | None, Tensor]
 class RingWrite(NamedTuple):
     """Write the new entries to one place of the ring."""
 
-    place: int
-    """Which place; sequences that share a prompt have a slot each there."""
     start: int
-    """The first slot of that place."""
+    """The first slot of that place; sequences that share a prompt have one each."""
     used: int
     """Slots in use afterwards, which attention reads."""
 

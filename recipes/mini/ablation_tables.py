@@ -13,14 +13,14 @@ import numpy as np
 
 from recipes.mini.ablation_rows import TABLES, TEACHER
 from recipes.mini.tables import shown
-from wandlib.evaluation.error_rates import Interval
+from wandlib.evaluation.error_rates import FEWEST_GROUPS, Interval, tail_share
 from wandlib.evaluation.report import Report, markdown_table
 
 Measured = Mapping[tuple[str, int], tuple[float, float]]
 """(value, weight) of a sentence, all speakers together, of a training seed."""
 
 
-def crossed(measured: Measured, baseline: Measured | None = None, draws: int = 2000) -> Interval:
+def crossed(measured: Measured, baseline: Measured | None = None, draws: int = 4000) -> Interval:
     """Return the sum of the values over that of the weights, and its 95 % interval over sentences and seeds.
 
     Parameters
@@ -43,13 +43,14 @@ def crossed(measured: Measured, baseline: Measured | None = None, draws: int = 2
         raise ValueError(f"sentence and seed {error} were not measured: these do not compare") from error
     values, weights = table[..., 0], table[..., 1]
     value = float(values.sum() / weights.sum())
-    if len(sentences) == 1:
+    if len(sentences) < FEWEST_GROUPS:
         return Interval(value, math.nan, math.nan)
     rng = np.random.default_rng(0)
     one = rng.multinomial(len(sentences), [1 / len(sentences)] * len(sentences), size=draws)
     two = rng.multinomial(len(seeds), [1 / len(seeds)] * len(seeds), size=draws)
     drawn = np.einsum("di,ij,dj->d", one, values, two) / np.einsum("di,ij,dj->d", one, weights, two)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    tail = tail_share(len(sentences))
+    low, high = np.quantile(drawn, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 

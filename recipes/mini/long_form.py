@@ -31,7 +31,7 @@ from recipes.mini.endless import Endless, Sentence, Sound
 from recipes.mini.evaluate import digest_of, kept_in
 from recipes.mini.listening import identity, known_voices, recognizer
 from recipes.mini.tables import shown
-from wandlib.evaluation.error_rates import Interval, count_errors
+from wandlib.evaluation.error_rates import FEWEST_GROUPS, Interval, count_errors, tail_share
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.recognizers import plain_english
 from wandlib.evaluation.report import markdown_table, put_measured
@@ -42,7 +42,7 @@ from wandlib.systems.mini.system import MiniSystem
 
 HERE = Path(__file__).parent
 RESULTS, REPORT = HERE / "long_form.json", HERE / "LONG_FORM.md"
-GROUP_SECONDS = 25.0
+GROUP_SECONDS = 12.0
 """Whisper hears 30 s at once."""
 EDGE = 120.0
 """Seconds at the start and at the end that are compared."""
@@ -169,7 +169,7 @@ def rate(groups: Sequence[Group], key: str) -> tuple[np.ndarray, np.ndarray]:
     return values, weights
 
 
-def compared(groups: Sequence[Group], key: str, draws: int = 1000) -> tuple[float, float, Interval]:
+def compared(groups: Sequence[Group], key: str, draws: int = 4000) -> tuple[float, float, Interval]:
     """(first minutes, last minutes, their difference with its 95 % interval, bootstrapped over groups of sentences)."""
     total = groups[-1]["second"] + groups[-1]["seconds"]
     edges = [group for group in groups if group["second"] < EDGE], [g for g in groups if g["second"] >= total - EDGE]
@@ -179,8 +179,12 @@ def compared(groups: Sequence[Group], key: str, draws: int = 1000) -> tuple[floa
         times = rng.multinomial(len(part), [1 / len(part)] * len(part), size=draws)
         drawn.append((times @ values) / (times @ weights))
         means.append(float(values.sum() / weights.sum()))
-    low, high = np.percentile(drawn[1] - drawn[0], [2.5, 97.5])
-    return means[0], means[1], Interval(means[1] - means[0], float(low), float(high))
+    fewest, apart = min(map(len, edges)), means[1] - means[0]
+    if fewest < FEWEST_GROUPS:
+        return means[0], means[1], Interval(apart, math.nan, math.nan)
+    tail = tail_share(fewest)
+    low, high = np.quantile(drawn[1] - drawn[0], [tail, 1 - tail])
+    return means[0], means[1], Interval(apart, float(low), float(high))
 
 
 def line(name: str, decode: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +229,8 @@ def document(result: dict[str, Any]) -> str:
     long = {name: decode for name, decode in decodes.items() if decode["minutes asked"] > 10}
     lines = [
         *result.get("notes", []),
-        "Intervals of 95 %, bootstrapped over groups of sentences of up to 25 s. WER by Whisper tiny.en.",
+        f"Intervals of 95 %, bootstrapped over groups of sentences of up to {result['seconds of a group']:.0f} s. WER by "
+        "Whisper tiny.en.",
         "",
         markdown_table([line(name, decode) for name, decode in decodes.items()]),
     ]
@@ -264,6 +269,7 @@ def main(
         found = list(tqdm(pool.imap(work, jobs), total=len(jobs), desc="decodes"))
     names = {"window": "student", "full": "teacher"}
     result = {
+        "seconds of a group": GROUP_SECONDS,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "date": time.strftime("%Y-%m-%d"),
         "voice": digest_of(assets),

@@ -112,7 +112,7 @@ def test_a_wrong_text_file_is_explained(run: CliRunner, fake: FakeSystem, conten
     [
         (["evaluate", "missing.txt"], "missing.txt"),
         (["evaluate", "--json", "nowhere/out.json"], "to write 'out.json' to: make it first"),
-        (["evaluate", "--speaker", "nobody"], "cannot read the reference 'nobody'"),
+        (["evaluate", "--speaker", "nobody"], "no speaker named 'nobody'"),
         (["evaluate", "--recognizer", "wav2vec2", "--recognizer-model", "ears"], "no ASR bundle named 'ears'"),
         (["evaluate", "--recognizer", "whisper", "--recognizer-model", "./empty"], "./empty"),
         (["profile", "--plot", "costs.gif"], "name a .svg, .png or .pdf file"),

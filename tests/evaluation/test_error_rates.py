@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 
 import jiwer
 import numpy as np
 import pytest
+from scipy import stats
 
-from wandlib.evaluation.error_rates import ErrorCounts, Interval, bootstrap, count_errors, error_rates, normalize
+from wandlib.evaluation.error_rates import (
+    FEWEST_GROUPS,
+    ErrorCounts,
+    Interval,
+    bootstrap,
+    count_errors,
+    error_rates,
+    normalize,
+    tail_share,
+)
 from wandlib.evaluation.recognizers import plain_english
 
 
 def test_normalize() -> None:
     assert normalize("It's  5 O'CLOCK -- now!") == "it's o'clock now"
+    assert normalize("A naïve café, ﬁve ＡＢＣ") == "a naive cafe five abc"
+    assert normalize("the dogs' 'real' rock 'n' roll") == "the dogs real rock n roll"
+
+
+@pytest.mark.parametrize("normalizer", [normalize, plain_english])
+@pytest.mark.parametrize("apostrophe", "’‘ʼ＇")
+def test_an_apostrophe_is_one_however_it_is_written(normalizer: Callable[[str], str], apostrophe: str) -> None:
+    text = "It's easy: we don't, they'll see, o'clock."
+    written = text.replace("'", apostrophe)
+    assert count_errors(written, text, normalizer) == count_errors(text, text, normalizer)
+    assert count_errors(text, written, normalizer).character_errors == 0
+
+
+@pytest.mark.parametrize("normalizer", [normalize, plain_english])
+@pytest.mark.parametrize("quoted", ["She said ‘hello there’ to me.", "She said 'hello there' to me."])
+def test_single_quotes_are_not_spoken(normalizer: Callable[[str], str], quoted: str) -> None:
+    assert count_errors(quoted, "She said hello there to me.", normalizer).word_errors == 0
 
 
 def test_error_rates_by_hand() -> None:
@@ -71,16 +99,42 @@ def test_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:
 
 def test_bootstrap_of_a_rate_by_the_slow_path() -> None:
     """Whole groups are drawn, and errors and words of each go together."""
-    errors, words, groups = [3.0, 0.0, 1.0, 2.0, 5.0], [4.0, 6.0, 5.0, 3.0, 9.0], ["a", "b", "a", "c", "b"]
+    errors, words, groups = [3.0, 0.0, 1.0, 2.0, 5.0, 1.0, 4.0], [4.0, 6.0, 5.0, 3.0, 9.0, 8.0, 7.0], list("abacbde")
     found = bootstrap(errors, words, groups, draws=2000, seed=3)
-    counts = np.random.default_rng(3).multinomial(3, [1 / 3] * 3, size=2000)
+    counts = np.random.default_rng(3).multinomial(5, [1 / 5] * 5, size=2000)
     rates = []
     for drawn in counts:
-        times = dict(zip("abc", drawn, strict=True))
+        times = dict(zip("abcde", drawn, strict=True))
         total = sum(times[g] * w for g, w in zip(groups, words, strict=True))
         rates.append(sum(times[g] * e for g, e in zip(groups, errors, strict=True)) / total)
-    assert found.value == pytest.approx(11 / 27)
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(rates, [2.5, 97.5])))
+    assert found.value == pytest.approx(16 / 42)
+    tail = stats.norm.cdf(-math.sqrt(5 / 4) * stats.t.ppf(0.975, 4))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(rates, [tail, 1 - tail])))
+    assert tail_share(5) == pytest.approx(tail)
+
+
+def test_of_few_values_it_is_as_wide_as_students_interval() -> None:
+    values = np.random.default_rng(5).normal(5, 2, size=10)
+    found = bootstrap(values.tolist(), draws=40_000)
+    low, high = stats.t.interval(0.95, 9, values.mean(), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.1 * (high - low))
+    assert tail_share(1_000_000) == pytest.approx(0.025, rel=1e-4)
+
+
+def test_of_few_sentences_it_holds_the_truth_as_often_as_it_says() -> None:
+    """Errors are rare and come in any number; the plain percentiles of the same draws hold it too seldom."""
+    random = np.random.default_rng(1)
+    expanded = plain = 0
+    for trial in range(600):
+        sentences = int(random.integers(7, 11))
+        errors, words = random.poisson(0.8, sentences), random.integers(7, 12, sentences)
+        found = bootstrap(errors.tolist(), words.tolist(), draws=1000, seed=trial)
+        expanded += 0.8 / 9 in found
+        times = np.random.default_rng(trial).multinomial(sentences, [1 / sentences] * sentences, size=1000)
+        low, high = np.percentile((times @ errors) / (times @ words), [2.5, 97.5])
+        plain += low <= 0.8 / 9 <= high
+    assert expanded / 600 >= 0.9
+    assert plain / 600 < 0.9
 
 
 def test_saying_each_sentence_nine_times_is_no_new_evidence() -> None:
@@ -109,11 +163,24 @@ def test_a_wider_level_is_a_wider_interval_and_a_seed_repeats_it() -> None:
     assert bootstrap(values, level=0.99) == wide != bootstrap(values, level=0.99, seed=1)
 
 
-def test_one_group_has_no_interval() -> None:
-    found = bootstrap([1.0, 2.0], groups=["same", "same"])
+@pytest.mark.parametrize("groups", range(1, FEWEST_GROUPS + 1))
+def test_a_few_groups_have_no_interval(groups: int) -> None:
+    """Of four the rarest draw, the best group four times, is likelier than what is to be left out."""
+    found = bootstrap([1.0, 2.0] * groups, groups=[*range(groups)] * 2)
     assert found.value == 1.5
+    assert math.isnan(found.low) == math.isnan(found.high) == (groups < FEWEST_GROUPS)
+    assert groups == 1 or (tail_share(groups) < groups**-groups) == (groups < FEWEST_GROUPS)
+
+
+def test_no_error_in_any_sentence_is_not_certainty() -> None:
+    found = bootstrap([0.0] * 30, [9.0] * 30)
+    assert str(found) == "0.000"
     assert math.isnan(found.low)
-    assert math.isnan(found.high)
+    assert bootstrap([1.0, *[0.0] * 29], [9.0] * 30).high > 1 / 270
+
+
+def test_without_bounds_nothing_is_ruled_out() -> None:
+    assert 0.0 in Interval(0.3, math.nan, math.nan)
 
 
 def test_interval_reads_as_a_number_with_its_bounds() -> None:

@@ -66,6 +66,8 @@ def test_repetition_is_seen_in_codes_and_in_words() -> None:
     assert failures(speech(60, text), RATE, heard="the cat sat on the mat on the mat on the mat") == ["repetition"]
     assert failures(speech(60, text), RATE, heard=text) == []
     assert set(failures(speech(looping * 9, text, "limit"), RATE)) == {"no end", "repetition"} <= set(KINDS)
+    thrice = "Don’t, don’t, don’t go there!"
+    assert failures(speech(60, thrice), RATE, heard=thrice.replace("’", "'")) == []
 
 
 @pytest.mark.parametrize(

@@ -76,12 +76,12 @@ def test_the_interval_is_over_sentences_and_seeds() -> None:
 
 
 def run(wrong: int, seed: int, name: str) -> dict[str, Any]:
-    """What a row's measurement gives: two sentences, two of a stream."""
+    """What a row's measurement gives: six sentences, six of a stream."""
     rows = [
         Utterance(name, text, "clara", seed, "", ErrorCounts(wrong, 4, wrong, 20), 0.9, {}, [], 1.0, 2.0, 3, 0.1)
-        for text in ("one", "two")
+        for text in ("one", "two", "three", "four", "five", "six")
     ]
-    stream = [{"sentence": f"clara {place}", "word errors": wrong, "words": 8} for place in (0, 1)]
+    stream = [{"sentence": f"clara {place}", "word errors": wrong, "words": 8} for place in range(6)]
     losses = {"ce": 3.0 + wrong, "kl": 0.1, "agreement": 0.9, "ce, streams": 3.5, "ce, far": 4.0}
     return losses | {"report": Report({"recognizer": "planted"}, rows), "sentences": stream}
 
@@ -98,7 +98,7 @@ def test_a_line_is_the_mean_of_its_seeds_beside_the_teacher() -> None:
     assert other["WER"] == 0.5
     assert other["WER - teacher's, 95 %"].startswith("+0.2")
     assert other["WER, streams"].startswith("0.250 (")
-    assert other["failures"] == "0 of 6"
+    assert other["failures"] == "0 of 18"
     assert other["seeds"] == 3
 
 

@@ -31,9 +31,9 @@ def row(stage: str, text: str, speaker: str, wrong: int, similarity: float = 0.9
 
 
 def planted() -> Report:
-    """Two speakers and three sentences; the student makes an error more than the teacher in one of them."""
+    """Two speakers and six sentences; the student makes an error more than the teacher in one of them."""
     rows = []
-    for number, text in enumerate(("one", "two", "three")):
+    for number, text in zip((0, 1, 2, 1, 1, 1), ("one", "two", "three", "four", "five", "six"), strict=True):
         for speaker in ("a", "b"):
             rows.append(row("source", text, speaker, 0))
             rows.append(row("teacher", text, speaker, number, margin=0.1 if speaker == "a" else -0.02))
@@ -48,9 +48,9 @@ def test_tables_of_planted_rows() -> None:
     assert by_stage["source"]["WER"].startswith("0.000")
     assert by_stage["teacher"]["WER"].startswith("0.100 (0.")
     assert by_stage["teacher"]["margin, worst"] == pytest.approx(-0.02)
-    assert by_stage["untrained, W = 16"]["failures"] == 6
+    assert by_stage["untrained, W = 16"]["failures"] == 12
     differences = {line["difference"]: line for line in made["differences"]}
-    assert differences["student, W = 16 - teacher"]["WER"].startswith("+0.033 (+0.000 to +0.100)")
+    assert differences["student, W = 16 - teacher"]["WER"].startswith("+0.017 (+0.000 to +0.0")
     assert differences["untrained, W = 16 - teacher"]["WER"].startswith("+0.700 (+0.6")
     assert [line["speaker"] for line in made["speakers"]] == ["a", "b"]
 

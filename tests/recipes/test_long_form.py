@@ -76,9 +76,9 @@ def ears(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     return heard
 
 
-@pytest.mark.parametrize("codes", [10, 250])
+@pytest.mark.parametrize("codes", [10, 125])
 def test_each_group_is_heard_by_itself(ears: list[np.ndarray], codes: int) -> None:
-    """Of 250 codes, two fill a group."""
+    """Of 125 codes, two fill a group."""
     found, last = long_form.measure(None, "window", "a", 1.0, ["Yes."] * 6, constant(codes))
     sentences = [group["sentences"] for group in found["groups"]]
     assert sentences == ([6] if codes == 10 else [2, 2, 2])

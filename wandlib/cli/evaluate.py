@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,9 +14,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from wandlib.cli import options
-from wandlib.cli.options import Checkpoint, Config, Student, System, check_parent, console, exit_on_input_error
+from wandlib.cli.options import (
+    Checkpoint,
+    Config,
+    Extra,
+    Force,
+    Student,
+    System,
+    check_new,
+    check_parent,
+    console,
+    exit_on_input_error,
+    say_line,
+    system_settings,
+)
 from wandlib.evaluation.mos import mos_predictors
 from wandlib.systems import InputError
+
+if TYPE_CHECKING:
+    from wandlib.evaluation.report import Report
 
 
 class Attentions(StrEnum):
@@ -41,6 +59,11 @@ def evaluate(
         list[str] | None,
         typer.Option("--speaker", "-s", help="Built-in speaker or audio file; repeat for several; default: all."),
     ] = None,
+    transcripts: Annotated[
+        list[str] | None,
+        typer.Option("--transcript", help="What the recording of --speaker says; one for each, in the same order."),
+    ] = None,
+    extra: Extra = None,
     attentions: Annotated[
         list[Attentions] | None,
         typer.Option("--attention", "-a", help="Which keys a step sees; default: full, then window."),
@@ -80,59 +103,119 @@ def evaluate(
     by_speaker: Annotated[bool, typer.Option("--by-speaker", help="A row for each speaker.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write every utterance to this file.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as markdown.")] = False,
+    force: Force = False,
     config: Config = None,
 ) -> None:
     """Measure the voice: WER, CER and similarity with 95 % intervals, failures and costs, full against window."""
     with exit_on_input_error():
-        from wandlib.evaluation.measurement import SENTENCES, reference_sounds
+        from wandlib.evaluation import error_rates
+        from wandlib.evaluation.measurement import SENTENCES, check_speakable, reference_sounds, voices_of
         from wandlib.evaluation.measurement import evaluate as measure
+        from wandlib.evaluation.report import Report
 
-        lines = SENTENCES if texts is None else read_sentences(texts)
+        sentences = dict.fromkeys(SENTENCES, "") if texts is None else read_sentences(texts)
+        given = with_transcripts(speakers or [], transcripts or [])
+        settings: dict[str, Any] = {"window": window, "temperature": temperature, "top_k": top_k}
+        settings |= system_settings(None, extra, {"attention", "seed", "transcript", *settings})
         check_parent(json)
+        if json is not None:
+            check_new(json, force)
         tts = options.load(system, checkpoint, device, student)
-        names = list(dict.fromkeys(speakers or tts.speakers))
-        if not names:
-            raise InputError(f"{system} has no built-in speakers: give --speaker and an audio file")
+        voices = voices_of(tts, given, **settings)
+        kinds: list[Any] = [kind.value for kind in dict.fromkeys(attentions or Attentions)]
+        for text, where in sentences.items():
+            with named(where):
+                check_speakable(tts, text, voices, kinds, range(seeds))
         listener = load_recognizer(recognizer, recognizer_model, device)
-        references = reference_sounds(tts, names)
-        clean = references.get(names[0])
+        for text, where in sentences.items():
+            with named(where):
+                error_rates.count_errors(text, text, getattr(listener, "normalize", error_rates.normalize))
+        references = reference_sounds(tts, voices)
+        clean = references.get(next(iter(voices)) or "")
         reference = None if clean is None else (clean, tts.sample_rate)
         predictors = mos_predictors([kind.value for kind in mos or ()], reference)
-        kinds: list[Any] = [kind.value for kind in dict.fromkeys(attentions or Attentions)]
-        total = len(kinds) * len(lines) * len(names) * seeds
+        ear = load_encoder(encoder, encoder_model, device)
+        report, total = Report({}), len(kinds) * len(sentences) * len(voices) * seeds
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("utterances", total=total)
-            report = measure(
-                tts,
-                lines,
-                speakers=names,
-                attentions=kinds,
-                window=window,
-                seeds=range(seeds),
-                temperature=temperature,
-                top_k=top_k,
-                recognizer=listener,
-                encoder=load_encoder(encoder, encoder_model, device),
-                mos=predictors,
-                references=references,
-                on_utterance=lambda _: progress.advance(task),
-            )
-        if json is not None:
-            report.to_json(json)
+        try:
+            with Progress(*columns, console=console, transient=True) as progress:
+                task = progress.add_task("utterances", total=total)
+
+                def keep(_: Any) -> None:
+                    progress.advance(task)
+                    if json is not None:
+                        write(report, json)
+
+                measure(
+                    tts,
+                    list(sentences),
+                    speakers=given,
+                    attentions=kinds,
+                    seeds=range(seeds),
+                    recognizer=listener,
+                    encoder=ear,
+                    mos=predictors,
+                    references=references,
+                    report=report,
+                    on_utterance=keep,
+                    **settings,
+                )
+        finally:
+            done = len(report.utterances)
+            if 0 < done < total:
+                say_line(f"ended before all was spoken: this is of {done} of {total} utterances")
+            if done:
+                show(report, markdown=markdown, by_speaker=by_speaker, compare=done == total)
+
+
+def show(report: Report, *, markdown: bool, by_speaker: bool, compare: bool) -> None:
+    """Print the tables; ``compare`` is whether all conditions are of the same utterances."""
     if markdown:
         typer.echo(report.markdown(by_speaker=by_speaker))
-    else:
-        Console().print(transposed(report.table(by_speaker=by_speaker)))
-        if len(report.conditions) > 1:
-            Console().print("\nDifference on the same sentences, paired, with its 95 % interval:")
-            Console().print(transposed(report.differences(report.conditions[0])))
-        for name, reason in report.unavailable.items():
-            console.print(f"not measured: {name} ({reason})", highlight=False, markup=False)
+        return
+    Console().print(transposed(report.table(by_speaker=by_speaker)))
+    if compare and len(report.conditions) > 1:
+        Console().print("\nDifference on the same sentences, paired, with its 95 % interval:")
+        Console().print(transposed(report.differences(report.conditions[0])))
+    for name, reason in report.unavailable.items():
+        console.print(f"not measured: {name} ({reason})", highlight=False, markup=False)
 
 
-def read_sentences(path: Path) -> list[str]:
-    """Return the lines of a text file, without empty ones and without those that begin with #.
+def write(report: Report, path: Path) -> None:
+    """Write all utterances so far; whatever ends the program, the file is whole."""
+    unfinished = path.with_name(f".{path.name}.part")
+    report.to_json(unfinished)
+    unfinished.replace(path)
+
+
+def with_transcripts(speakers: Sequence[str], transcripts: Sequence[str]) -> dict[str, dict[str, str]] | None:
+    """Return the speakers and what the recording of each says, as ``evaluate`` takes them; None: there are none.
+
+    Raises
+    ------
+    InputError
+        If there are transcripts, but not one for each.
+    """
+    if transcripts and len(transcripts) != len(speakers):
+        raise InputError(
+            f"--transcript is what the recording of --speaker says: give one for each, in the same order, not "
+            f"{len(transcripts)} for {len(speakers)}"
+        )
+    own = [{"transcript": said} for said in transcripts] or [{} for _ in speakers]
+    return dict(zip(speakers, own, strict=True)) or None
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Say where the text stands that cannot be used; "": nowhere."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from error
+
+
+def read_sentences(path: Path) -> dict[str, str]:
+    """Return the lines of a text file and where they stand, without empty ones and without those that begin with #.
 
     Raises
     ------
@@ -156,7 +239,7 @@ def read_sentences(path: Path) -> list[str]:
         found[line] = number
     if not found:
         raise InputError(f"no sentences in {str(path)!r}: write one a line")
-    return list(found)
+    return {line: f"line {number} of {str(path)!r}" for line, number in found.items()}
 
 
 def load_recognizer(name: str, model: str | None, device: str) -> Any:

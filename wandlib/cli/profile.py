@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wandlib.cli import options
-from wandlib.cli.options import Config, check_parent, console, exit_on_input_error
+from wandlib.cli.options import Config, Force, check_new, check_parent, console, exit_on_input_error
 from wandlib.systems import InputError
 from wandlib.systems.registry import SYSTEMS, TRAINING, training_of
 from wandlib.systems.settings import check_device
@@ -63,6 +63,7 @@ def profile(
     length: Annotated[int, typer.Option(min=1, help="With --train: tokens of the longest utterance.")] = 512,
     lora: Annotated[int | None, typer.Option(min=1, help="With --train: adapters of this rank, no teacher.")] = None,
     bf16: Annotated[bool, typer.Option("--bf16/--no-bf16", help="With --train: compute in bfloat16.")] = True,
+    force: Force = False,
     config: Config = None,
 ) -> None:
     """Decode random tokens with full attention, then with the window: what each step costs, measured and on paper."""
@@ -75,7 +76,9 @@ def profile(
             if train:
                 if system == system_costs.ALL:
                     raise InputError("--train is for one system: name it")
-                student = fake_student(model, length) if system is None else training_of(system).random_model
+                student = (
+                    fake_student(model, length, checkpoint) if system is None else training_of(system).random_model
+                )
                 memory = system_costs.training_memory_of(student, lora=lora, batch=batch, length=length, bf16=bf16)
                 title = f"{system or model}, batch {batch} x {length} tokens" + (", bfloat16" if bf16 else "")
                 Console().print(system_costs.memory_table(memory, title + (f", LoRA {lora}" if lora else "")))
@@ -91,8 +94,10 @@ def profile(
 
         if plot is not None and plot.suffix not in {".svg", ".png", ".pdf"}:
             raise InputError(f"cannot draw into {plot.name!r}: name a .svg, .png or .pdf file")
-        check_parent(json)
-        check_parent(plot)
+        for file in (json, plot):
+            check_parent(file)
+            if file is not None:
+                check_new(file, force)
         shape = SHAPES.get(model)
         conditioning = conditioning or (shape.conditioning if shape else 187)
         window = window or (shape.window if shape else 32)
@@ -125,12 +130,14 @@ def apply_window(decoder: Any, window: int) -> None:
         set_window(decoder, window=window)
 
 
-def fake_student(name: str, positions: int) -> Callable[[], Any]:
-    """Return what makes the decoder of a shape or config, for a computation of its memory."""
+def fake_student(name: str, positions: int, checkpoint: Path | None = None) -> Callable[[], Any]:
+    """Return what makes the decoder of that name, for a computation of its memory."""
     from transformers import AutoModelForCausalLM
 
-    config = config_of(name, positions)
-    return lambda: AutoModelForCausalLM.from_config(config)
+    if is_system(name, checkpoint):
+        decoder = system_decoder(name, positions, checkpoint)
+        return partial(type(decoder), decoder.config)
+    return partial(AutoModelForCausalLM.from_config, config_of(name, positions))
 
 
 def config_of(name: str, positions: int) -> PreTrainedConfig:
@@ -163,20 +170,36 @@ def build(name: str, positions: int, checkpoint: Path | None = None) -> PreTrain
     """
     from transformers import AutoModelForCausalLM
 
-    from wandlib.profiling.paper_systems import SHAPES
-
-    if checkpoint is not None or (name in SYSTEMS and name not in SHAPES):
-        system = options.load(name, checkpoint, "cpu")
-        model: PreTrainedModel | None = getattr(system, "language_model", None)
-        if model is None:
-            raise InputError(f"{name} has no single language model to measure: name a shape or a config")
-        check_positions(name, model.config, positions)
-        return model
+    if is_system(name, checkpoint):
+        return system_decoder(name, positions, checkpoint)
     config = config_of(name, positions)  # before the weights, which may be gigabytes
     try:
         return AutoModelForCausalLM.from_config(config).eval()
     except ValueError as error:
         raise InputError(f"{name!r} is no causal decoder of transformers: {error}") from error
+
+
+def is_system(name: str, checkpoint: Path | None) -> bool:
+    """Return whether a system's own decoder is meant, and not a shape or a config."""
+    from wandlib.profiling.paper_systems import SHAPES
+
+    return checkpoint is not None or (name in SYSTEMS and name not in SHAPES)
+
+
+def system_decoder(name: str, positions: int, checkpoint: Path | None) -> PreTrainedModel:
+    """Return the language model of a system.
+
+    Raises
+    ------
+    InputError
+        When there is no such system, or its model has fewer positions.
+    """
+    system = options.load(name, checkpoint, "cpu")
+    model: PreTrainedModel | None = getattr(system, "language_model", None)
+    if model is None:
+        raise InputError(f"{name} has no single language model to measure: name a shape or a config")
+    check_positions(name, model.config, positions)
+    return model
 
 
 def check_positions(name: str, config: PreTrainedConfig, wanted: int) -> None:

@@ -100,7 +100,8 @@ def failures(
         found.append("runaway")
     if any(codes < codes_per_second * pace.least * size for size, codes in parts):
         found.append("early stop")
-    said = heard is not None and words_loop(normalize(heard), normalize(speech.text))
+    plain = error_rates.plain_apostrophes
+    said = heard is not None and words_loop(normalize(plain(heard)), normalize(plain(speech.text)))
     if said or codes_loop(speech.codes.tolist(), codes_per_second):
         found.append("repetition")
     return found

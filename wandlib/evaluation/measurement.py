@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
-import numpy as np
-import soundfile
-from numpy.typing import NDArray
-
 from wandlib.evaluation import error_rates
-from wandlib.evaluation.audio import at_rate
 from wandlib.evaluation.error_rates import count_errors
 from wandlib.evaluation.failures import Pace, failures
 from wandlib.evaluation.mos import MosPredictor, Unavailable
 from wandlib.evaluation.recognizers import Recognizer, default_recognizer
 from wandlib.evaluation.report import Report, Utterance
 from wandlib.evaluation.speakers import Resemblyzer, SpeakerEncoder, similarity
-from wandlib.systems.base import Attention, InputError, Speech, SpeechSystem
-
-Sound = NDArray[np.float32]
+from wandlib.evaluation.voices import OWN_VOICE, Sound, Speakers, check_speakable, reference_sounds, voices_of
+from wandlib.systems.base import Attention, Speech, SpeechSystem
 
 SENTENCES = (
     "The birch canoe slid on the smooth planks.",
@@ -43,26 +38,6 @@ SENTENCES = (
 """The first list of the IEEE Harvard sentences (1969), which the embedded voice never trained on."""
 SHORTEST_SOUND = 0.1
 """Seconds. In a shorter sound there are no words, no similarity (it counts as 0) and no score."""
-
-
-def reference_sounds(system: SpeechSystem, speakers: Sequence[str]) -> dict[str, Sound]:
-    """Return the voice that each speaker is to have, at the system's rate: an audio file, or what the system knows.
-
-    Speakers whose reference is not known are left out.
-    """
-    found = {}
-    for speaker in speakers:
-        if speaker in system.speakers:
-            known = system.reference_waveform(speaker)
-            if known is not None:
-                found[speaker] = known
-        else:
-            try:
-                samples, rate = soundfile.read(speaker, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise InputError(f"cannot read the reference {speaker!r}: {error}") from error
-            found[speaker] = at_rate(samples.mean(axis=1), rate, system.sample_rate)
-    return found
 
 
 class _Measurement:
@@ -108,6 +83,9 @@ class _Measurement:
     def _listen(self, speaker: str, speech: Speech) -> dict[str, Any]:
         sound, rate = speech.waveform, speech.sample_rate
         audible = speech.seconds >= SHORTEST_SOUND
+        symbols = self.system.count_symbols(speech.text)
+        if symbols is not None and len(symbols) != len(speech.trace.parts):
+            symbols = None  # a setting cuts the text into other parts than these
         heard: str | None = None
         if not isinstance(self.recognizer, Unavailable):
             heard = self.recognizer(sound, rate) if audible else ""
@@ -122,7 +100,7 @@ class _Measurement:
             "failures": failures(
                 speech,
                 self.system.codes_per_second,
-                self.system.count_symbols(speech.text),
+                symbols,
                 heard,
                 pace=self.pace,
                 normalize=self.normalize,
@@ -142,7 +120,7 @@ def evaluate(
     system: SpeechSystem,
     texts: Sequence[str] = SENTENCES,
     *,
-    speakers: Sequence[str] | None = None,
+    speakers: Speakers = None,
     attentions: Sequence[Attention] = ("full", "window"),
     window: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
@@ -155,7 +133,9 @@ def evaluate(
     normalize: Callable[[str], str] | None = None,
     pace: Pace | None = None,
     name: str = "",
+    report: Report | None = None,
     on_utterance: Callable[[Utterance], None] | None = None,
+    **options: Any,
 ) -> Report:
     """Speak every text and let the instruments listen.
 
@@ -166,7 +146,9 @@ def evaluate(
     texts
         Sentences; 20 or more for an interval worth having.
     speakers
-        Built-in speakers or audio files; None: all built-in ones.
+        Built-in speakers or audio files; in a mapping each has options of its own, such as a recording its transcript:
+        ``{"voice.wav": {"transcript": "What it says."}}``. None: all built-in ones; in it, or where there is none: the
+        system's own choice, which a report calls :data:`~wandlib.evaluation.voices.OWN_VOICE`.
     attentions, window, temperature, top_k
         As in :meth:`SpeechSystem.synthesize`; each attention is a condition.
     seeds
@@ -187,50 +169,56 @@ def evaluate(
         Of natural speech, see :func:`wandlib.evaluation.failures.failures`.
     name
         Goes before the conditions, so that reports of several systems can be added.
+    report
+        An empty one to fill: what was measured stays in it where this raises, or is interrupted. None: a new one.
     on_utterance
         Called after each.
+    options
+        What else :meth:`SpeechSystem.synthesize` takes, for every speaker.
 
     Raises
     ------
     ValueError
         When there is nothing to speak, or a text has no words.
     InputError
-        When the system cannot speak a text, or has no such speaker.
+        When the system cannot speak a text, has no such speaker, or does not take an option: before anything is spoken.
     """
-    speakers = system.speakers if speakers is None else speakers
-    for what, given in {"texts": texts, "speakers": speakers, "attentions": attentions, "seeds": seeds}.items():
+    voices = voices_of(system, speakers, window=window, temperature=temperature, top_k=top_k, **options)
+    report = Report({}) if report is None else report
+    if report.utterances:
+        raise ValueError("the report holds utterances already: give an empty one, and add the two")
+    several = {"texts": texts, "speakers": speakers or voices, "attentions": attentions, "seeds": seeds}
+    for what, given in several.items():
         if not given:
             raise ValueError(f"nothing to evaluate: {what} is empty")
         if len(set(given)) < len(given):
             raise ValueError(f"{what} hold the same twice: {list(given)}")
+    for text in texts:  # better before than after an hour
+        check_speakable(system, text, voices, attentions, seeds)
     recognizer = default_recognizer() if recognizer is None else recognizer
     normalize = getattr(recognizer, "normalize", error_rates.normalize) if normalize is None else normalize
-    for text in texts:  # better before than after an hour
+    for text in texts:
         count_errors(text, text, normalize)
-    references = reference_sounds(system, speakers) if references is None else references
+    references = reference_sounds(system, voices) if references is None else references
     encoder = Resemblyzer() if encoder is None else encoder
     mos = {} if mos is None else mos
     listen = _Measurement(system, recognizer, encoder, mos, references, normalize, pace)
-    report = Report(
-        {"system": system.name, "recognizer": instrument(recognizer), "speaker encoder": instrument(encoder)}
-    )
-    report.unavailable = {n: predictor.reason for n, predictor in mos.items() if isinstance(predictor, Unavailable)}
+    report.instruments |= {
+        "system": system.name, "recognizer": instrument(recognizer), "speaker encoder": instrument(encoder)
+    }  # fmt: skip
+    report.unavailable |= {n: predictor.reason for n, predictor in mos.items() if isinstance(predictor, Unavailable)}
     if isinstance(recognizer, Unavailable):
         report.unavailable["WER and CER"] = recognizer.reason
-    unknown = [speaker for speaker in speakers if speaker not in references]
+    unknown = [speaker or OWN_VOICE for speaker in voices if speaker not in references]
     if isinstance(encoder, Unavailable):
         report.unavailable["similarity"] = encoder.reason
     elif unknown:
         report.unavailable[f"similarity of {', '.join(unknown)}"] = "no reference sound: pass references"
-    for attention in attentions:
-        width = f"window {window or system.window}" if attention == "window" else "full"
-        for text in texts:
-            for speaker in speakers:
-                for seed in seeds:
-                    speech = system.synthesize(
-                        text, speaker, attention, window=window, seed=seed, temperature=temperature, top_k=top_k
-                    )
-                    report.utterances.append(listen(", ".join(filter(None, (name, width))), speaker, seed, speech))
-                    if on_utterance is not None:
-                        on_utterance(report.utterances[-1])
+    for text, speaker, seed, attention in product(texts, voices, seeds, attentions):
+        width = f"window {voices[speaker]['window'] or system.window}" if attention == "window" else "full"
+        condition = ", ".join(filter(None, (name, width)))
+        speech = system.synthesize(text, speaker, attention, seed=seed, **voices[speaker])
+        report.utterances.append(listen(condition, speaker or OWN_VOICE, seed, speech))
+        if on_utterance is not None:
+            on_utterance(report.utterances[-1])
     return report

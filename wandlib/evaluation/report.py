@@ -1,8 +1,8 @@
 """What an evaluation found: every utterance as it was measured, tables of them, and differences between conditions.
 
 Intervals are bootstraps over sentences, not utterances: the same sentence by other speakers and seeds is no new
-evidence of how other sentences fare (see :func:`wandlib.evaluation.error_rates.bootstrap`). They say nothing about
-other speakers.
+evidence of how other sentences fare. They say nothing about other speakers. Of few sentences, or where none has an
+error, there is none (see :func:`wandlib.evaluation.error_rates.bootstrap`).
 """
 
 from __future__ import annotations
@@ -99,19 +99,23 @@ class Report:
         """How much more a metric is under ``condition`` than under ``baseline``, on the same utterances.
 
         An interval that holds 0 shows no difference. Paired: what is hard for both cancels, so that this sees smaller
-        differences than two intervals side by side.
+        differences than two intervals side by side. NaN where no utterance has a value under both: what made no sound
+        has no score.
 
         Raises
         ------
         ValueError
             For what was not measured, or where the two did not speak the same.
         """
-        one, other = self._known(metric, condition), self._known(metric, baseline)
+        for name in (condition, baseline):
+            self._known(metric, name)
+        return self._apart(metric, condition, baseline)
+
+    def _apart(self, metric: str, condition: str, baseline: str) -> Interval:
         if self._spoken(condition) != self._spoken(baseline):
             raise ValueError(f"{condition!r} and {baseline!r} are not of the same sentences, speakers and seeds")
-        # Where one of the two made no sound there is no score to compare.
-        both = {key: (one[key][0] - other[key][0], one[key][1]) for key in one if key in other}
-        return _bootstrap(both)
+        one, other = self._measured(metric, condition), self._measured(metric, baseline)
+        return _bootstrap({key: (one[key][0] - other[key][0], one[key][1]) for key in one if key in other})
 
     def _spoken(self, condition: str) -> set[tuple[str, str, int]]:
         return {(row.text, row.speaker, row.seed) for row in self.utterances if row.condition == condition}
@@ -152,13 +156,13 @@ class Report:
         Raises
         ------
         ValueError
-            For what was not measured, or where one of them did not speak the same.
+            Where one of them did not speak the same.
         """
         import pandas as pd
 
         return pd.DataFrame(
             {"condition": f"{condition} - {baseline}"}
-            | {metric: str(self.difference(metric, condition, baseline)) for metric in self.metrics}
+            | {metric: str(self._apart(metric, condition, baseline)) for metric in self.metrics}
             for condition in self.conditions
             if condition != baseline
         )
@@ -183,9 +187,7 @@ class Report:
                 line: dict[str, Any] = {"condition": condition} | ({"speaker": speaker} if by_speaker else {})
                 line["utterances"] = len(rows)
                 for metric in self.metrics:
-                    values = self._measured(metric, condition, speaker)
-                    # Empty where none of these made a sound.
-                    measured = _bootstrap(values) if values else Interval(math.nan, math.nan, math.nan)
+                    measured = _bootstrap(self._measured(metric, condition, speaker))
                     line[metric] = measured.value
                     line[f"{metric}, 95 %"] = (
                         "" if math.isnan(measured.low) else f"{measured.low:.3f} to {measured.high:.3f}"
@@ -238,6 +240,9 @@ class Report:
 
 
 def _bootstrap(measured: Measured) -> Interval:
+    """Return the interval over sentences; NaN where none of these made a sound."""
+    if not measured:
+        return Interval(math.nan, math.nan, math.nan)
     values, weights = zip(*measured.values(), strict=True)
     return bootstrap(values, weights, [text for text, _, _ in measured])
 

@@ -1,0 +1,47 @@
+"""``wandlib profile``: the memory of training the embedded voice, and files that are not written over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_codec_lm
+from typer.testing import CliRunner
+
+from wandlib import load_system
+from wandlib.cli import app as cli
+
+SHORT = ["profile", "-n", "2", "-c", "3", "-w", "2", "--warmup", "0"]
+
+
+def test_memory_of_training_is_of_the_embedded_voice_by_default() -> None:
+    result = CliRunner().invoke(cli.app, ["profile", "--train"])
+    assert result.exit_code == 0, result.output
+    assert "mini, batch 1 x 512 tokens" in result.stdout
+    weights = 4 * load_system("mini").language_model.num_parameters() / 1e9
+    (line,) = [line for line in result.stdout.splitlines() if "weights, float32" in line]
+    assert line.split()[-2:] == [f"{weights:.2f}", "GB"]
+
+
+def test_memory_of_training_is_of_the_checkpoint_that_is_given(tmp_path: Path) -> None:
+    tiny_codec_lm.write("llasa", tmp_path)
+    given = CliRunner().invoke(cli.app, ["profile", "llasa", "--train", "--checkpoint", str(tmp_path)])
+    assert given.exit_code == 0, given.output
+    assert "llasa, batch 1 x 512 tokens" in given.stdout
+    without = CliRunner().invoke(cli.app, ["profile", "llasa", "--train"])
+    assert without.exit_code == 1
+    assert "llasa comes without weights: give the folder of its checkpoint" in " ".join(without.output.split())
+
+
+@pytest.mark.parametrize(("option", "name"), [("--json", "p.json"), ("--plot", "p.svg")])
+def test_what_was_measured_is_not_written_over(
+    option: str, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("precious", encoding="utf-8")
+    refused = CliRunner().invoke(cli.app, [*SHORT, option, name])
+    assert refused.exit_code == 1
+    assert f"{name!r} exists" in " ".join(refused.output.split())
+    assert Path(name).read_text(encoding="utf-8") == "precious"
+    assert CliRunner().invoke(cli.app, [*SHORT, option, name, "--force"]).exit_code == 0
+    assert Path(name).read_text(encoding="utf-8") != "precious"

@@ -229,8 +229,8 @@ def document(result: dict[str, Any]) -> str:
     long = {name: decode for name, decode in decodes.items() if decode["minutes asked"] > 10}
     lines = [
         *result.get("notes", []),
-        f"Intervals of 95 %, bootstrapped over groups of sentences of up to {result['seconds of a group']:.0f} s. WER by "
-        "Whisper tiny.en.",
+        "Intervals of 95 %, bootstrapped over groups of sentences of up to "
+        f"{result['seconds of a group']:.0f} s. WER by Whisper tiny.en.",
         "",
         markdown_table([line(name, decode) for name, decode in decodes.items()]),
     ]

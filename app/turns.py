@@ -172,7 +172,7 @@ def take_turns(
                 with side.turn():
                     next(steps)
             except StopIteration:
-                side.ended = side.trace.finish or "end"
+                side.ended = side.trace.end()
             except StoppedError:
                 side.ended = "stopped"
             except InputError as problem:

@@ -13,7 +13,7 @@ import numpy as np
 
 from recipes.mini.ablation_rows import TABLES, TEACHER
 from recipes.mini.tables import shown
-from wandlib.evaluation.error_rates import FEWEST_GROUPS, Interval, tail_share
+from wandlib.evaluation.error_rates import Interval, between_draws
 from wandlib.evaluation.report import Report, markdown_table
 
 Measured = Mapping[tuple[str, int], tuple[float, float]]
@@ -43,15 +43,11 @@ def crossed(measured: Measured, baseline: Measured | None = None, draws: int = 4
         raise ValueError(f"sentence and seed {error} were not measured: these do not compare") from error
     values, weights = table[..., 0], table[..., 1]
     value = float(values.sum() / weights.sum())
-    if len(sentences) < FEWEST_GROUPS:
-        return Interval(value, math.nan, math.nan)
     rng = np.random.default_rng(0)
     one = rng.multinomial(len(sentences), [1 / len(sentences)] * len(sentences), size=draws)
     two = rng.multinomial(len(seeds), [1 / len(seeds)] * len(seeds), size=draws)
     drawn = np.einsum("di,ij,dj->d", one, values, two) / np.einsum("di,ij,dj->d", one, weights, two)
-    tail = tail_share(len(sentences))
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Interval(value, float(low), float(high))
+    return between_draws(value, drawn, len(sentences))
 
 
 def of_reports(reports: list[Report], metric: str) -> Measured:

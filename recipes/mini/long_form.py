@@ -31,7 +31,7 @@ from recipes.mini.endless import Endless, Sentence, Sound
 from recipes.mini.evaluate import digest_of, kept_in
 from recipes.mini.listening import identity, known_voices, recognizer
 from recipes.mini.tables import shown
-from wandlib.evaluation.error_rates import FEWEST_GROUPS, Interval, count_errors, tail_share
+from wandlib.evaluation.error_rates import Interval, between_draws, count_errors
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.recognizers import plain_english
 from wandlib.evaluation.report import markdown_table, put_measured
@@ -179,12 +179,7 @@ def compared(groups: Sequence[Group], key: str, draws: int = 4000) -> tuple[floa
         times = rng.multinomial(len(part), [1 / len(part)] * len(part), size=draws)
         drawn.append((times @ values) / (times @ weights))
         means.append(float(values.sum() / weights.sum()))
-    fewest, apart = min(map(len, edges)), means[1] - means[0]
-    if fewest < FEWEST_GROUPS:
-        return means[0], means[1], Interval(apart, math.nan, math.nan)
-    tail = tail_share(fewest)
-    low, high = np.quantile(drawn[1] - drawn[0], [tail, 1 - tail])
-    return means[0], means[1], Interval(apart, float(low), float(high))
+    return means[0], means[1], between_draws(means[1] - means[0], drawn[1] - drawn[0], min(map(len, edges)))
 
 
 def line(name: str, decode: dict[str, Any]) -> dict[str, Any]:

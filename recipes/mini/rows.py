@@ -40,6 +40,8 @@ PASSES = 2
 FEWEST_SOURCES = 4
 """Utterances of ``REFERENCE`` codes that a speaker of streams needs; others come as single utterances."""
 
+Read = dict[str, Any]
+"""An utterance as :func:`~wandlib.distillation.streams.streams_of` takes it."""
 Row = dict[str, Any]
 """A sample of :class:`~wandlib.StreamCollator`, and the numbers of its ``utterances``."""
 
@@ -93,11 +95,10 @@ class Speech:
         for number, (one, reader) in enumerate(zip(self.spoken, self.readers, strict=True)):
             if one.length >= REFERENCE:
                 self.sources[reader].append(number)
-        self._read(0)
 
-    def _read(self, shift: int) -> None:
-        """Make tokens of all utterances at a shift."""
-        self.utterances = [
+    def _read(self, shift: int) -> list[Read]:
+        """Return the tokens of all utterances at a shift."""
+        return [
             {
                 "speaker": reader,
                 "text": [TEXT, *(FIRST_SYMBOL + symbol for symbol in one.symbols), SPEECH],
@@ -108,31 +109,30 @@ class Speech:
 
     def rows(self, seed: int) -> list[Row]:
         """Return one pass: as many streams as single utterances, in random order."""
-        self._read(seed)
-        rng = random.Random(f"{seed} rows")
-        everything = list(range(len(self.utterances)))
-        trial = self._streams(everything, seed)
+        rng, read = random.Random(f"{seed} rows"), self._read(seed)
+        everything = list(range(len(read)))
+        trial = self._streams(read, everything, seed)
         blocks = sum(len(row["blocks"]) for row in trial) / max(1, len(trial))
         single = set(rng.sample(everything, round(len(everything) / (1 + blocks)))) if trial else set(everything)
-        streams = self._streams([number for number in everything if number not in single], seed)
+        streams = self._streams(read, [number for number in everything if number not in single], seed)
         streamed = {number for row in streams for number in row["utterances"]}
-        rows = streams + [self._single(number, rng) for number in everything if number not in streamed]
+        rows = streams + [self._single(read, number, rng) for number in everything if number not in streamed]
         return rng.sample(rows, len(rows))
 
-    def _streams(self, numbers: list[int], seed: int) -> list[Row]:
+    def _streams(self, read: list[Read], numbers: list[int], seed: int) -> list[Row]:
         """Rows of several utterances, of readers with enough to take references from."""
         sources = Counter(self.readers[n] for n in numbers if self.spoken[n].length >= REFERENCE)
         usable = [n for n in numbers if sources[self.readers[n]] >= FEWEST_SOURCES]
         made = streams_of(
-            [self.utterances[n] for n in usable], begin=[BEGIN], reference=REFERENCE, max_length=ROW_TOKENS, seed=seed
+            [read[n] for n in usable], begin=[BEGIN], reference=REFERENCE, max_length=ROW_TOKENS, seed=seed
         )
         return [row | {"utterances": [usable[index] for index in row["utterances"]]} for row in made]
 
-    def _single(self, number: int, rng: random.Random) -> Row:
+    def _single(self, read: list[Read], number: int, rng: random.Random) -> Row:
         """Return a row of one utterance, after the start of another one of the reader."""
-        utterance = self.utterances[number]
+        utterance = read[number]
         source = rng.choice([n for n in self.sources[self.readers[number]] if n != number])
-        pinned = [BEGIN, *self.utterances[source]["codes"][:REFERENCE]]
+        pinned = [BEGIN, *read[source]["codes"][:REFERENCE]]
         return {"pinned": pinned, "blocks": [(utterance["text"], utterance["codes"])], "utterances": [number]}
 
     def attended(self, rows: Sequence[Row], length: int) -> Tensor:

@@ -52,7 +52,7 @@ class Tuning:
     """The voice, the recognizer, and the sentences."""
 
     def __init__(self, system: MiniSystem, recognize: FasterWhisper, items: list[analysis.Analyzed]) -> None:
-        self.system, self.recognize, self.items = system, recognize, items
+        self.system, self.recognize = system, recognize
         self.chosen = sentences_of(items, SENTENCES)
 
     def error(self, texts: list[str], sounds: list[np.ndarray]) -> float:

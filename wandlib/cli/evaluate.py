@@ -109,9 +109,10 @@ def evaluate(
     """Measure the voice: WER, CER and similarity with 95 % intervals, failures and costs, full against window."""
     with exit_on_input_error():
         from wandlib.evaluation import error_rates
-        from wandlib.evaluation.measurement import SENTENCES, check_speakable, reference_sounds, voices_of
+        from wandlib.evaluation.measurement import SENTENCES
         from wandlib.evaluation.measurement import evaluate as measure
         from wandlib.evaluation.report import Report
+        from wandlib.evaluation.voices import check_speakable, reference_sounds, voices_of
 
         sentences = dict.fromkeys(SENTENCES, "") if texts is None else read_sentences(texts)
         given = with_transcripts(speakers or [], transcripts or [])

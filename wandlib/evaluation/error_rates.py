@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wandlib.evaluation.recognizers import PocketSphinx, Recognizer
 from wandlib.evaluation.speakers import Resemblyzer, SpeakerEncoder, similarity
@@ -25,6 +26,7 @@ __all__ = [
     "Recognizer",
     "Resemblyzer",
     "SpeakerEncoder",
+    "between_draws",
     "bootstrap",
     "count_errors",
     "error_rates",
@@ -152,6 +154,27 @@ def tail_share(groups: int, level: float = 0.95) -> float:
     return float(ndtr(-math.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, (1 + level) / 2)))
 
 
+def between_draws(value: float, drawn: NDArray[np.floating], groups: int, level: float = 0.95) -> Interval:
+    """Return the value with the interval that its resampled values give, by :func:`tail_share`.
+
+    Parameters
+    ----------
+    value
+        As it was measured.
+    drawn
+        The same of each draw, shape [draws].
+    groups
+        How many groups the draws are of; without bounds below :data:`FEWEST_GROUPS`.
+    level
+        How often the interval is to hold the true value.
+    """
+    if groups < FEWEST_GROUPS:
+        return Interval(value, math.nan, math.nan)
+    tail = tail_share(groups, level)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))
+
+
 def bootstrap(
     values: Sequence[float],
     weights: Sequence[float] | None = None,
@@ -200,10 +223,8 @@ def bootstrap(
     sums = np.zeros((len(numbers), 2))
     np.add.at(sums, members, np.column_stack([values, weights]))
     value = float(sums[:, 0].sum() / sums[:, 1].sum())
-    if len(numbers) < FEWEST_GROUPS or not sums[:, 0].any():
+    if not sums[:, 0].any():
         return Interval(value, math.nan, math.nan)
     times = np.random.default_rng(seed).multinomial(len(numbers), [1 / len(numbers)] * len(numbers), size=draws)
     drawn = times @ sums
-    tail = tail_share(len(numbers), level)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [tail, 1 - tail])
-    return Interval(value, float(low), float(high))
+    return between_draws(value, drawn[:, 0] / drawn[:, 1], len(numbers), level)

@@ -203,9 +203,8 @@ def evaluate(
     encoder = Resemblyzer() if encoder is None else encoder
     mos = {} if mos is None else mos
     listen = _Measurement(system, recognizer, encoder, mos, references, normalize, pace)
-    report.instruments |= {
-        "system": system.name, "recognizer": instrument(recognizer), "speaker encoder": instrument(encoder)
-    }  # fmt: skip
+    report.instruments["system"] = system.name
+    report.instruments |= {"recognizer": instrument(recognizer), "speaker encoder": instrument(encoder)}
     report.unavailable |= {n: predictor.reason for n, predictor in mos.items() if isinstance(predictor, Unavailable)}
     if isinstance(recognizer, Unavailable):
         report.unavailable["WER and CER"] = recognizer.reason

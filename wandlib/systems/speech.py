@@ -90,9 +90,10 @@ class Trace:
         self.steps.append(Step(self.step_count, milliseconds, cache_bytes))
         return self.steps[-1]
 
-    def end(self) -> None:
-        """Note that all parts have been spoken."""
+    def end(self) -> Literal["end", "limit"]:
+        """Note that all parts have been spoken, and return how that ended."""
         self.finish = self.finish or "end"
+        return self.finish
 
     def forget(self) -> None:
         """Drop old steps and parts, and join pieces of sound, so that the trace of an endless stream does not grow.

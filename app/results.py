@@ -39,7 +39,8 @@ def percent(before: float, after: float) -> str:
     """Write a difference: "−52 %"; nothing where there is nothing to compare with."""
     if not before:
         return ""
-    change = round(100 * (after / before - 1))
+    change = 100 * (after / before - 1)
+    change = round(change, 1) if -100 < change < -99 else round(change)  # not all is gone
     return f"{'−' if change < 0 else '+' if change > 0 else '±'}{abs(change)} %"
 
 

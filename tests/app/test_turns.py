@@ -253,7 +253,15 @@ class TestWords:
         return made
 
     @pytest.mark.parametrize(
-        ("before", "after", "words"), [(200, 96, "−52 %"), (100, 104, "+4 %"), (100, 100, "±0 %"), (0, 5, "")]
+        ("before", "after", "words"),
+        [
+            (200, 96, "−52 %"),
+            (100, 104, "+4 %"),
+            (100, 100, "±0 %"),
+            (0, 5, ""),
+            (1000, 2, "−99.8 %"),
+            (5, 0, "−100 %"),
+        ],
     )
     def test_percent(self, before: float, after: float, words: str) -> None:
         assert results.percent(before, after) == words

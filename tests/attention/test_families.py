@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import pytest
-import transformers
 from families import Family, families
-from family_sweep import documented, judge, row
+from family_sweep import CURRENT, documented, judge, row
 
 KINDS = {
     "llama qwen2 qwen3 gpt2 gptj phi3 olmo2 ctrl dbrx": "full attention; heads of several kinds, cross-attention",
@@ -26,7 +25,6 @@ KINDS = {
 }
 FAMILIES = list(families())
 FAST = {name for names in KINDS for name in names.split()}
-CURRENT = transformers.__version__ == documented()[0]
 
 
 def marks(family: Family) -> list[pytest.MarkDecorator]:

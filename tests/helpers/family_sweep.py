@@ -257,6 +257,10 @@ def documented() -> tuple[str, list[str]]:
     return version, [line for line in lines[start:] if line.startswith("|")]
 
 
+CURRENT = transformers.__version__ == documented()[0]
+"""Whether the page is of this release; others may come to other verdicts."""
+
+
 def write() -> None:
     """Write docs/families.md."""
     rows = []

@@ -12,7 +12,7 @@ import pytest
 import torch
 from fake_system import FakeSystem
 
-from wandlib.attention.window import whole_number
+from wandlib.attention.numbers import whole_number
 from wandlib.systems import InputError
 from wandlib.systems.clauses import clauses
 from wandlib.systems.settings import Settings, check_device, check_text

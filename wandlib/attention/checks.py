@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from wandlib.attention.window import UNBOUNDED, whole_number
+from wandlib.attention.numbers import whole_number
+from wandlib.attention.window import UNBOUNDED
 
 
 def as_converted(config: Any, **given: Any) -> list[Any]:

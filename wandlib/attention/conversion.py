@@ -33,12 +33,16 @@ from wandlib.attention.generation import stand_ins
 from wandlib.attention.hook import WindowHook
 from wandlib.attention.legacy_rope import legacy_rope
 from wandlib.attention.models import base_decoder, inner_model, read_decoder
-from wandlib.attention.window import check_window, whole_number
+from wandlib.attention.numbers import whole_number
+from wandlib.attention.window import check_window
 
 Model = TypeVar("Model", bound=nn.Module)
 
-OWN_MODELS: dict[str, str] = {}
-"""``module:class`` of models that are not transformers' own, by ``model_type``: for :func:`load`."""
+OWN_MODELS = {
+    "cosyvoice2_lm": "wandlib.systems.cosyvoice2.language_model:CosyVoice2LM",
+    "indextts": "wandlib.systems.indextts.language_model:IndexLM",
+}
+"""``module:class`` of models that are not transformers' own, by ``model_type``, imported when :func:`load` needs it."""
 
 
 def hook_of(model: nn.Module) -> WindowHook:

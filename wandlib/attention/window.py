@@ -18,17 +18,15 @@ attention and the masks of the cache are derived from it. Full attention is a wi
 
 from __future__ import annotations
 
-import math
-import numbers
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+from wandlib.attention.numbers import whole_number
 
 UNBOUNDED = 2**29
 """A window that no utterance outgrows, and a number of blocks that no text reaches: full attention."""
@@ -234,17 +232,6 @@ def conditioning_until(input_ids: Int[Tensor, "batch time"], token_id: int) -> B
     """
     seen = (input_ids == token_id).cumsum(1)
     return (seen == 0) | ((seen == 1) & (input_ids == token_id))
-
-
-def whole_number(value: Any) -> int | None:
-    """Return ``value`` as an int if it is a whole number of any type (also 16.0), else None; True is no number."""
-    if isinstance(value, bool | np.bool_):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        number = float(value) if isinstance(value, numbers.Real) else math.nan
-        return int(number) if number.is_integer() else None
 
 
 def check_window(window: Any) -> int:

@@ -17,12 +17,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wandlib.cli.options import LIMIT_STATUS, console, say_line
-from wandlib.systems import InputError, Speech, SpeechSystem
+from wandlib.systems import InputError
+
+if TYPE_CHECKING:
+    from wandlib.systems import Speech, SpeechSystem
 
 KEYS = {"text", "id", "speaker", "reference", "transcript", "set"}
 EXAMPLE = '{"text": "Good morning.", "id": "greeting", "speaker": "ruth"}'

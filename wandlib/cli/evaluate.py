@@ -28,7 +28,6 @@ from wandlib.cli.options import (
     say_line,
     system_settings,
 )
-from wandlib.evaluation.mos import mos_predictors
 from wandlib.systems import InputError
 
 if TYPE_CHECKING:
@@ -111,6 +110,7 @@ def evaluate(
         from wandlib.evaluation import error_rates
         from wandlib.evaluation.measurement import SENTENCES
         from wandlib.evaluation.measurement import evaluate as measure
+        from wandlib.evaluation.mos import mos_predictors
         from wandlib.evaluation.report import Report
         from wandlib.evaluation.voices import check_speakable, reference_sounds, voices_of
 

@@ -1,4 +1,7 @@
-"""What the commands share: one console, errors as one line, the system to speak with, options from a TOML file."""
+"""What the commands share: one console, errors as one line, the system to speak with, options from a TOML file.
+
+No module of a command imports torch, or what does: ``--help``, and an error in the arguments, need not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,18 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from wandlib.systems import InputError, SpeechSystem, Step, Trace
+from wandlib.systems import InputError
 from wandlib.systems.registry import SYSTEMS, TRAINING, load_system
+
+if TYPE_CHECKING:
+    from wandlib.systems import SpeechSystem, Step, Trace
 
 console = Console(stderr=True)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,9 +18,6 @@ from wandlib.distillation.curriculum import WindowCurriculum
 from wandlib.distillation.divergences import check_vocabularies
 from wandlib.distillation.hidden_states import head_of
 from wandlib.distillation.losses import DistillationLoss
-
-if find_spec("accelerate") is None:
-    raise ImportError("training needs accelerate, which is not installed: pip install 'wandlib[train]'")
 
 
 @dataclass

@@ -1,8 +1,8 @@
-"""Text-to-speech systems on one code path: the embedded voice, and what else is in the registry."""
+"""Text-to-speech systems on one code path: the embedded voice, and what else is in the registry.
 
-from __future__ import annotations
+Imported when first used, as all of :mod:`wandlib`: to name an error, or the systems there are, takes no torch.
+"""
 
-from wandlib.systems.base import InputError, Speech, SpeechSystem, Step, Trace
-from wandlib.systems.registry import load_system
+import lazy_loader
 
-__all__ = ["InputError", "Speech", "SpeechSystem", "Step", "Trace", "load_system"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wandlib.attention.window import whole_number
+from wandlib.attention.numbers import whole_number
 from wandlib.systems import decoding
 from wandlib.systems.asynchronous import AsyncSpeechStream, AsyncText
 from wandlib.systems.batching import Job, decode_alone, decode_many

@@ -1,6 +1,8 @@
 """The systems there are: a name, and where the class is that loads it. A new system is one line here.
 
-What can be trained has a second line, and one that lets :func:`wandlib.load` find the class of its language model.
+What can be trained has a second line, and, where its language model is not transformers' own, one in
+:data:`wandlib.attention.conversion.OWN_MODELS`, by which :func:`wandlib.load` finds the class. Nothing here brings
+torch before a system is loaded: the command line speaks of systems long before it needs one.
 """
 
 from __future__ import annotations
@@ -12,11 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wandlib.attention.conversion import OWN_MODELS
-from wandlib.systems.base import SpeechSystem
 from wandlib.systems.settings import InputError, check_device
 
 if TYPE_CHECKING:
+    from wandlib.systems.base import SpeechSystem
     from wandlib.systems.training import SystemTraining
 
 SYSTEMS = {
@@ -37,13 +38,6 @@ TRAINING = {
     "llasa": "wandlib.systems.codec_lm.training:LlasaTraining",
 }
 """``module:class`` of the :class:`~wandlib.systems.training.SystemTraining` of what can be trained."""
-
-OWN_MODELS.update(
-    {
-        "cosyvoice2_lm": "wandlib.systems.cosyvoice2.language_model:CosyVoice2LM",
-        "indextts": "wandlib.systems.indextts.language_model:IndexLM",
-    }
-)
 
 
 def load_system(

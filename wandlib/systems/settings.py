@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, get_args
 
-from wandlib.attention.window import whole_number
+from wandlib.attention.numbers import whole_number
 
 Attention = Literal["full", "window"]
 Long = Literal["one cache", "parts"]

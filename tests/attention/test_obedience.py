@@ -611,6 +611,21 @@ def test_packed_utterances_are_each_as_if_alone(plain: Any, model: Any) -> None:
 
 
 @torch.no_grad()
+def test_text_blocks_of_packed_utterances(plain: Any) -> None:
+    """Each is as if alone; what is pinned at the start of each cannot be told from what is pinned at the row's."""
+    conditioning = torch.tensor([[True] * 4 + [False] * 3 + [True] * 2 + [False] * 4])
+    time, parts = conditioning.shape[1], [ids(13, 1), ids(13, 1)]
+    told = {"conditioning": conditioning.repeat(1, 2), "position_ids": torch.arange(time).repeat(2)[None]}
+    model = convert(copy.deepcopy(plain), WINDOW, blocks=1)
+    expected = [model(part, conditioning=conditioning, use_cache=False).logits for part in parts]
+    got = model(torch.cat(parts, 1), use_cache=False, **told).logits
+    assert torch.allclose(got, torch.cat(expected, 1), atol=1e-4)
+    model = convert(copy.deepcopy(plain), WINDOW, blocks=1, pinned=2)
+    with pytest.raises(ValueError, match=r"pinned=2 counts from the start of a row.*give each of them a row"):
+        model(torch.cat(parts, 1), use_cache=False, **told)
+
+
+@torch.no_grad()
 def test_positions_counted_from_a_mask() -> None:
     """OPT counts them from the 2-D mask, which the window replaces."""
     shape = {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 64, "dropout": 0.0}

@@ -58,6 +58,15 @@ def check_conditioning(conditioning: Tensor, batch: int, time: int) -> Bool[Tens
     return conditioning
 
 
+def check_pinned(pinned: int | None, utterance: Tensor | None) -> None:
+    """Raise ValueError where tokens are pinned, and rows hold several utterances: only the first one's would be."""
+    if pinned and utterance is not None:
+        raise ValueError(
+            f"pinned={pinned} counts from the start of a row, and this one holds several utterances: give each of them "
+            "a row of its own"
+        )
+
+
 def check_block(
     block: Tensor, batch: int, time: int, padding: Bool[Tensor, "batch time"] | None = None, *, begun: Any = 0
 ) -> Int[Tensor, "batch time"]:

@@ -23,7 +23,7 @@ from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.cache.layers import locate_nonfinite
 from wandlib.attention.cache.masks import counted_positions, padding_of
 from wandlib.attention.cache.token_kinds import Prompt
-from wandlib.attention.checks import check_block, check_conditioning
+from wandlib.attention.checks import check_block, check_conditioning, check_pinned
 from wandlib.attention.models import (
     WINDOW_ARGUMENTS,
     Decoder,
@@ -34,14 +34,7 @@ from wandlib.attention.models import (
     other_cache,
     rename_cache,
 )
-from wandlib.attention.window import (
-    UNBOUNDED,
-    additive_mask,
-    block_mask,
-    packed_utterances,
-    text_blocks,
-    tokens,
-)
+from wandlib.attention.window import UNBOUNDED, additive_mask, block_mask, packed_utterances, text_blocks, tokens
 
 UNTOLD = (
     "a converted model that trains or scores must be told which tokens are conditioning: pass conditioning=<bool "
@@ -242,11 +235,13 @@ class WindowHook:
         check_conditioning(conditioning, *new.shape[:2])
         padding = padding_of(mask, len(new), 0, new.shape[1], self.decoder.sliding_windows)
         blocks = UNBOUNDED if self.blocks is None else self.blocks
+        utterance = self._utterances(kwargs, new, padding)
         if block is not None:
             check_block(block, len(new), new.shape[1], padding)
         elif self.blocks is not None:
+            check_pinned(self.pinned, utterance)
             block = text_blocks(conditioning, padding, self.pinned or 0)
-        sequence = tokens(conditioning, padding, block=block, utterance=self._utterances(kwargs, new, padding))
+        sequence = tokens(conditioning, padding, block=block, utterance=utterance)
         if attention_implementation(module) == "flex_attention" and self.tau == float("inf"):
             made: Any = partial(block_mask, sequence, self.window, blocks=blocks)
         else:

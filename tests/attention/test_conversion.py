@@ -437,13 +437,20 @@ def test_gradient_checkpointing_and_autocast(model: PreTrainedModel) -> None:
     assert expected.abs().max() > 0
 
 
-def test_two_models_may_share_a_config() -> None:
+def test_two_models_that_share_a_config_have_one_window() -> None:
+    """It is by the config that files are saved and caches made: the second window would be the first one's as well."""
     one = QWEN2.build()
     other = type(one)(one.config)
-    for model in (one, other):
-        convert(model, WINDOW)
-    for model in (one, other):
-        restore(model)
+    convert(one, WINDOW)
+    for change in (lambda: convert(other, WINDOW + 1), lambda: set_window(convert(other, WINDOW), window=WINDOW + 1)):
+        with pytest.raises(ValueError, match=f"with a window of {WINDOW}, has the very same config object"):
+            change()
+        assert one.config.wand["window"] == WINDOW
+    assert base_decoder(other).wand.window == WINDOW
+    restore(one)
+    assert WandCache(other.config).window == WINDOW
+    set_window(other, window=WINDOW + 1)
+    restore(other)
     assert not hasattr(one.config, "wand")
 
 

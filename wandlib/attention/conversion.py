@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, SupportsIndex, TypeVar
+from weakref import WeakSet
 
 import transformers
 from torch import nn
@@ -43,6 +44,28 @@ OWN_MODELS = {
     "indextts": "wandlib.systems.indextts.language_model:IndexLM",
 }
 """``module:class`` of models that are not transformers' own, by ``model_type``, imported when :func:`load` needs it."""
+
+
+HOOKS: WeakSet[WindowHook] = WeakSet()
+"""Of the models that are converted now."""
+
+
+def keep_settings(hook: WindowHook, config: Any) -> None:
+    """Put a hook's settings down in its model's config, by which files are saved and caches made.
+
+    Raises
+    ------
+    ValueError
+        If it keeps others for another model.
+    """
+    for other in HOOKS:
+        if other is not hook and other.config is config and other.settings != hook.settings:
+            raise ValueError(
+                f"another converted model, with a window of {other.window}, has the very same config object, which "
+                "keeps one window: build each model with a config of its own, copy.deepcopy(config)"
+            )
+    hook.config = config
+    config.wand = hook.settings
 
 
 def hook_of(model: nn.Module) -> WindowHook:
@@ -90,8 +113,8 @@ def convert(
     Raises
     ------
     ValueError
-        If a number is out of range, the model is not a causal decoder of plain or sliding attention layers, or has a
-        window already. The model is then untouched.
+        If a number is out of range, the model is not a causal decoder of plain or sliding attention layers, has a
+        window already, or shares its config with another that has another window. The model is then untouched.
     """
     keys = check_window(window)
     check_blocks(blocks, pinned)
@@ -106,6 +129,7 @@ def convert(
     inner: Any = inner_model(model)
     blocks, pinned = (None if value is None else whole_number(value) for value in (blocks, pinned))
     hook = WindowHook(facts, keys, until, blocks, pinned)
+    keep_settings(hook, inner.config)
     hook.handles.append(decoder.register_forward_pre_hook(hook.pre_forward, with_kwargs=True))
     hook.handles.append(decoder.register_forward_hook(hook.post_forward, with_kwargs=True))
     if inner is not decoder:
@@ -116,7 +140,7 @@ def convert(
     decoder.wand = hook
     for name, value in stand_ins(inner, hook).items():
         setattr(inner, name, value)
-    inner.config.wand = hook.settings
+    HOOKS.add(hook)
     hook.legacy = legacy_rope(inner.config)
     hook.replaced = {name: vars(inner.config)[name] for name in hook.legacy if name in vars(inner.config)}
     vars(inner.config).update(hook.legacy)
@@ -140,9 +164,11 @@ def restore(model: Model) -> Model:
     inner = inner_model(model)
     for name in stand_ins(inner, hook):
         delattr(inner, name)
-    for name in ("wand", *hook.legacy):
-        vars(inner.config).pop(name, None)  # gone already where two models share one config
-    vars(inner.config).update(hook.replaced)
+    HOOKS.discard(hook)
+    if not any(other.config is inner.config for other in HOOKS):
+        for name in ("wand", *hook.legacy):
+            vars(inner.config).pop(name, None)
+        vars(inner.config).update(hook.replaced)
     return model
 
 
@@ -155,13 +181,22 @@ def set_window(model: Model, *, window: SupportsIndex | float | None = None, tau
         Generated keys that a query sees; the saved config follows. Caches that exist keep theirs.
     tau
         Strength of the soft mask ``A - tau * M``; ``inf`` is the hard window. Decoding with a cache is always hard.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or the model shares its config with another that has another window.
     """
     hook = hook_of(model)
     if tau is not None and not float(tau) >= 0:
         raise ValueError(f"tau must be 0 or more (inf: the hard window), got {tau}")
     if window is not None:
-        hook.window = check_window(window)
-        inner_model(model).config.wand = hook.settings
+        before, hook.window = hook.window, check_window(window)
+        try:
+            keep_settings(hook, inner_model(model).config)
+        except ValueError:
+            hook.window = before
+            raise
     if tau is not None:
         hook.tau = float(tau)
     return model

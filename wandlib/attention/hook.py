@@ -82,6 +82,8 @@ class WindowHook:
         """``conditioning`` and ``block`` of the pass under way in each thread, past the model's forward."""
         self.readers: dict[int, MaskReaders] = {}
         """Who reads the mask of the pass under way in each thread."""
+        self.config: Any = None
+        """The config that keeps these settings."""
         self.handles: list[Any] = []
         self.legacy: dict[str, Any] = {}
         """What was added to the config for older releases of transformers."""

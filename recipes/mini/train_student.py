@@ -19,6 +19,7 @@ from transformers import Qwen2ForCausalLM
 
 import wandlib
 from recipes.mini import rows
+from recipes.mini.digits import folded
 from recipes.mini.rows import MAX_GAP, PASSES, PINNED, Row, Speech
 from recipes.mini.train_teacher import build_model
 from wandlib.distillation.checkpoints import last_checkpoint
@@ -79,7 +80,7 @@ def read_speech(corpus: Path, share: float = 1.0) -> tuple[Speech, Speech]:
 
 def load_teacher(folder: Path) -> Qwen2ForCausalLM:
     """Load the averaged weights of ``folder/teacher.pt``."""
-    return _filled(folder, torch.load(folder / "teacher.pt", weights_only=True)["average"])
+    return _filled(folder, folded(torch.load(folder / "teacher.pt", weights_only=True)["average"]))
 
 
 def _filled(folder: Path, weights: dict[str, Tensor]) -> Qwen2ForCausalLM:

@@ -4,8 +4,8 @@ Half of its rows are streams of several texts (:mod:`recipes.mini.rows`), so tha
 expires. Cross-entropy on the codes, and a pull on two heads towards the phone being spoken (the alignment of
 :mod:`recipes.mini.align`), which makes the text take hold within minutes instead of hours. A tenth of the
 codes that it reads, not of those it is to write, are hidden from it: what comes next is then to be found in the text,
-and a code of its own that is a little wrong does not lead it astray. Matrices are trained with Muon, the rest with
-AdamW.
+and a code of its own that is a little wrong does not lead it astray. Codes that sound alike share a part of their
+embeddings (:mod:`recipes.mini.digits`). Matrices are trained with Muon, the rest with AdamW.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from recipes.mini import align
 from recipes.mini.align import Plan
+from recipes.mini.digits import add_digits, embeddings
 from recipes.mini.loop import join, train
 from recipes.mini.rows import MAX_GAP, PINNED, ROW_TOKENS, Passes, Row, Speech, collator, read, row_length
 from wandlib.systems.mini.prompt import BEGIN, END, VOCABULARY
@@ -139,9 +140,10 @@ def _head(linear: nn.Linear, head: int, size: int) -> tuple[Tensor, Tensor | Non
 
 def cross_entropy(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
     """Mean over the generated positions; logits exist for those alone."""
+    table = embeddings(model)
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.model(
-            input_ids=batch.input_ids,
+            inputs_embeds=nn.functional.embedding(batch.input_ids, table),
             position_ids=batch.position_ids,
             # Nothing sees padding on the right. Without a mask, transformers would take a gap for two packed rows.
             attention_mask=torch.ones_like(batch.input_ids),
@@ -150,7 +152,7 @@ def cross_entropy(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
         places = (batch.labels.flatten() >= 0).nonzero().squeeze(-1)
         # Padded with uncounted places: see round_up.
         places = nn.functional.pad(places, (0, round_up(len(places), 512) - len(places)), value=-1)
-        logits = model.lm_head(hidden.flatten(0, 1)[places])
+        logits = nn.functional.linear(hidden.flatten(0, 1)[places], table)
     labels = torch.where(places >= 0, batch.labels.flatten()[places], -100)
     return nn.functional.cross_entropy(logits.float(), labels)
 
@@ -176,6 +178,7 @@ def run(folder: Path, corpus: Path, speed: float = 1.0) -> Qwen2ForCausalLM:
     spoken, held = read(corpus, align.align_corpus(folder, corpus))
     speech, unheard = Speech(spoken), Speech(held)
     model = build_model(folder)
+    add_digits(model)
     if world > 1:
         torch.distributed.barrier()  # nobody reads the file while it is being written
     if rank == 0:

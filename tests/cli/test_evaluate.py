@@ -161,7 +161,7 @@ def test_conditions_without_a_common_score_have_no_difference(
         low = np.count_nonzero(np.diff(sound >= 0)) / 2 / (len(sound) / rate) % 100 < 35
         return {"LOW": 1.0} if low else {}
 
-    monkeypatch.setattr("wandlib.cli.evaluate.mos_predictors", lambda *_: {"low": score})
+    monkeypatch.setattr("wandlib.evaluation.mos.mos_predictors", lambda *_: {"low": score})
     Path("texts.txt").write_text("one two\n", encoding="utf-8")
     result = run("texts.txt", "-s", "low")
     assert result.exit_code == 0, result.output

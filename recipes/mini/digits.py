@@ -9,13 +9,14 @@ predicted. In the end the sum is stored, and the model is a stock one.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wandlib.systems.mini.codec import CODES, LEVELS
+from wandlib.systems.mini.codec import CODES, LEVELS, FiniteScalarQuantizer
 from wandlib.systems.mini.prompt import FIRST_CODE
 
 NAME = "embed_digits"
@@ -46,10 +47,10 @@ def _with_digits(own: Tensor, digits: Tensor) -> Tensor:
     return own + nn.functional.pad(shared, (0, 0, FIRST_CODE, len(own) - FIRST_CODE - CODES))
 
 
+@functools.cache
 def digits_of_codes() -> Float[Tensor, "codes 27"]:
     """Say of each code which digits it has: a one for each of five, among the levels of all."""
-    codes, columns, stride = torch.arange(CODES), [], 1
-    for levels in LEVELS:
-        columns.append(nn.functional.one_hot(codes // stride % levels, levels))
-        stride *= levels
+    quantizer = FiniteScalarQuantizer()
+    digits = ((quantizer.values(torch.arange(CODES)) + 1) * quantizer.reach).round().long()
+    columns = [nn.functional.one_hot(digits[:, place], levels) for place, levels in enumerate(LEVELS)]
     return torch.cat(columns, 1).float()

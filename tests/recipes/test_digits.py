@@ -32,10 +32,12 @@ def parameters(model: Any) -> dict[str, Tensor]:
 def test_digits_are_those_of_the_quantizer() -> None:
     digits, columns = digits_of_codes(), torch.tensor(LEVELS).cumsum(0)
     values = FiniteScalarQuantizer().values(torch.arange(CODES))
+    strides = torch.tensor([1, *LEVELS[:-1]]).cumprod(0)
     for place, end in enumerate(columns.tolist()):
         levels = digits[:, end - LEVELS[place] : end]
         assert torch.equal(levels.sum(1), torch.ones(CODES))
         assert torch.equal(levels.argmax(1), ((values[:, place] + 1) * (LEVELS[place] // 2)).round().long())
+        assert torch.equal(levels.argmax(1), torch.arange(CODES) // strides[place] % LEVELS[place])
 
 
 def test_at_first_it_is_the_same_model(model: Qwen2ForCausalLM) -> None:

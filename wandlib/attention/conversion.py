@@ -50,8 +50,8 @@ HOOKS: WeakSet[WindowHook] = WeakSet()
 """Of the models that are converted now."""
 
 
-def keep_settings(hook: WindowHook, config: Any) -> None:
-    """Put a hook's settings down in its model's config, by which files are saved and caches made.
+def keep_settings(hook: WindowHook, config: Any, settings: dict[str, Any]) -> None:
+    """Put the settings of a hook down in its model's config, by which files are saved and caches made.
 
     Raises
     ------
@@ -59,13 +59,12 @@ def keep_settings(hook: WindowHook, config: Any) -> None:
         If it keeps others for another model.
     """
     for other in HOOKS:
-        if other is not hook and other.config is config and other.settings != hook.settings:
+        if other is not hook and other.config is config and other.settings != settings:
             raise ValueError(
                 f"another converted model, with a window of {other.window}, has the very same config object, which "
                 "keeps one window: build each model with a config of its own, copy.deepcopy(config)"
             )
-    hook.config = config
-    config.wand = hook.settings
+    hook.config, config.wand = config, settings
 
 
 def hook_of(model: nn.Module) -> WindowHook:
@@ -129,7 +128,7 @@ def convert(
     inner: Any = inner_model(model)
     blocks, pinned = (None if value is None else whole_number(value) for value in (blocks, pinned))
     hook = WindowHook(facts, keys, until, blocks, pinned)
-    keep_settings(hook, inner.config)
+    keep_settings(hook, inner.config, hook.settings)
     hook.handles.append(decoder.register_forward_pre_hook(hook.pre_forward, with_kwargs=True))
     hook.handles.append(decoder.register_forward_hook(hook.post_forward, with_kwargs=True))
     if inner is not decoder:
@@ -191,12 +190,9 @@ def set_window(model: Model, *, window: SupportsIndex | float | None = None, tau
     if tau is not None and not float(tau) >= 0:
         raise ValueError(f"tau must be 0 or more (inf: the hard window), got {tau}")
     if window is not None:
-        before, hook.window = hook.window, check_window(window)
-        try:
-            keep_settings(hook, inner_model(model).config)
-        except ValueError:
-            hook.window = before
-            raise
+        keys = check_window(window)
+        keep_settings(hook, inner_model(model).config, hook.settings | {"window": keys})
+        hook.window = keys
     if tau is not None:
         hook.tau = float(tau)
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from naive import brute_force, dense_masks, positions
 from tiny_models import LANGUAGE_MODELS, SHAPE, SPEECH_DECODERS, VOCABULARY, Tiny
 from torch import Tensor, nn
 from transformers import (
+    AutoModelForCausalLM,
     BarkSemanticConfig,
     BarkSemanticModel,
     DynamicCache,
@@ -452,6 +454,17 @@ def test_two_models_that_share_a_config_have_one_window() -> None:
     set_window(other, window=WINDOW + 1)
     restore(other)
     assert not hasattr(one.config, "wand")
+
+
+def test_a_model_that_nobody_holds_does_not_keep_its_config() -> None:
+    """A loop over windows builds one model after the other from one config, and the collector comes when it likes."""
+    config = QWEN2.build().config
+    gc.disable()
+    try:
+        for window in (1, 8, 40):
+            assert WandCache(convert(AutoModelForCausalLM.from_config(config), window).config).window == window
+    finally:
+        gc.enable()
 
 
 def test_a_training_pass_keeps_no_cache(model: PreTrainedModel) -> None:

@@ -14,6 +14,7 @@ not around a ``yield``, so that a generator at rest does not change what others 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import threading
@@ -50,6 +51,12 @@ HOOKS: WeakSet[WindowHook] = WeakSet()
 """Of the models that are converted now."""
 
 
+def windows_beside(hook: WindowHook, config: Any, settings: dict[str, Any]) -> list[int]:
+    """Return the windows of other models that have the same config object and other settings."""
+    alike = [other for other in HOOKS if other is not hook and other.config is config]
+    return [other.window for other in alike if other.settings != settings]
+
+
 def keep_settings(hook: WindowHook, config: Any, settings: dict[str, Any]) -> None:
     """Put the settings of a hook down in its model's config, by which files are saved and caches made.
 
@@ -58,12 +65,13 @@ def keep_settings(hook: WindowHook, config: Any, settings: dict[str, Any]) -> No
     ValueError
         If it keeps others for another model.
     """
-    for other in HOOKS:
-        if other is not hook and other.config is config and other.settings != settings:
-            raise ValueError(
-                f"another converted model, with a window of {other.window}, has the very same config object, which "
-                "keeps one window: build each model with a config of its own, copy.deepcopy(config)"
-            )
+    if windows_beside(hook, config, settings):
+        gc.collect()  # a model is a cycle, with its hook: one that nobody holds any more may still be there
+    if windows := windows_beside(hook, config, settings):
+        raise ValueError(
+            f"another converted model, with a window of {windows[0]}, has the very same config object, which "
+            "keeps one window: build each model with a config of its own, copy.deepcopy(config)"
+        )
     hook.config, config.wand = config, settings
 
 

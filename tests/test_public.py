@@ -50,6 +50,20 @@ def test_torch_waits_until_it_is_needed(program: str) -> None:
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "arguments", [["say", ""], ["evaluate", "missing.txt"], ["evaluate", "--json", "missing/report.json"]]
+)
+def test_what_cannot_work_is_said_without_torch(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom wandlib.cli.app import app\n"
+        f"try: app({arguments})\n"
+        "finally: print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (1, "[]")
+    assert ended.stderr.startswith("error:")
+
+
 def test_training_without_accelerate_says_what_to_install() -> None:
     program = (
         "import importlib.util as util; find = util.find_spec\n"

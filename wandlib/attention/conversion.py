@@ -49,6 +49,8 @@ OWN_MODELS = {
 
 HOOKS: WeakSet[WindowHook] = WeakSet()
 """Of the models that are converted now."""
+HOOKS_LOCK = threading.RLock()
+"""Held while they are looked through: a collector's run may come in between, and another thread's model."""
 
 
 def windows_beside(hook: WindowHook, config: Any, settings: dict[str, Any]) -> list[int]:
@@ -65,14 +67,16 @@ def keep_settings(hook: WindowHook, config: Any, settings: dict[str, Any]) -> No
     ValueError
         If it keeps others for another model.
     """
-    if windows_beside(hook, config, settings):
-        gc.collect()  # a model is a cycle, with its hook: one that nobody holds any more may still be there
-    if windows := windows_beside(hook, config, settings):
-        raise ValueError(
-            f"another converted model, with a window of {windows[0]}, has the very same config object, which "
-            "keeps one window: build each model with a config of its own, copy.deepcopy(config)"
-        )
-    hook.config, config.wand = config, settings
+    with HOOKS_LOCK:
+        if windows_beside(hook, config, settings):
+            gc.collect()  # a model is a cycle, with its hook: one that nobody holds any more may still be there
+        if windows := windows_beside(hook, config, settings):
+            raise ValueError(
+                f"another converted model, with a window of {windows[0]}, has the very same config object, which "
+                "keeps one window: build each model with a config of its own, copy.deepcopy(config)"
+            )
+        hook.config, config.wand = config, settings
+        HOOKS.add(hook)
 
 
 def hook_of(model: nn.Module) -> WindowHook:
@@ -147,7 +151,6 @@ def convert(
     decoder.wand = hook
     for name, value in stand_ins(inner, hook).items():
         setattr(inner, name, value)
-    HOOKS.add(hook)
     hook.legacy = legacy_rope(inner.config)
     hook.replaced = {name: vars(inner.config)[name] for name in hook.legacy if name in vars(inner.config)}
     vars(inner.config).update(hook.legacy)
@@ -171,11 +174,12 @@ def restore(model: Model) -> Model:
     inner = inner_model(model)
     for name in stand_ins(inner, hook):
         delattr(inner, name)
-    HOOKS.discard(hook)
-    if not any(other.config is inner.config for other in HOOKS):
-        for name in ("wand", *hook.legacy):
-            vars(inner.config).pop(name, None)
-        vars(inner.config).update(hook.replaced)
+    with HOOKS_LOCK:
+        HOOKS.discard(hook)
+        if not any(other.config is inner.config for other in HOOKS):
+            for name in ("wand", *hook.legacy):
+                vars(inner.config).pop(name, None)
+            vars(inner.config).update(hook.replaced)
     return model
 
 

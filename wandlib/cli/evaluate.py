@@ -107,6 +107,14 @@ def evaluate(
 ) -> None:
     """Measure the voice: WER, CER and similarity with 95 % intervals, failures and costs, full against window."""
     with exit_on_input_error():
+        read = None if texts is None else read_sentences(texts)
+        given = with_transcripts(speakers or [], transcripts or [])
+        settings: dict[str, Any] = {"window": window, "temperature": temperature, "top_k": top_k}
+        settings |= system_settings(None, extra, {"attention", "seed", "transcript", *settings})
+        check_parent(json)
+        if json is not None:
+            check_new(json, force)
+
         from wandlib.evaluation import error_rates
         from wandlib.evaluation.measurement import SENTENCES
         from wandlib.evaluation.measurement import evaluate as measure
@@ -114,13 +122,7 @@ def evaluate(
         from wandlib.evaluation.report import Report
         from wandlib.evaluation.voices import check_speakable, reference_sounds, voices_of
 
-        sentences = dict.fromkeys(SENTENCES, "") if texts is None else read_sentences(texts)
-        given = with_transcripts(speakers or [], transcripts or [])
-        settings: dict[str, Any] = {"window": window, "temperature": temperature, "top_k": top_k}
-        settings |= system_settings(None, extra, {"attention", "seed", "transcript", *settings})
-        check_parent(json)
-        if json is not None:
-            check_new(json, force)
+        sentences = dict.fromkeys(SENTENCES, "") if read is None else read
         tts = options.load(system, checkpoint, device, student)
         voices = voices_of(tts, given, **settings)
         kinds: list[Any] = [kind.value for kind in dict.fromkeys(attentions or Attentions)]
@@ -223,12 +225,13 @@ def read_sentences(path: Path) -> dict[str, str]:
     InputError
         When there are none, one has no words or comes twice, or the file is not UTF-8.
     """
-    from wandlib.evaluation.error_rates import normalize
-
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise InputError(f"{str(path)!r} is not UTF-8 text ({error.reason}): save it as such") from error
+
+    from wandlib.evaluation.error_rates import normalize
+
     found: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if not line or line.startswith("#"):

@@ -98,7 +98,7 @@ def stage(name: str, folder: Path, hours: float, speed: float, target: Path, pro
         "tuning": lambda: train_vocoder.tune(folder, data, many, seconds),
         "teacher": lambda: train_teacher.run(folder, data, speed),
         "student": lambda: train_student.run(folder, data, speed),
-        "choice": lambda: tune.run(folder, data),
+        "choice": lambda: tune.run(folder, data, processes),
         "export": lambda: export.run(folder, data, target),
         "shipped": lambda: shipped.run(folder),
     }

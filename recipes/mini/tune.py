@@ -8,22 +8,22 @@ teacher does at other temperatures is noted; what is used by default is a consta
 
 from __future__ import annotations
 
+import functools
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import typer
-from tqdm import tqdm
 
 from recipes.mini import analysis
 from recipes.mini import corpus as shards
-from recipes.mini.corpus import Utterance
-from recipes.mini.export import CONTRAST, may_be_reference, system_of
+from recipes.mini.corpus import Utterance, read_shards
+from recipes.mini.export import CONTRAST, choices, may_be_reference, references, system_of
 from recipes.mini.hearing import recognizer
 from recipes.mini.listening import scores
+from recipes.mini.pool import each
 from wandlib.evaluation.error_rates import error_rates
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.recognizers import FasterWhisper
@@ -49,11 +49,11 @@ def sentences_of(items: list[analysis.Analyzed], count: int) -> list[analysis.An
 
 
 class Tuning:
-    """The voice, the recognizer, and the sentences."""
+    """The voice, the recognizer, the corpus, and the held-out sentences of it to tune on."""
 
     def __init__(self, system: MiniSystem, recognize: FasterWhisper, items: list[analysis.Analyzed]) -> None:
-        self.system, self.recognize = system, recognize
-        self.chosen = sentences_of(items, SENTENCES)
+        self.system, self.recognize, self.items = system, recognize, items
+        self.chosen = sentences_of(items[: shards.HELD_OUT], SENTENCES)
 
     def error(self, texts: list[str], sounds: list[np.ndarray]) -> float:
         """Word and character error rate together, as few words say little of words, less what DNSMOS gives for it."""
@@ -99,38 +99,53 @@ class Tuning:
         del self.system.voices["candidate"]
         return self.error(texts, sounds)
 
-    def references(self, utterances: list[Utterance]) -> dict[str, str]:
-        """Text of the utterance chosen for each speaker."""
-        candidates: dict[str, list[Utterance]] = defaultdict(list)
-        for utterance in utterances:
-            if utterance.speaker in self.system.voices and may_be_reference(utterance):
-                candidates[utterance.speaker].append(utterance)
-        return {
-            name: self.reference(said[:CANDIDATES]).text for name, said in tqdm(candidates.items(), desc="references")
-        }
+    def candidates(self, speaker: str) -> list[Utterance]:
+        """Return utterances that might be a speaker's reference."""
+        said = (item.utterance for item in self.items)
+        return [one for one in said if one.speaker == speaker and may_be_reference(one)][:CANDIDATES]
+
+
+@functools.lru_cache(1)
+def prepared(folder: Path, corpus: Path, kind: str) -> Tuning:
+    """Load the voice as it has been chosen so far: once a process and kind of choice."""
+    listen = recognizer()
+    assert not isinstance(listen, Unavailable)
+    torch.set_num_threads(1)
+    return Tuning(system_of(folder, corpus), listen, analysis.read(corpus))
 
 
 @torch.inference_mode()
-def run(folder: Path, corpus: Path) -> None:
-    """Write ``folder/choices.json``; one that is there is kept."""
-    path = folder / "choices.json"
-    if path.exists():
+def measure(job: tuple[Path, Path, str, str]) -> float | str:
+    """Return the error at a contrast or temperature, or the text of the reference that is chosen for a speaker."""
+    folder, corpus, kind, name = job
+    tuning = prepared(folder, corpus, kind)
+    if kind == "references":
+        return tuning.reference(tuning.candidates(name)).text
+    return tuning.contrast(float(name)) if kind == "contrasts" else tuning.temperature(float(name))
+
+
+def run(folder: Path, corpus: Path, workers: int = 1) -> None:
+    """Write ``folder/choices.json``, choice by choice; those that are there are kept."""
+    listen = recognizer()
+    if isinstance(listen, Unavailable):
+        typer.echo(f"nothing is chosen, contrast {CONTRAST} and each speaker's first utterance stay: {listen.reason}")
         return
-    recognize = recognizer()
-    if isinstance(recognize, Unavailable):
-        typer.echo(
-            f"nothing is chosen, contrast {CONTRAST} and each speaker's first utterance stay: {recognize.reason}"
-        )
-        return
-    torch.set_num_threads(1)
-    items = analysis.read(corpus)
-    tuning = Tuning(system_of(folder, corpus), recognize, items[: shards.HELD_OUT])
-    found: dict[str, Any] = {"contrasts": {value: tuning.contrast(value) for value in CONTRASTS}}
-    found["contrast"] = min(found["contrasts"], key=found["contrasts"].__getitem__)
-    tuning.system.codec.contrast = found["contrast"]
-    found["references"] = tuning.references([item.utterance for item in items])
-    found["temperatures"] = {value: tuning.temperature(value) for value in TEMPERATURES}
+    found: dict[str, Any] = choices(folder)
+    wanted = {"contrasts": CONTRASTS, "references": references(read_shards(corpus), {}), "temperatures": TEMPERATURES}
+    for kind, names in wanted.items():
+        values = found.setdefault(kind, {})
+        missing = [name for name in map(str, names) if name not in values]
+        jobs = [(folder, corpus, kind, name) for name in missing]
+        for name, value in zip(missing, each(measure, jobs, workers, kind), strict=True):
+            values[name] = value
+            if len(values) == len(CONTRASTS) and kind == "contrasts":
+                found["contrast"] = float(min(values, key=values.__getitem__))
+            keep(folder, found)
     typer.echo(json.dumps(found, indent=1))
-    partial = path.with_suffix(".partial")
+
+
+def keep(folder: Path, found: dict[str, Any]) -> None:
+    """Write the choices; whatever ends the program, the file is whole."""
+    partial = folder / "choices.partial"
     partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    partial.replace(path)
+    partial.replace(folder / "choices.json")

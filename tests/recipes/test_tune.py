@@ -44,19 +44,43 @@ def test_the_best_of_the_finalists_is_chosen(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_choices_are_made_once_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is kept as soon as it is made: a run that is cut off goes on where it stopped."""
+    said = items(9)
     monkeypatch.setattr(tune, "recognizer", lambda: object())
-    monkeypatch.setattr(tune, "system_of", lambda folder, corpus: SimpleNamespace(codec=SimpleNamespace(contrast=1.25)))
-    monkeypatch.setattr(analysis, "read", lambda corpus: [])
+    monkeypatch.setattr(tune, "system_of", lambda folder, corpus: export.choices(folder).get("contrast"))
+    monkeypatch.setattr(tune, "read_shards", lambda corpus: [one.utterance for one in said])
+    monkeypatch.setattr(analysis, "read", lambda corpus: said)
+    measured: list[tuple[str, Any]] = []
+
+    def measure(kind: str, value: Any, answer: Any) -> Any:
+        if len(measured) == stop:
+            raise KeyboardInterrupt
+        measured.append((kind, value))
+        return answer
+
     errors = {1.0: 0.3, 1.25: 0.2, 1.5: 0.1}
-    monkeypatch.setattr(tune.Tuning, "contrast", lambda self, value: errors[value])
-    monkeypatch.setattr(tune.Tuning, "temperature", lambda self, value: value)
-    monkeypatch.setattr(tune.Tuning, "references", lambda self, utterances: {"clara": "This one."})
-    tune.run(tmp_path, tmp_path)
+    monkeypatch.setattr(tune.Tuning, "contrast", lambda self, value: measure("contrast", value, errors[value]))
+    monkeypatch.setattr(
+        tune.Tuning, "reference", lambda self, given: measure("reference", self.system, said[5].utterance)
+    )
+    monkeypatch.setattr(tune.Tuning, "temperature", lambda self, value: measure("temperature", value, value))
+    for stop in (2, 5, 100):
+        if stop < 100:
+            with pytest.raises(KeyboardInterrupt):
+                tune.run(tmp_path, tmp_path)
+        else:
+            tune.run(tmp_path, tmp_path)
     found = export.choices(tmp_path)
     assert found["contrast"] == 1.5
-    assert found["references"] == {"clara": "This one."}
-    errors[1.0] = 0.0
+    assert found["references"] == {"clara": "this is sentence number 5"}
+    assert found["temperatures"] == {str(value): value for value in tune.TEMPERATURES}
+    assert measured == [
+        *(("contrast", value) for value in tune.CONTRASTS),
+        ("reference", 1.5),  # heard with the contrast that was chosen
+        *(("temperature", value) for value in tune.TEMPERATURES),
+    ]
     tune.run(tmp_path, tmp_path)
+    assert len(measured) == 8
     assert export.choices(tmp_path) == found
 
 

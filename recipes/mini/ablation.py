@@ -27,6 +27,7 @@ import wandlib
 from recipes.mini import endless, long_form, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER
 from recipes.mini.ablation_tables import document, lines
+from recipes.mini.files import write_json
 from recipes.mini.listening import PACE, identity, instruments, recognizer, scores
 from recipes.mini.rows import MAX_GAP, Row, collator
 from recipes.mini.sentences import HARVARD
@@ -152,9 +153,7 @@ def measure(job: Job) -> dict[str, Any]:
             system = system_of(folder, assets, model, variant)
             speak(system, name, seed).to_json(report)
             result["sentences"] = stream(system, assets)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(result), encoding="utf-8")
-        partial.replace(path)
+        write_json(path, result)
     measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return measured | ({"report": Report.from_json(report)} if ROWS[name].spoken else {})
 

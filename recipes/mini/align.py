@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from recipes.mini import analysis
 from recipes.mini import corpus as shards
+from recipes.mini.files import write_json
 from recipes.mini.loop import join, train
 from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE
 from wandlib.systems.mini.layers import ConvNeXt
@@ -61,9 +62,7 @@ def phones(corpus: Path) -> list[list[int]]:
             return found
     phonemize = Phonemizer()
     found = [[SYMBOLS.index(s) for s in phonemize(item.utterance.text)] for item in tqdm(items, desc="phones")]
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found), encoding="utf-8")
-    partial.replace(path)
+    write_json(path, found)
     return found
 
 

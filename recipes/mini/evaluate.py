@@ -26,6 +26,7 @@ import typer
 from tqdm import tqdm
 
 from recipes.mini import listening, tables
+from recipes.mini.files import write_json
 from recipes.mini.sentences import HARVARD, robustness_sentences
 from recipes.mini.stages import SOURCES, Stage, stages_of, voices_of
 from wandlib.evaluation.mos import Unavailable
@@ -66,9 +67,7 @@ def work(job: Job) -> Any:
             made = listening.judge(*arguments)
         else:
             made = listening.imitate(*arguments)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(made), encoding="utf-8")
-        partial.replace(path)
+        write_json(path, made)
     if kind == "stage":
         return Report.from_json(path)
     return json.loads(path.read_text(encoding="utf-8"))

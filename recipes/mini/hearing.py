@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import soundfile
 import typer
 
+from recipes.mini.files import write_json
 from recipes.mini.pool import each
 from wandlib.evaluation.error_rates import ErrorCounts, count_errors, normalize
 from wandlib.evaluation.mos import Unavailable
@@ -63,9 +64,7 @@ def listen(source: Path, quick: Recognizer, recognize: Recognizer) -> None:
         utterance = sound[entry["start"] : entry["end"]]
         line = quick(utterance, rate)
         heard.append(line if understood(errors_of(entry["text"], line)) else recognize(utterance, rate))
-    partial = source.with_name(f"{source.stem}.heard.partial")
-    partial.write_text(json.dumps(heard), encoding="utf-8")
-    partial.replace(heard_path(source))
+    write_json(heard_path(source), heard)
 
 
 def summary(folder: Path) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from recipes.mini import endless, prose
 from recipes.mini.endless import Endless, Sentence, Sound
 from recipes.mini.evaluate import digest_of, kept_in
+from recipes.mini.files import write_json
 from recipes.mini.listening import identity, known_voices, recognizer
 from recipes.mini.tables import shown
 from wandlib.evaluation.error_rates import Interval, between_draws, count_errors
@@ -152,9 +153,7 @@ def work(job: Decode) -> dict[str, Any]:
         torch.set_num_threads(1)
         found, last = measure(assets, attention, speaker, minutes, text_to_read())
         soundfile.write(path.with_suffix(".flac"), last, SAMPLE_RATE)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(found), encoding="utf-8")
-        partial.replace(path)
+        write_json(path, found)
     answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return answer
 

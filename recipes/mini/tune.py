@@ -21,6 +21,7 @@ from recipes.mini import analysis
 from recipes.mini import corpus as shards
 from recipes.mini.corpus import Utterance, read_shards
 from recipes.mini.export import CONTRAST, choices, may_be_reference, references, system_of
+from recipes.mini.files import write_json
 from recipes.mini.hearing import recognizer
 from recipes.mini.listening import scores
 from recipes.mini.pool import each
@@ -126,11 +127,14 @@ def measure(job: tuple[Path, Path, str, str]) -> float | str:
 
 def run(folder: Path, corpus: Path, workers: int = 1) -> None:
     """Write ``folder/choices.json``, choice by choice; those that are there are kept."""
+    found: dict[str, Any] = choices(folder)
+    if len(found.get("temperatures", ())) == len(TEMPERATURES):  # the last of them
+        return
     listen = recognizer()
     if isinstance(listen, Unavailable):
         typer.echo(f"nothing is chosen, contrast {CONTRAST} and each speaker's first utterance stay: {listen.reason}")
         return
-    found: dict[str, Any] = choices(folder)
+    path = folder / "choices.json"
     wanted = {"contrasts": CONTRASTS, "references": references(read_shards(corpus), {}), "temperatures": TEMPERATURES}
     for kind, names in wanted.items():
         values = found.setdefault(kind, {})
@@ -138,14 +142,8 @@ def run(folder: Path, corpus: Path, workers: int = 1) -> None:
         jobs = [(folder, corpus, kind, name) for name in missing]
         for name, value in zip(missing, each(measure, jobs, workers, kind), strict=True):
             values[name] = value
-            if len(values) == len(CONTRASTS) and kind == "contrasts":
-                found["contrast"] = float(min(values, key=values.__getitem__))
-            keep(folder, found)
+            write_json(path, found, indent=1)
+        if kind == "contrasts":
+            found["contrast"] = float(min(values, key=values.__getitem__))
+            write_json(path, found, indent=1)
     typer.echo(json.dumps(found, indent=1))
-
-
-def keep(folder: Path, found: dict[str, Any]) -> None:
-    """Write the choices; whatever ends the program, the file is whole."""
-    partial = folder / "choices.partial"
-    partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    partial.replace(folder / "choices.json")

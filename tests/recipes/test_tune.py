@@ -79,6 +79,7 @@ def test_choices_are_made_once_and_used(tmp_path: Path, monkeypatch: pytest.Monk
         ("reference", 1.5),  # heard with the contrast that was chosen
         *(("temperature", value) for value in tune.TEMPERATURES),
     ]
+    monkeypatch.setattr(tune, "recognizer", lambda: pytest.fail("a finished choice needs no recognizer"))
     tune.run(tmp_path, tmp_path)
     assert len(measured) == 8
     assert export.choices(tmp_path) == found

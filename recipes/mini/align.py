@@ -21,7 +21,7 @@ from tqdm import tqdm
 from recipes.mini import analysis
 from recipes.mini import corpus as shards
 from recipes.mini.files import write_json
-from recipes.mini.loop import join, train
+from recipes.mini.loop import autocast, join, train
 from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE
 from wandlib.systems.mini.layers import ConvNeXt
 from wandlib.systems.mini.text import SPACE, SYMBOLS, Phonemizer
@@ -128,7 +128,7 @@ def ctc(model: Recognizer, items: list[analysis.Analyzed], symbols: list[list[in
     """Mean CTC loss per symbol."""
     frames = max(item.frames for item in items)
     mel, _ = analysis.batch_of([(item, 0) for item in items], frames)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         scores = model(mel)
     targets = [[row[p] + 1 for p in spoken(row)] for row in symbols]
     return nn.functional.ctc_loss(
@@ -152,7 +152,7 @@ def align(model: Recognizer, item: analysis.Analyzed, symbols: list[int]) -> NDA
     positions = spoken(symbols)
     codes = item.frames // FRAMES_PER_CODE
     mel, _ = analysis.batch_of([(item, 0)], item.frames)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         scores = model(mel)
     path, _ = forced_align(scores, torch.tensor([[symbols[p] + 1 for p in positions]]), blank=BLANK)
     return np.asarray(spread(path[0].tolist(), positions, codes), np.int16)

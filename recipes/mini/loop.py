@@ -58,6 +58,16 @@ def join() -> tuple[int, int]:
     return world, rank
 
 
+def computes_half() -> bool:
+    """Whether this CPU multiplies matrices in bfloat16; one that cannot takes eighty times as long as in 32 bits."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def autocast(device: str = "cpu") -> torch.autocast:
+    """Compute in bfloat16 where the device does it by itself, else in 32 bits."""
+    return torch.autocast(device, torch.bfloat16, enabled=device != "cpu" or computes_half())
+
+
 def clock() -> float:
     """Seconds that the processor worked for this process, on each of its threads: what else runs costs no training."""
     return time.process_time() / torch.get_num_threads()

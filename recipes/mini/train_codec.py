@@ -18,7 +18,7 @@ from torch import nn
 from recipes.mini import align, analysis
 from recipes.mini import corpus as shards
 from recipes.mini.encode import acoustics
-from recipes.mini.loop import join, train
+from recipes.mini.loop import autocast, join, train
 from wandlib.systems.mini.codec import PITCH_HZ, Codec
 from wandlib.systems.mini.features import FRAMES_PER_CODE, HOP
 
@@ -73,7 +73,7 @@ def losses(
     codec: Codec, recognizer: align.Recognizer, mel: torch.Tensor, pitch: torch.Tensor, reference: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Mel (absolute and squared error), pitch where voiced, voicing, and phonetic distance; "loss" is their sum."""
-    with torch.autocast(mel.device.type, torch.bfloat16):
+    with autocast(mel.device.type):
         speaker = codec.speaker(reference)
         out, log_pitch, voicing = codec.reconstruct(codec.quantize(mel, speaker), speaker)
         phonetic = phonetic_distance(recognizer, out, mel)

@@ -20,6 +20,7 @@ from transformers import Qwen2ForCausalLM
 import wandlib
 from recipes.mini import rows
 from recipes.mini.digits import folded
+from recipes.mini.loop import computes_half
 from recipes.mini.rows import MAX_GAP, PASSES, PINNED, Row, Speech
 from recipes.mini.train_teacher import build_model
 from wandlib.distillation.checkpoints import last_checkpoint
@@ -153,7 +154,7 @@ def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
     return wandlib.WandTrainingArguments(
         str(output),
         use_cpu=True,
-        bf16=True,
+        bf16=computes_half(),
         max_steps=variant.steps,
         per_device_train_batch_size=BATCH,
         per_device_eval_batch_size=BATCH,

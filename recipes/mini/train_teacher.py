@@ -22,7 +22,7 @@ from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 from recipes.mini import align
 from recipes.mini.align import Plan
 from recipes.mini.digits import add_digits, embeddings
-from recipes.mini.loop import join, train
+from recipes.mini.loop import autocast, join, train
 from recipes.mini.rows import MAX_GAP, PINNED, ROW_TOKENS, Passes, Row, Speech, collator, read, row_length
 from wandlib.systems.mini.prompt import BEGIN, END, VOCABULARY
 
@@ -122,7 +122,7 @@ class HeadPull:
             hidden, (cosine, sine) = self.inputs[layer]
             attention = self.model.model.layers[layer].self_attn
             size, group = attention.head_dim, head // attention.num_key_value_groups
-            with torch.autocast(hidden.device.type, torch.bfloat16):
+            with autocast(hidden.device.type):
                 query = nn.functional.linear(hidden, *_head(attention.q_proj, head, size))
                 key = nn.functional.linear(hidden, *_head(attention.k_proj, group, size))
             query, key = apply_rotary_pos_emb(query.unsqueeze(1), key.unsqueeze(1), cosine, sine)
@@ -141,7 +141,7 @@ def _head(linear: nn.Linear, head: int, size: int) -> tuple[Tensor, Tensor | Non
 def cross_entropy(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
     """Mean over the generated positions; logits exist for those alone."""
     table = embeddings(model)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         hidden = model.model(
             inputs_embeds=nn.functional.embedding(batch.input_ids, table),
             position_ids=batch.position_ids,

@@ -5,17 +5,39 @@ K times beside itself, with the weights as [K * channels, outputs]:
 
     y[t] = sum over k of W[k] x[t + k D - padding]  =  [x[t - padding], x[t + D - padding], ...] W
 
-MatMulInteger computes it with packed signed weights; w - 128 with zero point z - 128 is the same integer as w with z.
+MatMulInteger computes it, fastest with signed weights; w - 128 with zero point z - 128 is the same integer as w with z.
+But on processors without VNNI (before Intel's Ice Lake and AMD's Zen 4), ONNX Runtime adds two products of signed
+weights in 16 bits, which overflow without a word: there the weights stay unsigned.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 OPEN_END = 2**62
+
+
+@functools.cache
+def multiplies_signed() -> bool:
+    """Try whether this processor multiplies signed weights exactly, on the largest numbers there are."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.full((64, 64), 127, np.int8)
+    x, y = (
+        helper.make_tensor_value_info(name, kind, [64, 64])
+        for name, kind in (("x", TensorProto.UINT8), ("y", TensorProto.INT32))
+    )
+    product = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
+    graph = helper.make_graph([product], "product", [x], [y], [numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": np.full((64, 64), 255, np.uint8)})
+    return bool((found == 64 * 127 * 255).all())
 
 
 def rewritten(path: Path) -> bytes:
@@ -56,9 +78,10 @@ def as_product(
     y = node.output[0]
     (taps,), (dilation,) = attributes["kernel_shape"], attributes.get("dilations", [1])
     before, after = attributes.get("pads", [0, 0])
-    signed = (weight.astype(np.int16) - 128).astype(np.int8)  # [outputs, channels, taps]
-    constants[f"{name}_product"] = np.ascontiguousarray(signed.transpose(2, 1, 0).reshape(-1, len(signed)))
-    constants[f"{name}_product_zero"] = np.array(int(zero) - 128, np.int8)
+    offset, kind = (128, np.int8) if multiplies_signed() else (0, np.uint8)
+    moved = (weight.astype(np.int16) - offset).astype(kind)  # [outputs, channels, taps]
+    constants[f"{name}_product"] = np.ascontiguousarray(moved.transpose(2, 1, 0).reshape(-1, len(moved)))
+    constants[f"{name}_product_zero"] = np.array(int(zero) - offset, kind)
     nodes, current = [helper.make_node("Transpose", [x], [f"{y}_time"], perm=[0, 2, 1])], f"{y}_time"
     if before or after:
         constants[f"{y}_pads"] = np.array([0, before, 0, 0, after, 0], np.int64)

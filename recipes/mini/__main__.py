@@ -6,7 +6,7 @@ that lies elsewhere is named by ``$WANDLIB_SPEECH``. After it: ``python -m recip
 
 Hours on two cores, for 20 hours of speech and for 40::
 
-    speech      4.7    9.3   .47 s for a second of speech and process, measured with nothing beside it
+    speech      4.7    9.3   .47 s for a second of speech and process, measured with nothing beside it; .66 without VNNI
     hearing     0.7    1.4   .07 s for a second of speech and process, measured so
     corpus, analysis, alignment, codes
                 0.5    1.0

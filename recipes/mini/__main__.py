@@ -4,20 +4,22 @@ Checkpoints and data live under ``runs/mini`` (about 6 GB); the result is writte
 that lies elsewhere is named by ``$WANDLIB_SPEECH``. After it: ``python -m recipes.mini.evaluate --write``,
 ``python -m recipes.mini.long_form --write``, ``make ablation``.
 
-Hours on two cores, for 20 hours of speech and for 40::
+Hours on two cores, for 20 hours of speech, 3 of them with sound, and for 40::
 
-    speech      4.7    9.3   .47 s for a second of speech and process, measured with nothing beside it; .66 without VNNI
-    hearing     0.7    1.4   .07 s for a second of speech and process, measured so
-    corpus, analysis, alignment, codes
+    speech      0.7    0.7   .47 s for a second of speech and process, measured with nothing beside it; .66 without VNNI
+    hearing     0.1    0.1   .07 s for a second of speech and process, measured so
+    corpus, analysis, pairs, alignment, codes
                 0.5    1.0
-    aligner     0.1    0.1   aligner, vocoder, codec and tuning train for a time, whatever there is to hear
+    shortcut    0.2    0.2   trains for a time, as aligner, vocoder, codec and tuning do
+    spectra     0.4    0.8   SPECTRA_COST s for a second of speech and process
+    aligner     0.1    0.1
     vocoder     0.2    0.2
     codec       1.3    1.3
     tuning      0.2    0.2
     teacher     0.9    1.8   two passes, 3.6 million tokens for 20 hours and pass; 1,100 tokens a second and core
     choice      0.3    0.3   the teacher's errors on held-out sentences are printed: look before the student is trained
     student     0.7    0.7   320 steps, 3.9 million tokens; the teacher's forward pass comes on top
-    all         9.6   16.3
+    all         5.6    7.9
     evaluate    0.5, long_form 0.5, ablation 5.5
 
 The teacher's and the student's are estimated from the processor time of single steps, on a loaded x86-64 machine with
@@ -51,6 +53,7 @@ from recipes.mini import (
     export,
     hearing,
     shipped,
+    spectra,
     speech,
     train_codec,
     train_student,
@@ -61,7 +64,8 @@ from recipes.mini import (
 from wandlib.systems.mini.system import ASSETS
 
 STAGES = (
-    *("speech", "hearing", "corpus", "analysis", "aligner", "alignment", "vocoder", "codec", "codes"),
+    *("speech", "hearing", "corpus", "analysis", "pairs", "shortcut", "spectra"),
+    *("aligner", "alignment", "vocoder", "codec", "codes"),
     *("tuning", "teacher", "choice", "student", "export"),
 )
 OTHERS = ("shipped",)
@@ -71,25 +75,28 @@ MADE_OF = {"tuning": "codec", "teacher": "codec", "choice": "teacher", "student"
 )
 """What a stage begins with: if that is trained on, or anew, or if speech was added, the stage has to be made anew."""
 RESULTS = {"tuning": "tuned_vocoder.pt", "choice": "choices.json", "student": "student"} | {
-    name: f"{name}.pt" for name in ("aligner", "vocoder", "codec", "teacher")
+    name: f"{name}.pt" for name in ("shortcut", "aligner", "vocoder", "codec", "teacher")
 }
-SHARED = ("aligner", "codec", "tuning", "teacher", "student")
+SHARED = ("shortcut", "aligner", "codec", "tuning", "teacher", "student")
 """Stages that several processes train together."""
-MINUTES = {"aligner": 8.0, "vocoder": 12.0, "codec": 75.0, "tuning": 10.0}
+MINUTES = {"shortcut": 12.0, "aligner": 8.0, "vocoder": 12.0, "codec": 75.0, "tuning": 10.0}
 """Time of the stages that train for a time, each process with a core to itself; shorter ones lay the same schedule
 over less time. The teacher and the student train for a number of passes over the speech."""
 
 
-def stage(name: str, folder: Path, hours: float, speed: float, target: Path, processes: int) -> None:
+def stage(name: str, folder: Path, hours: float, sound: float, speed: float, target: Path, processes: int) -> None:
     """Run one stage; a finished one returns at once."""
     data, seconds = folder / "corpus", 60 * MINUTES.get(name, 0.0) / speed
     spoken = Path(os.environ.get("WANDLIB_SPEECH", folder / "speech"))
     many = 1_000_000  # the clock ends training, not the number of steps
     stages: dict[str, Callable[[], object]] = {
-        "speech": lambda: speech.build(spoken, hours, workers=processes),
+        "speech": lambda: speech.build(spoken, min(hours, sound), workers=processes),
         "hearing": lambda: hearing.run(spoken, processes),
         "corpus": lambda: corpus.build(spoken, data, processes),
         "analysis": lambda: (analysis.build(data, processes), align.phones(data)),
+        "pairs": lambda: spectra.pairs(spoken, folder, processes),
+        "shortcut": lambda: spectra.run(folder, many, seconds),
+        "spectra": lambda: spectra.build(spoken, folder, data, hours, processes),
         "aligner": lambda: align.run(folder, data, many, seconds),
         "alignment": lambda: align.align_corpus(folder, data),
         "vocoder": lambda: train_vocoder.run(folder, data, many, seconds),
@@ -140,7 +147,8 @@ def main(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where data and checkpoints live.")] = Path("runs/mini"),
     target: Annotated[Path, typer.Option(help="Where the finished weights go.")] = ASSETS,
-    hours: Annotated[float, typer.Option(help="Hours of speech to make.")] = 20.0,
+    hours: Annotated[float, typer.Option(help="Hours of speech to learn from.")] = 20.0,
+    sound: Annotated[float, typer.Option(help="Hours of it that are spoken; of the rest there are spectra.")] = 3.0,
     speed: Annotated[float, typer.Option(help="Divide every training budget by this, to try the recipe out.")] = 1.0,
     processes: Annotated[
         int, typer.Option(help="Processes that make speech and train codec and teacher, one thread each.")
@@ -168,7 +176,7 @@ def main(
         else:
             # The first process, not the launcher, keeps others out: it may live on where the launcher was killed.
             with speech.locked(folder) if rank in (None, "0") else contextlib.nullcontext():
-                stage(name, folder, hours, speed, target, processes)
+                stage(name, folder, hours, sound, speed, target, processes)
         if rank in (None, "0"):
             typer.echo(f"{name}: done in {(time.monotonic() - started) / 60:.1f} min")
 

@@ -49,7 +49,7 @@ def analyse_shard(path: Path) -> None:
     torch.set_num_threads(1)
     log_mel = LogMel()
     mels, pitches = [], []
-    for utterance in read_shards(path.parent, path.name):
+    for utterance in read_shards(path.parent, path.stem):
         samples = utterance.samples
         mels.append(log_mel(torch.from_numpy(samples)[None])[0].half().numpy())
         pitches.append(pitch_of(samples).astype(np.float16))
@@ -60,8 +60,8 @@ def analyse_shard(path: Path) -> None:
 
 
 def build(folder: Path, workers: int = 2) -> None:
-    """Analyze every shard under ``folder``; finished ones are kept."""
-    shards = sorted({utterance.path for utterance in read_shards(folder)})
+    """Analyze every shard under ``folder`` that has sound; finished ones are kept."""
+    shards = sorted({utterance.path for utterance in read_shards(folder) if utterance.has_sound})
     list(each(analyse_shard, shards, workers, "analysis"))
 
 

@@ -23,11 +23,13 @@ from wandlib.systems.mini.features import CODES_PER_SECOND
 TEMPLATES = Path(__file__).parent / "card_templates"
 KOKORO = """\
 $hours hours ($utterances utterances) made on the spot by Kokoro-82M (Apache-2.0, 8-bit weights), at five speaking
-rates from 0.85 to 1.2: $speakers speakers, which are its voices $voices. The texts are five of
-Jane Austen's novels (public domain), WordNet's usage examples and definitions, and templates for numbers, dates, money,
-abbreviations, questions, lists, dialogue and lone words. What Whisper tiny.en did not understand was left out. No
-recordings of people were used, and no sentence of the evaluation. The source has 24 kHz; this voice keeps 16: about 1 %
-of the source's energy lies above 8 kHz, where neither recognizers nor DNSMOS nor speaker encoders hear."""
+rates from 0.85 to 1.2: $speakers speakers, which are its voices $voices. $sounding hours of it are sound; of the
+rest there are mel spectra and pitch alone, which a small network reads off what Kokoro's generator is told. The texts
+are five of Jane Austen's novels (public domain), WordNet's usage examples and definitions, and templates for numbers,
+dates, money, abbreviations, questions, lists, dialogue and lone words. Sound that Whisper tiny.en did not understand
+was left out. No recordings of people were used, and no sentence of the evaluation. The source has 24 kHz; this voice
+keeps 16: about 1 % of the source's energy lies above 8 kHz, where neither recognizers nor DNSMOS nor speaker encoders
+hear."""
 PEOPLE = """\
 $hours hours ($utterances utterances): recordings of $speakers speakers. Their license is that of the data set."""
 
@@ -44,6 +46,7 @@ def data_facts(utterances: Sequence[Utterance]) -> dict[str, str]:
     ours = len(voices) == len(names)
     facts = {
         "hours": f"{sum(utterance.seconds for utterance in utterances) / 3600:.1f}",
+        "sounding": f"{sum(utterance.seconds for utterance in utterances if utterance.has_sound) / 3600:.1f}",
         "utterances": f"{len(utterances):,}",
         "speakers": str(len(names)),
         "voices": ", ".join(voices) if ours else "",

@@ -87,6 +87,11 @@ class Utterance:
         return (self.end - self.start) / SAMPLE_RATE
 
     @property
+    def has_sound(self) -> bool:
+        """Whether there are samples; of some speech there are spectra alone (:mod:`recipes.mini.spectra`)."""
+        return self.path.exists()
+
+    @property
     def samples(self) -> NDArray[np.float32]:
         """At the voice's rate, full scale 1."""
         return _open(self.path)[self.start : self.end].astype(np.float32) / 32768
@@ -97,8 +102,8 @@ def _open(path: Path) -> NDArray[np.int16]:
     return np.load(path, mmap_mode="r")
 
 
-def read_shards(folder: Path, pattern: str = "[0-9][0-9][0-9][0-9].npy") -> list[Utterance]:
-    """Every utterance of the shards under ``folder`` whose name fits ``pattern``, in order.
+def read_shards(folder: Path, pattern: str = "[0-9][0-9][0-9][0-9]") -> list[Utterance]:
+    """Every utterance of the shards under ``folder`` whose number fits ``pattern``, in order.
 
     Raises
     ------
@@ -106,7 +111,8 @@ def read_shards(folder: Path, pattern: str = "[0-9][0-9][0-9][0-9].npy") -> list
         Where there are no shards.
     """
     found = []
-    for path in sorted(folder.glob(pattern)):
+    shards = {path.name.split(".")[0] for kind in (".npy", ".mel.npy") for path in folder.glob(pattern + kind)}
+    for path in (folder / f"{shard}.npy" for shard in sorted(shards)):
         for entry in json.loads(path.with_suffix(".json").read_text(encoding="utf-8")):
             found.append(Utterance(path=path, **entry))
     if not found:
@@ -136,9 +142,14 @@ def build(speech: Path, folder: Path, workers: int = 2) -> None:
     ------
     FileNotFoundError
         Where there is no speech.
+    ValueError
+        Where speech was added to a corpus that goes on without sound.
     """
     sources = sorted(speech.glob("[0-9][0-9][0-9][0-9].flac"))
     if not sources:
         raise FileNotFoundError(f"no speech in {speech}: run `python -m recipes.mini speech` first")
     jobs = [(path, folder) for path in sources if not (folder / f"{path.stem}.npy").exists()]
+    for path, _ in jobs:
+        if (folder / f"{path.stem}.mel.npy").exists():
+            raise ValueError(f"{folder} has spectra in place of {path}, which was spoken since: remove {folder}")
     list(each(convert_shard, jobs, workers, "corpus"))

@@ -115,4 +115,4 @@ def references(utterances: list[Utterance], chosen: dict[str, object], most: int
 
 def may_be_reference(utterance: Utterance) -> bool:
     """Tell whether a built-in speaker's voice and speaking rate may be read from an utterance."""
-    return 4 <= utterance.seconds <= 8 and 0.9 <= utterance.speed <= 1.0
+    return utterance.has_sound and 4 <= utterance.seconds <= 8 and 0.9 <= utterance.speed <= 1.0

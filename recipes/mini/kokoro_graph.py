@@ -13,6 +13,7 @@ weights in 16 bits, which overflow without a word: there the weights stay unsign
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,18 @@ def multiplies_signed() -> bool:
     return bool((found == 64 * 127 * 255).all())
 
 
-def rewritten(path: Path) -> bytes:
-    """Replace every plain one-dimensional ConvInteger of the model, and serialize it."""
+def rewritten(path: Path, outputs: Sequence[str] = ()) -> bytes:
+    """Replace every plain one-dimensional ConvInteger of the model, and serialize it.
+
+    ``outputs`` names the values inside that are wanted instead of the model's own; nothing else is then computed.
+    """
     import onnx
     from onnx import numpy_helper
 
     model = onnx.load(str(path))
     graph = model.graph
+    if outputs:
+        keep_what_makes(graph, outputs)
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[Any] = []
     constants = {"axis_of_time": np.array([1])}
@@ -66,6 +72,20 @@ def rewritten(path: Path) -> bytes:
     graph.node.extend(nodes)
     graph.initializer.extend(kept)
     return model.SerializeToString()
+
+
+def keep_what_makes(graph: Any, outputs: Sequence[str]) -> None:
+    """Leave of a graph what it takes to compute some of its values."""
+    from onnx import TensorProto, helper
+
+    wanted, kept = set(outputs), []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    del graph.node[:], graph.output[:]
+    graph.node.extend(reversed(kept))
+    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
 
 
 def as_product(

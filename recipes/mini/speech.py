@@ -3,11 +3,11 @@
     python -m recipes.mini.speech --hours 20 --workers 2
 
 One shard is ``NNNN.flac`` (utterances end to end) with ``NNNN.json``: for each utterance its text, speaker, speed,
-start and end in samples, the source of its text, and its passage with its place there. A passage is read by one
-speaker at one speed, so that streams of sentences in their natural order can be made. Shards are written to a temporary
-name and renamed: a killed run leaves no half shard, and the next run goes on with the first one missing. What is read,
-and by whom, depends on the seed alone; the speaker with the least text so far is the next, so that every prefix of the
-corpus is balanced.
+start and end in samples, how much silence was cut before it, the source of its text, and its passage with its place
+there. A passage is read by one speaker at one speed, so that streams of sentences in their natural order can be made.
+Shards are written to a temporary name and renamed: a killed run leaves no half shard, and the next run goes on with the
+first one missing. What is read, and by whom, depends on the seed alone; the speaker with the least text so far is the
+next, so that every prefix of the corpus is balanced.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from recipes.mini.kokoro import MODEL_DIGEST, SAMPLE_RATE, Kokoro
 from recipes.mini.sentences import HARVARD, WORDNET
 from recipes.mini.speakers import SPEAKERS
 from recipes.mini.texts import Passage, passages
-from wandlib.systems.mini.reference import without_silence
+from wandlib.systems.mini.reference import spoken_part
 
 SPEEDS = {0.85: 1, 0.92: 2, 1.0: 6, 1.1: 2, 1.2: 1}
 """Speaking rates, and how often each is taken."""
@@ -58,6 +58,11 @@ class Job:
     """In the passage."""
 
 
+Spoken = tuple[int, NDArray[np.int16]]
+"""Samples of silence that were cut before it, and the sound."""
+NOTHING: Spoken = (0, np.zeros(0, np.int16))
+
+
 def jobs(texts: Iterator[Passage], seed: int) -> Iterator[Job]:
     """Who says what at which speed, without end."""
     rng = random.Random(f"{seed} speeds")
@@ -71,20 +76,29 @@ def jobs(texts: Iterator[Passage], seed: int) -> Iterator[Job]:
 
 
 @functools.cache
-def _kokoro() -> Kokoro:
+def kokoro() -> Kokoro:
+    """Return the synthesizer, loaded once a process."""
     return Kokoro()
 
 
-def speak(job: Job) -> NDArray[np.int16]:
+def speak(job: Job) -> Spoken:
     """Speak a job in 16 bits, silence at both ends cut; empty where Kokoro cannot say it, or loses its text."""
     try:
-        sound = without_silence(_kokoro().speak(job.text, VOICES[job.speaker], job.speed), SAMPLE_RATE)
+        whole = kokoro().speak(job.text, VOICES[job.speaker], job.speed)
     except ValueError:  # too many phones, or none
-        return np.zeros(0, np.int16)
-    pace = len(job.text) / max(len(sound) / SAMPLE_RATE, 1e-3) / job.speed
-    if len(job.text) > 40 and not 5 < pace < 30:  # characters a second; 14 are usual
-        return np.zeros(0, np.int16)
-    return (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+        return NOTHING
+    hop = SAMPLE_RATE // 100
+    part = spoken_part(np.sqrt((whole[: len(whole) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1)), hop)
+    sound = whole[part]
+    if not keeps_pace(job, len(sound) / SAMPLE_RATE):
+        return NOTHING
+    return part.start, (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+
+
+def keeps_pace(job: Job, seconds: float) -> bool:
+    """Return whether a job lasts about as long as its text should; short texts may take any time."""
+    pace = len(job.text) / max(seconds, 1e-3) / job.speed
+    return len(job.text) <= 40 or 5 < pace < 30  # characters a second; 14 are usual
 
 
 def digest(batch: list[Job]) -> str:
@@ -93,13 +107,13 @@ def digest(batch: list[Job]) -> str:
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
-def write_shard(folder: Path, index: int, batch: list[Job], sounds: Iterable[NDArray[np.int16]]) -> float:
+def write_shard(folder: Path, index: int, batch: list[Job], sounds: Iterable[Spoken]) -> float:
     """Store shard ``index``; returns its seconds of speech."""
     entries: list[dict[str, Any]] = []
     pieces, position = [], 0
-    for job, sound in zip(batch, sounds, strict=True):
+    for job, (cut, sound) in zip(batch, sounds, strict=True):
         if len(sound):
-            entries.append(asdict(job) | {"start": position, "end": position + len(sound)})
+            entries.append(asdict(job) | {"start": position, "end": position + len(sound), "cut": cut})
             pieces.append(sound)
             position += len(sound)
     target = folder / f"{index:04d}.flac"
@@ -114,7 +128,7 @@ def write_shard(folder: Path, index: int, batch: list[Job], sounds: Iterable[NDA
     return position / SAMPLE_RATE
 
 
-def finished(folder: Path, index: int, batch: list[Job]) -> float | None:
+def shard_seconds(folder: Path, index: int, batch: list[Job]) -> float | None:
     """Seconds of speech in shard ``index``; None where it is missing.
 
     Raises
@@ -129,6 +143,12 @@ def finished(folder: Path, index: int, batch: list[Job]) -> float | None:
     if content["jobs"] != digest(batch):
         raise ValueError(f"{target} holds other texts or speakers than this recipe makes: choose another folder")
     return content["utterances"][-1]["end"] / SAMPLE_RATE
+
+
+def finished(folder: Path) -> tuple[int, float]:
+    """Count the shards of a folder, and their seconds of speech."""
+    shards = list(folder.glob("[0-9][0-9][0-9][0-9].flac"))
+    return len(shards), sum(soundfile.info(path).duration for path in shards)
 
 
 @contextlib.contextmanager
@@ -174,7 +194,7 @@ def build(folder: Path, hours: float, seed: int = 0, workers: int = 1, per_shard
         todo, done, made, started = jobs(passages(seed, HARVARD), seed), 0.0, 0.0, time.monotonic()
         for index in itertools.count():
             batch = list(itertools.islice(todo, per_shard))
-            seconds = finished(folder, index, batch)
+            seconds = shard_seconds(folder, index, batch)
             if seconds is None:
                 sounds = pool.imap(speak, batch, chunksize=4) if pool else map(speak, batch)
                 seconds = write_shard(folder, index, batch, sounds)

@@ -65,11 +65,16 @@ def sample(items: list[analysis.Analyzed], seed: int, batch: int = BATCH) -> tup
     return acoustics_of(mel, pitch), torch.from_numpy(waveform)
 
 
+def with_sound(corpus: Path) -> tuple[list[analysis.Analyzed], list[analysis.Analyzed]]:
+    """(held out, training): the utterances whose sound there is."""
+    items = [item for item in analysis.read(corpus) if item.utterance.has_sound]
+    return items[: shards.HELD_OUT], items[shards.HELD_OUT :]
+
+
 def run(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | None = None) -> Vocoder:
     """Train the vocoder, or go on where ``folder/vocoder.pt`` stands; returns the averaged model."""
     torch.manual_seed(0)
-    items = analysis.read(corpus)
-    validation, training = items[: shards.HELD_OUT], items[shards.HELD_OUT :]
+    validation, training = with_sound(corpus)
     vocoder = Vocoder(**acoustics(folder)["vocoder"])
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
 
@@ -110,8 +115,7 @@ def tune(folder: Path, corpus: Path, total_steps: int = 4_000, seconds: float | 
     """Train the vocoder on, on spectra that have passed the codec; the pitch stays the recorded one."""
     world, rank = join()
     torch.manual_seed(0)
-    items = analysis.read(corpus)
-    validation, training = Crops(items[: shards.HELD_OUT]), Crops(items[shards.HELD_OUT :])
+    validation, training = map(Crops, with_sound(corpus))
     codec, vocoder = load_codec(folder), load_vocoder(folder).train()
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
 

@@ -29,7 +29,7 @@ def spoken(tmp_path: Path) -> Path:
     sounds = [
         (8000 * np.sin(2 * np.pi * (200 + 100 * n) * time[: 12_000 + 2400 * n])).astype(np.int16) for n in range(5)
     ]
-    write_shard(folder, 0, batch, sounds)
+    write_shard(folder, 0, batch, [(0, sound) for sound in sounds])
     return folder
 
 

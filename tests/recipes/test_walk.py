@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from recipes.mini import (
     corpus,
     export,
     hearing,
+    spectra,
     stages,
     train_codec,
     train_student,
@@ -24,12 +27,14 @@ from recipes.mini import (
     train_vocoder,
     tune,
 )
+from recipes.mini.kokoro import Inside
 from recipes.mini.rows import PINNED
 from recipes.mini.speech import Job, locked, write_shard
 from wandlib.evaluation.mos import Unavailable
 from wandlib.systems.mini.system import MiniSystem
 
 UTTERANCES = 36
+TEXTS = ["The sky is blue today.", "We like to walk here.", "It may rain at noon."]
 NAMES = ("clara", "henry")
 AFTER_SPEECH = [name for name in __main__.STAGES if name != "speech"]
 
@@ -41,13 +46,26 @@ def buzz(number: int, seconds: float) -> np.ndarray:
     return (6000 * loud * np.sign(np.sin(2 * np.pi * (110 + 40 * (number % 2)) * time))).astype(np.int16)
 
 
+def endless_jobs(*of: object) -> Iterator[Job]:
+    for n in itertools.count():
+        yield Job(TEXTS[n % 3], NAMES[n % 2], 1.0, "prose", n, 0)
+
+
+class Hums:
+    """In the place of Kokoro: five seconds of the same vectors each time."""
+
+    def before_sound(self, text: str, voice: str, speed: float) -> Inside:
+        rng = np.random.default_rng(len(text))
+        hidden = rng.standard_normal((400, 16)).astype(np.float32)
+        return Inside(hidden, np.full(400, 120, np.float32), np.zeros(256, np.float32))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A shard of speech of two speakers, and small batches and models."""
-    texts = ["The sky is blue today.", "We like to walk here.", "It may rain at noon."]
-    jobs = [Job(texts[n % 3], NAMES[n % 2], 1.0, "prose", n, 0) for n in range(UTTERANCES)]
+    jobs = list(itertools.islice(endless_jobs(), UTTERANCES))
     (tmp_path / "speech").mkdir()
-    write_shard(tmp_path / "speech", 0, jobs, [buzz(n, 3.6 + 0.1 * (n % 7)) for n in range(UTTERANCES)])
+    write_shard(tmp_path / "speech", 0, jobs, [(0, buzz(n, 3.6 + 0.1 * (n % 7))) for n in range(UTTERANCES)])
     monkeypatch.setattr(corpus, "HELD_OUT", 12)
     for module, name, value in (
         (align, "BATCH_FRAMES", 1000),
@@ -55,6 +73,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (train_vocoder, "BATCH", 4),
         (train_teacher, "BATCH_TOKENS", 700),
         (train_student, "BATCH", 2),
+        (spectra, "BATCH", 2),
+        (spectra, "PER_SHARD", UTTERANCES // 4),
+        (spectra, "jobs", endless_jobs),
+        (spectra, "passages", lambda *of: None),
+        (spectra, "kokoro", Hums),
     ):
         monkeypatch.setattr(module, name, value)
     for module in (hearing, tune):
@@ -65,7 +88,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def walk(folder: Path) -> None:
     for name in AFTER_SPEECH:
-        __main__.stage(name, folder / "run", 1.0, 2000.0, folder / "voice", processes=1)
+        __main__.stage(name, folder / "run", 0.05, 0.05, 2000.0, folder / "voice", processes=1)
 
 
 def test_from_speech_to_a_voice_that_is_shipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,11 +83,15 @@ def clean_reference(samples: NDArray[np.floating], rate: int) -> NDArray[np.floa
 def without_silence(samples: NDArray[np.float32], rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
     """Return the samples with the silence at both ends, 34 dB below the loudest 10 ms, cut to 80 ms."""
     hop = rate // 100
-    loudness = np.sqrt((samples[: len(samples) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1))
+    return samples[spoken_part(np.sqrt((samples[: len(samples) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1)), hop)]
+
+
+def spoken_part(loudness: NDArray[np.floating], hop: int = 1) -> slice:
+    """Return which frames are speech, by the root mean square of each 10 ms; in samples, of ``hop`` in a frame."""
     loud = np.flatnonzero(loudness > 0.02 * loudness.max(initial=0.0))
     if not len(loud):
-        return samples[:0]
-    return samples[max(0, loud[0] - 8) * hop : (loud[-1] + 1 + 8) * hop]
+        return slice(0, 0)
+    return slice(max(0, int(loud[0]) - 8) * hop, (int(loud[-1]) + 1 + 8) * hop)
 
 
 def leveled(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ Hours on two cores, for 20 hours of speech, 3 of them with sound, and for 40::
     corpus, analysis, pairs, alignment, codes
                 0.5    1.0
     shortcut    0.2    0.2   trains for a time, as aligner, vocoder, codec and tuning do
-    spectra     0.4    0.8   SPECTRA_COST s for a second of speech and process
+    spectra     0.6    1.3   .07 s for a second of speech and process, measured with nothing beside it, without VNNI
     aligner     0.1    0.1
     vocoder     0.2    0.2
     codec       1.3    1.3
@@ -19,7 +19,7 @@ Hours on two cores, for 20 hours of speech, 3 of them with sound, and for 40::
     teacher     0.9    1.8   two passes, 3.6 million tokens for 20 hours and pass; 1,100 tokens a second and core
     choice      0.3    0.3   the teacher's errors on held-out sentences are printed: look before the student is trained
     student     0.7    0.7   320 steps, 3.9 million tokens; the teacher's forward pass comes on top
-    all         5.6    7.9
+    all         5.8    7.9
     evaluate    0.5, long_form 0.5, ablation 5.5
 
 The teacher's and the student's are estimated from the processor time of single steps, on a loaded x86-64 machine with

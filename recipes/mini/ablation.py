@@ -191,7 +191,8 @@ def main(
     corpus = folder / "corpus"
     if not (corpus / "codes.npz").exists():
         raise typer.BadParameter(
-            f"no codes in {corpus}: run `python -m recipes.mini speech hearing corpus analysis shipped codes` first; "
+            f"no codes in {corpus}: run `python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra "
+            "shipped codes` first; "
             "speech takes hours"
         )
     (folder / "ablation").mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ One shard is ``NNNN.npy`` (int16, utterances end to end) with ``NNNN.json`` (a l
 samples, and what is known beside: the speed, the source of the text, the passage and the place in it). Shards are
 written to a temporary name and renamed, so a killed run leaves no half shard, and the next run goes on with the first
 one missing. Any other source of speech enters the recipe by writing the same shards (:mod:`recipes.mini.human_speech`).
+A shard may have no samples but the spectra that analysis would make of them (:mod:`recipes.mini.spectra`).
 """
 
 from __future__ import annotations

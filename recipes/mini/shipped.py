@@ -1,6 +1,6 @@
 """Start from the weights that are shipped, instead of hours of training: codec, vocoder, teacher and student.
 
-    python -m recipes.mini speech hearing corpus analysis shipped codes
+    python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra shipped codes
 
 leaves everything in place for the ablation, to train another student, or to go on with one part.
 """

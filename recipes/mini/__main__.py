@@ -75,7 +75,7 @@ MADE_OF = {"tuning": "codec", "teacher": "codec", "choice": "teacher", "student"
 )
 """What a stage begins with: if that is trained on, or anew, or if speech was added, the stage has to be made anew."""
 RESULTS = {"tuning": "tuned_vocoder.pt", "choice": "choices.json", "student": "student"} | {
-    name: f"{name}.pt" for name in ("shortcut", "aligner", "vocoder", "codec", "teacher")
+    name: f"{name}.pt" for name in ("aligner", "vocoder", "codec", "teacher")
 }
 SHARED = ("shortcut", "aligner", "codec", "tuning", "teacher", "student")
 """Stages that several processes train together."""
@@ -96,7 +96,7 @@ def stage(name: str, folder: Path, hours: float, sound: float, speed: float, tar
         "analysis": lambda: (analysis.build(data, processes), align.phones(data)),
         "pairs": lambda: spectra.pairs(spoken, folder, processes),
         "shortcut": lambda: spectra.run(folder, many, seconds),
-        "spectra": lambda: spectra.build(spoken, folder, data, hours, processes),
+        "spectra": lambda: (spectra.build(spoken, folder, data, hours, processes), align.phones(data)),
         "aligner": lambda: align.run(folder, data, many, seconds),
         "alignment": lambda: align.align_corpus(folder, data),
         "vocoder": lambda: train_vocoder.run(folder, data, many, seconds),

@@ -192,8 +192,7 @@ def main(
     if not (corpus / "codes.npz").exists():
         raise typer.BadParameter(
             f"no codes in {corpus}: run `python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra "
-            "shipped codes` first; "
-            "speech takes hours"
+            "shipped codes` first; speech takes hours"
         )
     (folder / "ablation").mkdir(parents=True, exist_ok=True)
     jobs = list(jobs_of(folder, corpus, assets, [*dict.fromkeys((TEACHER, *chosen))]))

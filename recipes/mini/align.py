@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from recipes.mini import analysis
 from recipes.mini import corpus as shards
-from recipes.mini.files import write_json
+from recipes.mini.files import whole, write_json
 from recipes.mini.loop import autocast, join, train
 from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE
 from wandlib.systems.mini.layers import ConvNeXt
@@ -196,8 +196,7 @@ def align_corpus(folder: Path, corpus: Path) -> list[NDArray[np.int16]]:
     for item, row in zip(tqdm(items, desc="alignment"), symbols, strict=True):
         fits = item.frames // STRIDE > len(row) + sum(a == b for a, b in pairwise(row))
         found.append(align(model, item, row) if fits else np.zeros(0, np.int16))
-    partial = path.with_name("alignment.partial.npz")
     ends = np.cumsum([len(row) for row in found])
-    np.savez(partial, positions=np.concatenate(found), ends=ends, aligner=trained)
-    partial.replace(path)
+    with whole(path) as partial:
+        np.savez(partial, positions=np.concatenate(found), ends=ends, aligner=trained)
     return found

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from recipes.mini.corpus import Utterance, read_shards
+from recipes.mini.files import whole
 from recipes.mini.pool import each
 from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE, SAMPLE_RATE, SAMPLES_PER_CODE, LogMel
 
@@ -54,9 +55,8 @@ def analyse_shard(path: Path) -> None:
         mels.append(log_mel(torch.from_numpy(samples)[None])[0].half().numpy())
         pitches.append(pitch_of(samples).astype(np.float16))
     for target, array in ((mel_path, np.concatenate(mels)), (pitch_path, np.concatenate(pitches))):
-        partial = target.with_name(target.stem + ".partial.npy")
-        np.save(partial, array)
-        partial.replace(target)
+        with whole(target) as partial:
+            np.save(partial, array)
 
 
 def build(folder: Path, workers: int = 2) -> None:

@@ -21,6 +21,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from recipes.mini.files import whole, write_json
 from recipes.mini.hearing import well_spoken
 from recipes.mini.pool import each
 from wandlib.systems.mini.features import SAMPLE_RATE
@@ -59,11 +60,10 @@ def write_shard(
         pieces.append(samples)
         position += len(samples)
     target = folder / f"{index:04d}.npy"
-    partial = target.with_name(f"{index:04d}.partial.npy")
-    np.save(partial, np.concatenate([np.zeros(0, np.int16), *pieces]))
     # The list goes first: a shard counts as done when its samples stand under their final name.
-    target.with_suffix(".json").write_text(json.dumps(entries), encoding="utf-8")
-    partial.replace(target)
+    write_json(target.with_suffix(".json"), entries)
+    with whole(target) as partial:
+        np.save(partial, np.concatenate([np.zeros(0, np.int16), *pieces]))
     return position / SAMPLE_RATE / 3600
 
 

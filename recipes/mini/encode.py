@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from recipes.mini import analysis
+from recipes.mini.files import whole
 from recipes.mini.pool import each
 from wandlib.systems.mini.codec import Codec
 from wandlib.systems.mini.features import FRAMES_PER_CODE
@@ -57,10 +58,9 @@ def run(folder: Path, corpus: Path, workers: int = 2) -> None:
         return
     jobs = [(folder, corpus, range(start, min(start + 200, len(items)))) for start in range(0, len(items), 200)]
     codes = [row for part in each(encode, jobs, workers, "codes") for row in part]
-    partial = path.with_name("codes.partial.npz")
     ends = np.cumsum([found.shape[1] for found in codes])
-    np.savez(partial, codes=np.concatenate(codes, axis=1), ends=ends, codec=trained)
-    partial.replace(path)
+    with whole(path) as partial:
+        np.savez(partial, codes=np.concatenate(codes, axis=1), ends=ends, codec=trained)
 
 
 @torch.inference_mode()

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Name a file to write, which becomes ``path`` once the block has ended without an error."""
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    yield partial
+    partial.replace(path)
+
+
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Write a value; whatever ends the program, the file is whole."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=indent), encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=indent), encoding="utf-8")

@@ -29,17 +29,17 @@ from torch import Tensor, nn
 
 from recipes.mini.analysis import pitch_of
 from recipes.mini.corpus import DETAILS
-from recipes.mini.files import write_json
+from recipes.mini.files import whole, write_json
 from recipes.mini.kokoro import INSIDE_RATE, SAMPLE_RATE, Inside
 from recipes.mini.loop import autocast, join, train
 from recipes.mini.pool import each
 from recipes.mini.sentences import HARVARD
-from recipes.mini.speech import PER_SHARD, VOICES, Job, finished, jobs, keeps_pace, kokoro
+from recipes.mini.speech import PER_SHARD, VOICES, Job, finished, jobs, keeps_pace, kokoro, shards
 from recipes.mini.texts import passages
 from wandlib.systems.mini import features
 from wandlib.systems.mini.features import BANDS, FRAMES_PER_CODE, HOP, MEAN, SCALE, LogMel
 from wandlib.systems.mini.layers import ConvNeXt
-from wandlib.systems.mini.reference import LEVEL, spoken_part
+from wandlib.systems.mini.reference import LEVEL, loud_part
 
 FRAMES_A_SECOND = features.SAMPLE_RATE // HOP
 VOICED_HZ = 10.0
@@ -104,7 +104,7 @@ def pair_of(inside: Inside, sound: NDArray[np.float32], cut: int) -> Pair:
     whole[cut:end] = sound[: end - cut]
     said = soxr.resample(whole, SAMPLE_RATE, features.SAMPLE_RATE)
     frames = vectors * FRAMES_A_SECOND // INSIDE_RATE
-    mel = LogMel()(torch.from_numpy(said)[None])[0, :frames]
+    mel = _log_mel()(torch.from_numpy(said)[None])[0, :frames]
     heard = np.zeros(frames, bool)
     margin = 3  # a spectrum's window reaches 2.5 frames beyond its own
     heard[cut * FRAMES_A_SECOND // SAMPLE_RATE + margin : end * FRAMES_A_SECOND // SAMPLE_RATE - margin] = True
@@ -128,10 +128,9 @@ def collect(job: tuple[Path, Path]) -> None:
         if "cut" in entry:
             inside = kokoro().before_sound(entry["text"], VOICES[entry["speaker"]], entry["speed"])
             pairs.append(pair_of(inside, sound[entry["start"] : entry["end"]], entry["cut"]))
-    partial = folder / f"{source.stem}.partial.npz"
     stored = {f"{n}.{name}": value for n, pair in enumerate(pairs) for name, value in vars(pair).items()}
-    np.savez(partial, **stored)  # type: ignore[arg-type]  # numpy's stubs take the names for options
-    partial.replace(folder / f"{source.stem}.npz")
+    with whole(folder / f"{source.stem}.npz") as partial:
+        np.savez(partial, **stored)  # type: ignore[arg-type]  # numpy's stubs take the names for options
 
 
 def pairs(speech: Path, folder: Path, workers: int = 2, hours: float = 2.0) -> None:
@@ -139,7 +138,7 @@ def pairs(speech: Path, folder: Path, workers: int = 2, hours: float = 2.0) -> N
     target = folder / "pairs"
     target.mkdir(parents=True, exist_ok=True)
     sources, seconds = [], 0.0
-    for source in sorted(speech.glob("[0-9][0-9][0-9][0-9].flac")):
+    for source in shards(speech):
         if seconds < 3600 * hours:
             sources.append(source)
             seconds += soundfile.info(source).duration
@@ -217,7 +216,7 @@ def load(folder: Path) -> Shortcut:
 
 def loudness(mel: Float[Tensor, "frames 80"]) -> NDArray[np.float32]:
     """Root mean square of each frame's sound, by its mel spectrum: exact for noise, [frames]."""
-    analysis = LogMel()
+    analysis = _log_mel()
     magnitudes = (mel * SCALE + MEAN).exp() / analysis.filters.sum(1)
     bins = (analysis.filters > 0).sum(1) / 2  # neighboring filters overlap by half
     power = (bins * magnitudes.square()).sum(1) * 4 / np.pi  # the mean magnitude of noise, squared, is pi / 4 of it
@@ -235,11 +234,12 @@ def spectrum_of(model: Shortcut, inside: Inside) -> tuple[NDArray[np.float16], N
     # Interpolated where voiced alone, or the pitch would slide to zero.
     hz = at_frames((pitch * voiced)[None, None])[0, 0] / at_frames(voiced[None, None])[0, 0].clamp_min(1e-3)
     hz = torch.where((voicing > 0) & (hz > 0), hz, 0.0)
-    part = spoken_part(loudness(mel))
+    loud = loudness(mel)
+    part = loud_part(loud)
     mel, hz = mel[part], hz[part]
     if not len(mel):
         return np.zeros((0, BANDS), np.float16), np.zeros(0, np.float16)
-    gain = LEVEL / float(np.sqrt((loudness(mel) ** 2).mean()))
+    gain = LEVEL / float(np.sqrt((loud[part] ** 2).mean()))
     floor = (np.log(features.FLOOR) - MEAN) / SCALE
     mel = (mel + np.log(gain) / SCALE).clamp_min(floor)
     missing = -len(mel) % FRAMES_PER_CODE
@@ -248,13 +248,18 @@ def spectrum_of(model: Shortcut, inside: Inside) -> tuple[NDArray[np.float16], N
 
 
 @functools.cache
+def _log_mel() -> LogMel:
+    return LogMel()
+
+
+@functools.cache
 def _loaded(folder: Path) -> Shortcut:
     torch.set_num_threads(1)
     return load(folder)
 
 
-def write_spectra(job: tuple[Path, Path, int, list[Job]]) -> float:
-    """Write one shard of spectra; returns its seconds of speech."""
+def write_spectra(job: tuple[Path, Path, int, list[Job]]) -> None:
+    """Write one shard of spectra."""
     folder, corpus, index, batch = job
     entries, mels, pitches, position = [], [], [], 0
     for one in batch:
@@ -274,19 +279,16 @@ def write_spectra(job: tuple[Path, Path, int, list[Job]]) -> float:
     write_json(corpus / f"{index:04d}.json", entries)
     # The spectrum goes last: a shard counts as done when it is there.
     for kind, rows in (("pitch", pitches), ("mel", mels)):
-        partial = corpus / f"{index:04d}.{kind}.partial.npy"
-        np.save(partial, np.concatenate(rows))
-        partial.replace(corpus / f"{index:04d}.{kind}.npy")
-    return position / features.SAMPLE_RATE
+        with whole(corpus / f"{index:04d}.{kind}.npy") as partial:
+            np.save(partial, np.concatenate(rows))
 
 
 def build(speech: Path, folder: Path, corpus: Path, hours: float, workers: int = 2, seed: int = 0) -> None:
     """Bring the corpus to ``hours`` by shards of spectra, where the speech ends; shards that are there are kept."""
-    first, spoken = finished(speech)
+    first, seconds = finished(speech)
     every = jobs(passages(seed, HARVARD), seed)
-    shards = ((index, list(itertools.islice(every, PER_SHARD))) for index in itertools.count())
-    todo = itertools.dropwhile(lambda shard: shard[0] < first, shards)
-    seconds = spoken
+    batches = ((index, list(itertools.islice(every, PER_SHARD))) for index in itertools.count())
+    todo = itertools.islice(batches, first, None)
     while seconds < 3600 * hours:
         group = [(folder, corpus, index, batch) for index, batch in itertools.islice(todo, 4 * workers)]
         paths = [corpus / f"{index:04d}.mel.npy" for _, _, index, _ in group]

@@ -87,8 +87,7 @@ def speak(job: Job) -> Spoken:
         whole = kokoro().speak(job.text, VOICES[job.speaker], job.speed)
     except ValueError:  # too many phones, or none
         return NOTHING
-    hop = SAMPLE_RATE // 100
-    part = spoken_part(np.sqrt((whole[: len(whole) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1)), hop)
+    part = spoken_part(whole, SAMPLE_RATE)
     sound = whole[part]
     if not keeps_pace(job, len(sound) / SAMPLE_RATE):
         return NOTHING
@@ -147,8 +146,13 @@ def shard_seconds(folder: Path, index: int, batch: list[Job]) -> float | None:
 
 def finished(folder: Path) -> tuple[int, float]:
     """Count the shards of a folder, and their seconds of speech."""
-    shards = list(folder.glob("[0-9][0-9][0-9][0-9].flac"))
-    return len(shards), sum(soundfile.info(path).duration for path in shards)
+    found = shards(folder)
+    return len(found), sum(soundfile.info(path).duration for path in found)
+
+
+def shards(folder: Path) -> list[Path]:
+    """Return the shards of a folder, in order."""
+    return sorted(folder.glob("[0-9][0-9][0-9][0-9].flac"))
 
 
 @contextlib.contextmanager

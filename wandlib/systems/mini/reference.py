@@ -82,16 +82,20 @@ def clean_reference(samples: NDArray[np.floating], rate: int) -> NDArray[np.floa
 
 def without_silence(samples: NDArray[np.float32], rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
     """Return the samples with the silence at both ends, 34 dB below the loudest 10 ms, cut to 80 ms."""
+    return samples[spoken_part(samples, rate)]
+
+
+def spoken_part(samples: NDArray[np.float32], rate: int) -> slice:
+    """Return which samples :func:`without_silence` keeps."""
     hop = rate // 100
-    return samples[spoken_part(np.sqrt((samples[: len(samples) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1)), hop)]
+    loud = loud_part(np.sqrt((samples[: len(samples) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1)))
+    return slice(loud.start * hop, loud.stop * hop)
 
 
-def spoken_part(loudness: NDArray[np.floating], hop: int = 1) -> slice:
-    """Return which frames are speech, by the root mean square of each 10 ms; in samples, of ``hop`` in a frame."""
+def loud_part(loudness: NDArray[np.floating]) -> slice:
+    """Return the same in frames, by the root mean square of each 10 ms."""
     loud = np.flatnonzero(loudness > 0.02 * loudness.max(initial=0.0))
-    if not len(loud):
-        return slice(0, 0)
-    return slice(max(0, int(loud[0]) - 8) * hop, (int(loud[-1]) + 1 + 8) * hop)
+    return slice(max(0, int(loud[0]) - 8), int(loud[-1]) + 1 + 8) if len(loud) else slice(0, 0)
 
 
 def leveled(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -51,6 +51,7 @@ from recipes.mini import (
     corpus,
     encode,
     export,
+    guidance,
     hearing,
     shipped,
     spectra,
@@ -66,18 +67,20 @@ from wandlib.systems.mini.system import ASSETS
 STAGES = (
     *("speech", "hearing", "corpus", "analysis", "pairs", "shortcut", "spectra"),
     *("aligner", "alignment", "vocoder", "codec", "codes"),
-    *("tuning", "teacher", "choice", "student", "export"),
+    *("tuning", "teacher", "guidance", "choice", "student", "export"),
 )
 OTHERS = ("shipped",)
 """Stages that run only when asked for."""
-MADE_OF = {"tuning": "codec", "teacher": "codec", "choice": "teacher", "student": "teacher"} | dict.fromkeys(
-    ("aligner", "vocoder", "codec"), "corpus"
-)
+MADE_OF = {"aligner": "corpus", "vocoder": "corpus", "codec": "corpus", "tuning": "codec", "teacher": "codec"} | {
+    "guidance": "teacher",
+    "choice": "guidance",
+    "student": "guidance",
+}
 """What a stage begins with: if that is trained on, or anew, or if speech was added, the stage has to be made anew."""
 RESULTS = {"tuning": "tuned_vocoder.pt", "choice": "choices.json", "student": "student"} | {
-    name: f"{name}.pt" for name in ("aligner", "vocoder", "codec", "teacher")
+    name: f"{name}.pt" for name in ("aligner", "vocoder", "codec", "teacher", "guidance")
 }
-SHARED = ("shortcut", "aligner", "codec", "tuning", "teacher", "student")
+SHARED = ("shortcut", "aligner", "codec", "tuning", "teacher", "guidance", "student")
 """Stages that several processes train together."""
 MINUTES = {"shortcut": 12.0, "aligner": 8.0, "vocoder": 12.0, "codec": 75.0, "tuning": 10.0}
 """Time of the stages that train for a time, each process with a core to itself; shorter ones lay the same schedule
@@ -104,6 +107,7 @@ def stage(name: str, folder: Path, hours: float, sound: float, speed: float, tar
         "codes": lambda: encode.run(folder, data, processes),
         "tuning": lambda: train_vocoder.tune(folder, data, many, seconds),
         "teacher": lambda: train_teacher.run(folder, data, speed),
+        "guidance": lambda: guidance.run(folder, data, speed),
         "student": lambda: train_student.run(folder, data, speed),
         "choice": lambda: tune.run(folder, data, processes),
         "export": lambda: export.run(folder, data, target),
@@ -124,6 +128,8 @@ def check_origin(folder: Path, name: str) -> None:
     if source is None:
         return
     notes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if source == "guidance" and not (folder / "guidance.pt").exists():
+        source = "teacher"  # as it is after the stage "shipped"
     if source == "corpus":
         amount, unit = len(corpus.read_shards(folder / "corpus")), "utterances"
     else:

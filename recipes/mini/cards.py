@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from recipes.mini import corpus as shards
-from recipes.mini import rows
+from recipes.mini import guidance, rows, train_codec
 from recipes.mini.corpus import Utterance, read_shards
 from recipes.mini.speakers import SPEAKERS
 from recipes.mini.train_student import Variant, load_teacher
@@ -83,6 +83,17 @@ def teacher_training(folder: Path) -> str:
     return f"{said} Cross-entropy at the end: {ends}." if ends else said
 
 
+def guidance_training(folder: Path) -> str:
+    """Say how the teacher was taught to speak as it does when guided by its text."""
+    if not (folder / "guidance.pt").exists():
+        return "Its text does not guide it (`recipes/mini/guidance.py`)."
+    return (
+        "Then it was taught to speak in one pass as it does under classifier-free guidance, with its text against "
+        f"without: weight {guidance.WEIGHT:g}, among codes at least {guidance.PLAUSIBLE:g} times as probable as the "
+        f"best one; {spent(folder, 'guidance')}."
+    )
+
+
 def student_training(folder: Path) -> str:
     """Say how many steps the student had."""
     path = folder / "student" / "log.json"
@@ -113,6 +124,8 @@ def write(folder: Path, corpus: Path, target: Path) -> None:
         "max_gap": f"{rows.MAX_GAP:,}",
         "held_out": shards.HELD_OUT,
         "teacher_training": teacher_training(folder),
+        "guidance": guidance_training(folder),
+        "rate": train_codec.RATE_WEIGHT,
         "student_training": student_training(folder),
         "window": variant.window,
         "seconds": f"{variant.window / CODES_PER_SECOND:.2f}",

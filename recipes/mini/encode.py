@@ -29,6 +29,8 @@ STARTED_FROM = "acoustics.json"
 """Beside weights that training goes on from: what they are of, where that is something else."""
 SHIFTS = (0, 2, 1, 3)
 """Frames that an utterance is encoded without at its start, in the order in which passes use them."""
+ENTROPY = "entropy"
+"""Under this name the codec's checkpoint has the model that its training measured the codes with."""
 REFERENCE_FRAMES = 75 * FRAMES_PER_CODE
 
 
@@ -42,7 +44,8 @@ def acoustics(folder: Path) -> dict[str, dict[str, Any]]:
 def load_codec(folder: Path) -> Codec:
     """Load the averaged weights of ``folder/codec.pt``."""
     codec = Codec(**acoustics(folder)["codec"])
-    codec.load_state_dict(torch.load(folder / "codec.pt", weights_only=True)["average"])
+    weights = torch.load(folder / "codec.pt", weights_only=True)["average"]
+    codec.load_state_dict({name: value for name, value in weights.items() if not name.startswith(f"{ENTROPY}.")})
     return codec.eval()
 
 

@@ -4,9 +4,9 @@
 
 A single utterance is a stream of one block, so that both are collated by :class:`~wandlib.StreamCollator`. A pass over
 the speech has every utterance once, in one kind of row or in the other; the next pass draws anew, and its codes are of
-another shift (:data:`~recipes.mini.encode.SHIFTS`). Nothing is to be read more than :data:`PASSES` times: models of
-this size learn 20 hours by heart in three. A row, its reference included, has one speaker and one speaking rate, which
-the reference tells.
+another shift (:data:`~recipes.mini.encode.SHIFTS`): most are other codes, so that as many passes as there are shifts
+read little twice. Of the same codes, models of this size learn 20 hours by heart in three. A row, its reference
+included, has one speaker and one speaking rate, which the reference tells.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from recipes.mini import align, analysis
 from recipes.mini import corpus as shards
+from recipes.mini.encode import SHIFTS
 from wandlib.distillation.streams import StreamCollator, length_of, streams_of
 from wandlib.systems.mini.prompt import BEGIN, END, FIRST_CODE, FIRST_SYMBOL, SPEECH, TEXT
 
@@ -36,7 +37,7 @@ ROW_TOKENS = 640
 """Tokens of a row at most, 15 to 20 s; of the corpus, one utterance in three hundred does not fit."""
 MAX_GAP = 150_000
 """Positions that the reference may be away from what is spoken: an hour's codes and text."""
-PASSES = 2
+PASSES = len(SHIFTS)
 FEWEST_SOURCES = 4
 """Utterances of ``REFERENCE`` codes that a speaker of streams needs; others come as single utterances."""
 
@@ -153,6 +154,11 @@ class Speech:
         return found
 
 
+def wordless(row: Row) -> Row:
+    """Return the row with texts that say nothing: what comes next, the codes alone tell."""
+    return row | {"blocks": [([TEXT, SPEECH], codes) for _, codes in row["blocks"]], "utterances": []}
+
+
 def row_length(row: Row) -> int:
     """Count the tokens of a row, END included."""
     return len(row["pinned"]) + sum(length_of({"text": text, "codes": codes}) for text, codes in row["blocks"]) + 1
@@ -191,12 +197,14 @@ class Passes:
         Tokens of a batch.
     passes
         How often.
+    first
+        Number of the first pass: others are of other rows, and the next ones of other codes.
     """
 
-    def __init__(self, speech: Speech, budget: int, passes: int = PASSES) -> None:
-        self.speech, self.budget = speech, budget
+    def __init__(self, speech: Speech, budget: int, passes: int = PASSES, first: int = 0) -> None:
+        self.speech, self.budget, self.first = speech, budget, first
         self.sizes = []
-        for number in range(passes):
+        for number in range(first, first + passes):
             self._open(number)
             self.sizes.append(self.plan.per_epoch)
 
@@ -208,7 +216,7 @@ class Passes:
         return sum(self.sizes)
 
     def __getitem__(self, index: int) -> list[Row]:
-        for number, size in enumerate(self.sizes):
+        for number, size in enumerate(self.sizes, self.first):
             if index < size:
                 if number != self.number:
                     self._open(number)

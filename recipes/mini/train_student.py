@@ -79,9 +79,12 @@ def read_speech(corpus: Path, share: float = 1.0) -> tuple[Speech, Speech]:
     return Speech(training[: max(1, round(share * len(training)))]), Speech(held_out)
 
 
-def load_teacher(folder: Path) -> Qwen2ForCausalLM:
-    """Load the averaged weights of ``folder/teacher.pt``."""
-    return _filled(folder, folded(torch.load(folder / "teacher.pt", weights_only=True)["average"]))
+def load_teacher(folder: Path, guided: bool = True) -> Qwen2ForCausalLM:
+    """Load the averaged weights of the guided teacher; without one, or if not asked for it, of the plain one."""
+    path = folder / "guidance.pt"
+    if not guided or not path.exists():
+        path = folder / "teacher.pt"
+    return _filled(folder, folded(torch.load(path, weights_only=True)["average"]))
 
 
 def _filled(folder: Path, weights: dict[str, Tensor]) -> Qwen2ForCausalLM:

@@ -104,7 +104,7 @@ def load_vocoder(folder: Path) -> Vocoder:
 @torch.no_grad()
 def decoded(codec: Codec, crops: Crops, seed: int, batch: int) -> tuple[Acoustics, torch.Tensor]:
     """(acoustics, waveform): three quarters of the spectra have passed the codec, the last one is as recorded."""
-    mel, pitch, reference, waveform = crops.with_sound(seed, batch)
+    (mel, pitch, reference, _), waveform = crops.with_sound(seed, batch)
     passed = 3 * batch // 4
     speaker = codec.speaker(reference[:passed])
     spectra, _, _ = codec.reconstruct(codec.quantize(mel[:passed], speaker), speaker)

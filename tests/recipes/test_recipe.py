@@ -26,6 +26,7 @@ from recipes.mini import (
     train_teacher,
     train_vocoder,
 )
+from recipes.mini.entropy import EntropyModel, said_of
 from recipes.mini.loop import cosine, train
 from wandlib.systems.mini.reference import LEVEL
 from wandlib.systems.mini.text import SPACE, SYMBOLS
@@ -101,7 +102,7 @@ def test_batches_end_in_silence(shards: Path) -> None:
 def test_crops_pair_speakers(shards: Path) -> None:
     """The speakers differ in pitch, 110 and 120 Hz, which the lowest bands of their mel spectra show."""
     crops = train_codec.Crops(analysis.read(shards))
-    mel, pitch, reference = crops.sample(0, batch=4)
+    mel, pitch, reference, _ = crops.sample(0, batch=4)
     spectra = {hz: mel[i, 20:60, :8].mean(0) for i, row in enumerate(pitch) if (hz := round(float(row[40]), -1))}
     assert set(spectra) == {110, 120}
     for row, hz in zip(reference, pitch[:, 40], strict=True):
@@ -111,6 +112,25 @@ def test_crops_pair_speakers(shards: Path) -> None:
     assert torch.equal(mel, crops.sample(0, batch=4)[0])
     assert not torch.equal(mel, crops.sample(1, batch=4)[0])
     assert pitch.shape == (4, train_codec.CROP)
+
+
+def test_crops_know_what_is_said(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The codes of a crop are those of the utterance from the nearest one on; behind its end nothing is said."""
+    monkeypatch.setattr(train_codec, "CROP", 64)
+    items = analysis.read(shards)[:3]
+    codes = {item: np.arange(1, item.frames // 4 + 1, dtype=np.int64) for item in items}
+    crops = train_codec.Crops(items, {item: np.stack([of] * 6, 1) for item, of in codes.items()})
+    starts = set()
+    for seed in range(6):
+        said = crops.sample(seed, batch=4).said
+        for row, (item, start) in zip(said, crops._chosen(seed, 4)[0], strict=True):
+            starts.add(start % 4)
+            nearest = min(range(item.frames // 4), key=lambda code, start=start: abs(4 * code - start - 0.1))
+            known = codes[item][nearest : nearest + 16]
+            assert row[: len(known), 0].tolist() == known.tolist()
+            assert not row[len(known) :].any()
+    assert len(starts) > 2
+    assert not train_codec.Crops(items).sample(0, batch=4).said.any(), "what is not aligned"
 
 
 def test_crops_are_of_speech(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,15 +280,16 @@ def test_codec_and_vocoder_learn(shards: Path, tmp_path: Path, monkeypatch: pyte
     codec = train_codec.Codec(
         width=32, encoder_layers=1, decoder_layers=1, fine_width=16, fine_layers=1, speaker_dims=8
     )
-    recognizer = align.Recognizer(width=16, layers=1).requires_grad_(False)
-    optimiser = torch.optim.AdamW(codec.parameters(), lr=3e-3)
-    crops = train_codec.Crops(items)
+    recognizer, entropy = align.Recognizer(width=16, layers=1).requires_grad_(False), EntropyModel(8, width=16)
+    learned = [*codec.parameters(), *entropy.parameters()]
+    optimiser = torch.optim.AdamW(learned, lr=3e-3)
+    crops = train_codec.Crops(items, {item: said_of([3], np.zeros(item.frames // 4, np.int16)) for item in items})
     history = []
     for number in range(30):
-        losses = train_codec.losses(codec, recognizer, *crops.sample(number, batch=4))
+        losses = train_codec.losses(codec, recognizer, entropy, crops.sample(number, batch=4))
         losses["loss"].backward()
         if number == 1:
-            assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in codec.parameters())
+            assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in learned)
         optimiser.step()
         optimiser.zero_grad()
         history.append(losses["loss"].item())

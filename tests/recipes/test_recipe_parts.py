@@ -49,7 +49,7 @@ def test_three_of_four_in_a_tuning_batch_have_passed_the_codec(shards: Path, fol
     crops = train_codec.Crops(analysis.read(shards))
     codec = encode.load_codec(folder)
     acoustics, waveform = train_vocoder.decoded(codec, crops, seed=1, batch=4)
-    mel, _, reference, sound = crops.with_sound(1, 4)
+    (mel, _, reference, _), sound = crops.with_sound(1, 4)
     assert waveform.shape == (4, mel.shape[1] * HOP)
     assert torch.equal(waveform, sound)
     assert torch.equal(acoustics.mel[3:], mel[3:])

@@ -14,6 +14,7 @@ from tiny_rows import talk
 from recipes.mini import train_teacher
 from recipes.mini.rows import (
     MAX_GAP,
+    PASSES,
     PINNED,
     REFERENCE,
     ROW_TOKENS,
@@ -143,7 +144,7 @@ def test_batches_can_be_asked_for_in_any_order_and_end() -> None:
     order = [passes[number] for number in range(len(passes))]
     read = Counter(number for batch in order for row in batch for number in row["utterances"])
     assert set(read) == set(range(80))
-    assert max(read.values()) == 2
+    assert max(read.values()) == PASSES
     assert all(max(map(row_length, batch)) * len(batch) <= 1500 for batch in order)
     assert Passes(speech, budget=1500)[len(passes) - 1] == order[-1]
     assert passes[0] == order[0]

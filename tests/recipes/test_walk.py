@@ -102,7 +102,7 @@ def test_from_speech_to_a_voice_that_is_shipped(folder: Path, capsys: pytest.Cap
     assert config["wand"] == {"window": 16, "conditioning_until": None, "blocks": 2, "pinned": PINNED}
     assert "wand" not in json.loads((voice / "teacher" / "config.json").read_text(encoding="utf-8"))
     parameters = sum(value.numel() for value in system.language_model.parameters())
-    assert 10e6 < parameters < 15e6
+    assert 5e6 < parameters < 7e6
     export.check_sizes(voice)
 
     speech = system.synthesize("Yes.", "henry", "window")

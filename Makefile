@@ -72,7 +72,8 @@ evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage; 
 	$(BIN)/python -m recipes.mini.evaluate $(if $(PEOPLE),--people $(PEOPLE))
 
 ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, five to six hours, resumable
-	test -e runs/mini/corpus/codes.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra shipped codes
+	$(BIN)/python -m recipes.mini shipped
+	test -e runs/mini/corpus/spoken.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra aligner alignment codes
 	$(BIN)/python -m recipes.mini.ablation
 
 bench: $(VENV)/.installed-all ## speed against the baselines and the floor: benchmarks/README.md, about 10 minutes; ONLY=endless: that alone

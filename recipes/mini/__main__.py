@@ -56,6 +56,7 @@ from recipes.mini import (
     shipped,
     spectra,
     speech,
+    spoken,
     train_codec,
     train_student,
     train_teacher,
@@ -90,21 +91,21 @@ over less time. The teacher and the student train for a number of passes over th
 def stage(name: str, folder: Path, hours: float, sound: float, speed: float, target: Path, processes: int) -> None:
     """Run one stage; a finished one returns at once."""
     data, seconds = folder / "corpus", 60 * MINUTES.get(name, 0.0) / speed
-    spoken = Path(os.environ.get("WANDLIB_SPEECH", folder / "speech"))
+    sounds = Path(os.environ.get("WANDLIB_SPEECH", folder / "speech"))
     many = 1_000_000  # the clock ends training, not the number of steps
     stages: dict[str, Callable[[], object]] = {
-        "speech": lambda: speech.build(spoken, min(hours, sound), workers=processes),
-        "hearing": lambda: hearing.run(spoken, processes),
-        "corpus": lambda: corpus.build(spoken, data, processes),
+        "speech": lambda: speech.build(sounds, min(hours, sound), workers=processes),
+        "hearing": lambda: hearing.run(sounds, processes),
+        "corpus": lambda: corpus.build(sounds, data, processes),
         "analysis": lambda: (analysis.build(data, processes), align.phones(data)),
-        "pairs": lambda: spectra.pairs(spoken, folder, processes),
+        "pairs": lambda: spectra.pairs(sounds, folder, processes),
         "shortcut": lambda: spectra.run(folder, many, seconds),
-        "spectra": lambda: (spectra.build(spoken, folder, data, hours, processes), align.phones(data)),
+        "spectra": lambda: (spectra.build(sounds, folder, data, hours, processes), align.phones(data)),
         "aligner": lambda: align.run(folder, data, many, seconds),
         "alignment": lambda: align.align_corpus(folder, data),
         "vocoder": lambda: train_vocoder.run(folder, data, many, seconds),
         "codec": lambda: train_codec.run(folder, data, many, seconds),
-        "codes": lambda: encode.run(folder, data, processes),
+        "codes": lambda: (encode.run(folder, data, processes), spoken.build(folder, data)),
         "tuning": lambda: train_vocoder.tune(folder, data, many, seconds),
         "teacher": lambda: train_teacher.run(folder, data, speed),
         "guidance": lambda: guidance.run(folder, data, speed),

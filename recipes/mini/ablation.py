@@ -24,7 +24,7 @@ from tqdm import tqdm
 from transformers import Qwen2ForCausalLM
 
 import wandlib
-from recipes.mini import endless, long_form, train_student
+from recipes.mini import endless, long_form, spoken, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER
 from recipes.mini.ablation_tables import document, lines
 from recipes.mini.files import write_json
@@ -189,11 +189,8 @@ def main(
     if unknown:
         raise typer.BadParameter(f"no row {', '.join(unknown)}; there are {'; '.join(ROWS)}")
     corpus = folder / "corpus"
-    if not (corpus / "codes.npz").exists():
-        raise typer.BadParameter(
-            f"no codes in {corpus}: run `python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra "
-            "shipped codes` first; speech takes hours"
-        )
+    if not (corpus / spoken.NAME).exists():
+        raise typer.BadParameter(f"nothing to learn from in {corpus}: run `python -m recipes.mini shipped` first")
     (folder / "ablation").mkdir(parents=True, exist_ok=True)
     jobs = list(jobs_of(folder, corpus, assets, [*dict.fromkeys((TEACHER, *chosen))]))
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -26,10 +26,9 @@ $hours hours ($utterances utterances) made on the spot by Kokoro-82M (Apache-2.0
 rates from 0.85 to 1.2: $speakers speakers, which are its voices $voices. $sounding hours of it are sound; of the
 rest there are mel spectra and pitch alone, which a small network reads off what Kokoro's generator is told. The texts
 are five of Jane Austen's novels (public domain), WordNet's usage examples and definitions, and templates for numbers,
-dates, money, abbreviations, questions, lists, dialogue and lone words. Sound that Whisper tiny.en did not understand
-was left out. No recordings of people were used, and no sentence of the evaluation. The source has 24 kHz; this voice
-keeps 16: about 1 % of the source's energy lies above 8 kHz, where neither recognizers nor DNSMOS nor speaker encoders
-hear."""
+dates, money, abbreviations, questions, lists, dialogue and lone words. No recordings of people were used, and no
+sentence of the evaluation. The source has 24 kHz; this voice keeps 16: about 1 % of the source's energy lies above
+8 kHz, where neither recognizers nor DNSMOS nor speaker encoders hear."""
 PEOPLE = """\
 $hours hours ($utterances utterances): recordings of $speakers speakers. Their license is that of the data set."""
 

@@ -1,15 +1,19 @@
-"""From checkpoints to ``assets/mini``: safetensors in 16 bits, configurations, built-in speakers, cards and notice."""
+"""From checkpoints to ``assets/mini``: safetensors in 16 bits, configurations, built-in speakers, cards and notice.
+
+What teacher and student learned from goes beside the recipe (:mod:`recipes.mini.spoken`).
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 import wandlib
-from recipes.mini import cards
+from recipes.mini import cards, spoken
 from recipes.mini.corpus import Utterance, read_shards
 from recipes.mini.encode import load_codec
 from recipes.mini.speakers import SPEAKERS
@@ -76,6 +80,8 @@ def run(folder: Path, corpus: Path, target: Path = ASSETS) -> None:
         (target / name / "generation_config.json").unlink(missing_ok=True)
     cards.write(folder, corpus, target)
     check_sizes(target)
+    if target == ASSETS:
+        shutil.copyfile(corpus / spoken.NAME, spoken.SHIPPED)
 
 
 def check_sizes(target: Path) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recipes.mini import rows
 from recipes.mini.loop import join, train
 from recipes.mini.rows import PASSES, Passes, Row, Speech, wordless
+from recipes.mini.spoken import read
 from recipes.mini.train_student import load_teacher
 from recipes.mini.train_teacher import BATCH_TOKENS, Qwen2ForCausalLM, batch_of, generated_scores, optimizers_for
 from wandlib.systems.mini.codec import CODES
@@ -60,8 +60,7 @@ def run(folder: Path, corpus: Path, speed: float = 1.0) -> Qwen2ForCausalLM:
     """Teach the teacher its guided self, or go on where ``folder/guidance.pt`` stands."""
     world, rank = join()
     torch.manual_seed(0)
-    spoken, held = rows.read(corpus)
-    speech, unheard = Speech(spoken), Speech(held)
+    speech, unheard = map(Speech, read(corpus))
     teacher = load_teacher(folder, guided=False).requires_grad_(False)
     model = copy.deepcopy(teacher).requires_grad_(True).train()
     passes = Passes(speech, BATCH_TOKENS, first=PASSES)

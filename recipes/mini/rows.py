@@ -14,18 +14,15 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from recipes.mini import align, analysis
-from recipes.mini import corpus as shards
+from recipes.mini.align import Plan
 from recipes.mini.encode import SHIFTS
+from recipes.mini.spoken import Spoken
 from wandlib.distillation.streams import StreamCollator, length_of, streams_of
 from wandlib.systems.mini.prompt import BEGIN, END, FIRST_CODE, FIRST_SYMBOL, SPEECH, TEXT
 
@@ -45,25 +42,6 @@ Read = dict[str, Any]
 """An utterance as :func:`~wandlib.distillation.streams.streams_of` takes it."""
 Row = dict[str, Any]
 """A sample of :class:`~wandlib.StreamCollator`, and the numbers of its ``utterances``."""
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """One utterance of the corpus, as numbers."""
-
-    symbols: list[int]
-    codes: NDArray[np.int64]
-    """By shift, [shifts, codes]."""
-    speaker: str
-    positions: NDArray[np.int16]
-    """For each code, which symbol is spoken; empty where unknown."""
-    speed: float = 1.0
-    """Speaking rate."""
-
-    @property
-    def length(self) -> int:
-        """Codes."""
-        return self.codes.shape[1]
 
 
 def readers(spoken: Sequence[Spoken]) -> list[Hashable]:
@@ -210,7 +188,7 @@ class Passes:
 
     def _open(self, number: int) -> None:
         self.number, self.rows = number, self.speech.rows(number)
-        self.plan = align.Plan([row_length(row) for row in self.rows], self.budget)
+        self.plan = Plan([row_length(row) for row in self.rows], self.budget)
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -223,15 +201,3 @@ class Passes:
                 return [self.rows[place] for place in self.plan[index]]
             index -= size
         raise IndexError(f"there are {len(self)} batches")
-
-
-def read(corpus: Path, positions: Sequence[NDArray[np.int16]] | None = None) -> tuple[list[Spoken], list[Spoken]]:
-    """(training, held out): every utterance with its codes and symbols, and the alignment where it is given."""
-    symbols, items, stored = align.phones(corpus), analysis.read(corpus), np.load(corpus / "codes.npz")
-    codes = np.split(stored["codes"].astype(np.int64), stored["ends"][:-1], axis=1)
-    aligned = [np.zeros(0, np.int16)] * len(items) if positions is None else positions
-    spoken = [
-        Spoken(row, said, item.utterance.speaker, places, item.utterance.speed)
-        for row, said, item, places in zip(symbols, codes, items, aligned, strict=True)
-    ]
-    return spoken[shards.HELD_OUT :], spoken[: shards.HELD_OUT]

@@ -1,8 +1,9 @@
-"""Start from the weights that are shipped, instead of hours of training: codec, vocoder, teacher and student.
+"""Start from what is shipped, instead of hours of training: all parts of the voice, and what they learned from.
 
-    python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra shipped codes
+    python -m recipes.mini shipped
 
-leaves everything in place for the ablation, to train another student, or to go on with one part.
+leaves everything in place for the ablation, to train another student, or to go on with the teacher. Codec and vocoder
+need speech to go on with: the stages up to ``spectra``.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import typer
 from safetensors.torch import save_file
 from torch import nn
 
 from recipes.mini.encode import STARTED_FROM
 from recipes.mini.loop import save
+from recipes.mini.spoken import lend
 from wandlib.systems.mini.system import ASSETS, MiniSystem
 
 
 def run(folder: Path, source: Path = ASSETS) -> None:
-    """Write ``codec.pt``, ``vocoder.pt``, ``teacher.pt`` and ``student/`` under ``folder``, where they are missing."""
+    """Write the checkpoints of all parts and ``corpus/spoken.npz`` under ``folder``, where they are missing."""
     system = MiniSystem.load(source)
     parts: dict[str, nn.Module] = {
         "codec": system.codec,
@@ -42,3 +45,8 @@ def run(folder: Path, source: Path = ASSETS) -> None:
         student.parent.mkdir(parents=True, exist_ok=True)
         weights = {key: value.detach() for key, value in system.models["window"].named_parameters()}
         save_file(weights, student)
+    if not lend(system.codec, folder / "corpus"):
+        typer.echo(
+            f"what the voice in {source} learned from is not kept here; to train with it, make speech and its codes: "
+            "`python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra aligner alignment codes`"
+        )

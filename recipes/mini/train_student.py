@@ -22,6 +22,7 @@ from recipes.mini import rows
 from recipes.mini.digits import folded
 from recipes.mini.loop import computes_half
 from recipes.mini.rows import MAX_GAP, PASSES, PINNED, Row, Speech
+from recipes.mini.spoken import read
 from recipes.mini.train_teacher import build_model
 from wandlib.distillation.checkpoints import last_checkpoint
 
@@ -75,7 +76,7 @@ def training_rows(speech: Speech, variant: Variant, world: int) -> tuple[list[Ro
 
 def read_speech(corpus: Path, share: float = 1.0) -> tuple[Speech, Speech]:
     """(training, held out): a share is the start of the corpus, which is balanced over speakers and sources."""
-    training, held_out = rows.read(corpus)
+    training, held_out = read(corpus)
     return Speech(training[: max(1, round(share * len(training)))]), Speech(held_out)
 
 

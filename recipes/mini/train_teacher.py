@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from recipes.mini import align
 from recipes.mini.align import Plan
 from recipes.mini.digits import add_digits, embeddings
 from recipes.mini.loop import autocast, join, train
-from recipes.mini.rows import MAX_GAP, PINNED, ROW_TOKENS, Passes, Row, Speech, collator, read, row_length, wordless
+from recipes.mini.rows import MAX_GAP, PINNED, ROW_TOKENS, Passes, Row, Speech, collator, row_length, wordless
+from recipes.mini.spoken import read
 from wandlib.systems.mini.prompt import BEGIN, END, VOCABULARY
 
 BATCH_TOKENS = 2_000
@@ -196,8 +196,7 @@ def run(folder: Path, corpus: Path, speed: float = 1.0) -> Qwen2ForCausalLM:
     """
     world, rank = join()
     torch.manual_seed(0)
-    spoken, held = read(corpus, align.align_corpus(folder, corpus))
-    speech, unheard = Speech(spoken), Speech(held)
+    speech, unheard = map(Speech, read(corpus))
     model = build_model(folder)
     add_digits(model)
     if world > 1:

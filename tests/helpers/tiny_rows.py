@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recipes.mini.rows import Spoken
+from recipes.mini.spoken import Spoken
 
 SPEEDS = (0.92, 1.1)
 

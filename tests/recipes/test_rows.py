@@ -20,12 +20,12 @@ from recipes.mini.rows import (
     ROW_TOKENS,
     Passes,
     Speech,
-    Spoken,
     collator,
     in_batches,
     readers,
     row_length,
 )
+from recipes.mini.spoken import Spoken
 from wandlib.systems.mini.prompt import BEGIN, END, FIRST_CODE, FIRST_SYMBOL, SPEECH, TEXT
 
 

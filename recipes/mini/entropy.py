@@ -1,9 +1,9 @@
-"""What a code costs its reader: its surprise to one who knows the speaker, the phones, and the codes before it.
+"""The rate of the codes: how many nats each costs one who knows the speaker, the phones, and the codes before it.
 
-A codec trained on the error of its spectra alone fills its codes with whatever lowers that error, were it noise: a
-language model then spends most of its training on what cannot be foretold. Counted with the error (rate and distortion,
-Ballé et al., arXiv 1611.01704), surprise is bought only where it can be heard. The model here is as small as can be;
-the language model, which knows more, is surprised less.
+A codec trained on the error of its spectra alone fills its codes with whatever lowers that error, were it noise,
+and a language model then spends most of its training on what cannot be predicted. Counted beside the error (rate and
+distortion, Ballé et al., arXiv 1611.01704), nats are spent only where they can be heard. The entropy model is as small
+as can be: it is trained with the codec, and left behind with it. The teacher, which knows more, needs fewer nats.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class EntropyModel(nn.Module):
         said: Int[Tensor, "batch codes 6"],
         speaker: Float[Tensor, "batch dims"],
     ) -> Float[Tensor, "batch codes"]:
-        """Return the surprise at each code, in nats, with gradients for the codes too."""
+        """Return the rate of each code: its negative log-likelihood in nats, with gradients for the codes too."""
         before = nn.functional.pad(quantized, (0, 0, PAST, 0))
         past = before[:, :-1].unfold(1, PAST, 1).flatten(2)
         who = speaker.detach().unsqueeze(1).expand(-1, said.shape[1], -1)

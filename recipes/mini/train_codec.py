@@ -2,8 +2,8 @@
 
 Beside the errors of mel, pitch and voicing counts what the phone recognizer of :mod:`recipes.mini.align` makes of the
 spectra: its features of the decoded ones are to be those of the recorded ones (a perceptual loss, as of Johnson et al.,
-arXiv 1603.08155). Absolute error alone smooths away what tells one phone from another. And it counts how surprising the
-codes are (:mod:`recipes.mini.entropy`): the teacher is to foretell them.
+arXiv 1603.08155). Absolute error alone smooths away what tells one phone from another. The rate of the codes counts,
+too (:mod:`recipes.mini.entropy`): the teacher is to predict them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from wandlib.systems.mini.features import FRAMES_PER_CODE, HOP
 CROP = 64 * FRAMES_PER_CODE
 BATCH = 32
 RATE_WEIGHT = 0.03
-"""What a nat of surprise counts."""
+"""What a nat counts."""
 Crop = tuple[analysis.Analyzed, int]
 """An utterance and its first frame."""
 

@@ -1,4 +1,4 @@
-"""What codes cost their reader, while the codec is trained."""
+"""The rate of the codes, while the codec is trained."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_only_codes_before_a_code_are_known(model: EntropyModel) -> None:
     assert differ.nonzero().flatten().tolist() == list(range(8, 8 + PAST + 1))
 
 
-def test_what_can_be_foretold_costs_little(model: EntropyModel) -> None:
+def test_what_can_be_predicted_costs_little(model: EntropyModel) -> None:
     """Codes that follow from the phone: they end up cheap, and dear for other phones."""
     table = torch.randint(CODES, (20,), generator=torch.Generator().manual_seed(2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

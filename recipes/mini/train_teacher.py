@@ -23,6 +23,7 @@ from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 from recipes.mini.align import Plan
 from recipes.mini.digits import add_digits, embeddings
 from recipes.mini.loop import autocast, join, train
+from recipes.mini.muon import Muon
 from recipes.mini.rows import MAX_GAP, PINNED, ROW_TOKENS, Passes, Row, Speech, collator, row_length, wordless
 from recipes.mini.spoken import read
 from wandlib.systems.mini.prompt import BEGIN, END, VOCABULARY
@@ -184,7 +185,7 @@ def optimizers_for(model: nn.Module, muon: float = 3e-3, adamw: float = 2e-3) ->
     chosen = {id(value) for value in matrices}
     others = [value for value in model.parameters() if id(value) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=muon, weight_decay=0.3, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, lr=muon, weight_decay=0.3),
         torch.optim.AdamW(others, lr=adamw, betas=(0.9, 0.95), weight_decay=0.1),
     ]
 

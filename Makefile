@@ -72,7 +72,7 @@ evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage; 
 	$(BIN)/python -m recipes.mini.evaluate $(if $(PEOPLE),--people $(PEOPLE))
 
 ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, five to six hours, resumable
-	$(BIN)/python -m recipes.mini shipped
+	test -e runs/mini/corpus/spoken.npz || $(BIN)/python -m recipes.mini shipped
 	test -e runs/mini/corpus/spoken.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra aligner alignment codes
 	$(BIN)/python -m recipes.mini.ablation
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wandlib.systems.mini.codec import LEVELS
+from wandlib.systems.mini.codec import LEVELS, FiniteScalarQuantizer
 from wandlib.systems.mini.text import SYMBOLS
 
 AROUND = (-1, 0, 1, 2, 3)
@@ -57,7 +57,7 @@ class EntropyModel(nn.Module):
     def __init__(self, speaker_dims: int, width: int = 256) -> None:
         super().__init__()
         self.reach: Tensor
-        self.register_buffer("reach", torch.tensor([level // 2 for level in LEVELS]), persistent=False)
+        self.register_buffer("reach", FiniteScalarQuantizer().reach, persistent=False)
         self.symbols = nn.Embedding(len(SYMBOLS) + 1, 48)
         self.age = nn.Embedding(AGES, 16)
         known = 48 * len(AROUND) + 16 + PAST * len(LEVELS) + speaker_dims

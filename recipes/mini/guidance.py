@@ -17,8 +17,7 @@ from torch import Tensor
 
 from recipes.mini.loop import join, train
 from recipes.mini.rows import PASSES, Passes, Row, Speech, wordless
-from recipes.mini.spoken import read
-from recipes.mini.train_student import load_teacher
+from recipes.mini.train_student import load_teacher, read_speech
 from recipes.mini.train_teacher import BATCH_TOKENS, Qwen2ForCausalLM, batch_of, generated_scores, optimizers_for
 from wandlib.systems.mini.codec import CODES
 from wandlib.systems.mini.prompt import FIRST_CODE
@@ -28,7 +27,7 @@ WEIGHT = 2.0
 PLAUSIBLE = 0.1
 """Codes less probable than this times the best one are not said, guided or not."""
 STEPS = 300
-SAID = slice(FIRST_CODE, FIRST_CODE + CODES)
+CODE_TOKENS = slice(FIRST_CODE, FIRST_CODE + CODES)
 
 
 def guided(scores: Tensor, wordless_scores: Tensor) -> Tensor:
@@ -37,11 +36,12 @@ def guided(scores: Tensor, wordless_scores: Tensor) -> Tensor:
     Only codes are guided: when to end is as the teacher has it.
     """
     known, blind = scores.log_softmax(-1), wordless_scores.log_softmax(-1)
-    codes = known[:, SAID]
-    further = codes + WEIGHT * (codes - blind[:, SAID])
+    codes = known[:, CODE_TOKENS]
+    further = codes + WEIGHT * (codes - blind[:, CODE_TOKENS])
     implausible = codes < codes.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
     found = known.clone()
-    found[:, SAID] = further.masked_fill(implausible, -torch.inf).log_softmax(-1) + codes.logsumexp(-1, keepdim=True)
+    chosen = further.masked_fill(implausible, -torch.inf).log_softmax(-1)
+    found[:, CODE_TOKENS] = chosen + codes.logsumexp(-1, keepdim=True)
     return found
 
 
@@ -60,7 +60,7 @@ def run(folder: Path, corpus: Path, speed: float = 1.0) -> Qwen2ForCausalLM:
     """Teach the teacher its guided self, or go on where ``folder/guidance.pt`` stands."""
     world, rank = join()
     torch.manual_seed(0)
-    speech, unheard = map(Speech, read(corpus))
+    speech, unheard = read_speech(corpus)
     teacher = load_teacher(folder, guided=False).requires_grad_(False)
     model = copy.deepcopy(teacher).requires_grad_(True).train()
     passes = Passes(speech, BATCH_TOKENS, first=PASSES)

@@ -168,6 +168,7 @@ def generated_scores(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
             use_cache=False,
         ).last_hidden_state
         places = (batch.labels.flatten() >= 0).nonzero().squeeze(-1)
+        # Padded with uncounted places: see round_up.
         places = nn.functional.pad(places, (0, round_up(len(places), 512) - len(places)))
         return nn.functional.linear(hidden.flatten(0, 1)[places], table).float()
 

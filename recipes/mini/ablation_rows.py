@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from recipes.mini.train_student import UNBOUNDED, WINDOW, Variant
 
-SHORT = Variant(steps=60)
+SHORT = Variant(steps=60, ce_weight=1.0)
 DIRECT = replace(SHORT, schedule="direct")
 SEEDS = (0, 1, 2)
 """Of training: other rows in another order."""

@@ -126,6 +126,7 @@ def write(folder: Path, corpus: Path, target: Path) -> None:
         "guidance": guidance_training(folder),
         "rate": train_codec.RATE_WEIGHT,
         "student_training": student_training(folder),
+        "ce_weight": variant.ce_weight,
         "window": variant.window,
         "seconds": f"{variant.window / CODES_PER_SECOND:.2f}",
         "blocks": variant.blocks,

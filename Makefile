@@ -13,8 +13,8 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfi
 PROCESSES ?= 2
 # The extras that these tests need.
 LIBRARY_EXTRAS := train,eval,cosyvoice,cosyvoice-text,indextts,whisper-tiny,dev
-# Packages whose upper bound in pyproject.toml is the newest release that was tested, so that test-newest lifts it.
-LIFTED := gradio transformers
+# Packages whose upper bound in pyproject.toml is the newest release that was tested: test-newest lifts it.
+LIFTED := transformers
 OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -92,7 +92,7 @@ constraints: $(UV) ## pin the newest releases that pyproject.toml allows, for ev
 	$(UV) pip compile pyproject.toml --extra all --universal --python-version 3.11 --fork-strategy fewest --upgrade \
 		--quiet --no-annotate --custom-compile-command 'make constraints' --output-file constraints.txt
 
-test-newest: $(UV) ## the library's tests on the newest releases there are, upper bounds lifted, in .venv-newest
+test-newest: $(UV) ## the library's tests on the newest transformers there is, its upper bound lifted, in .venv-newest
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-newest
 	printf '%s\n' $(LIFTED) > .venv-newest/lifted.txt
 	$(UV) pip install --python .venv-newest --upgrade --override .venv-newest/lifted.txt --editable '.[$(LIBRARY_EXTRAS)]'

@@ -58,15 +58,18 @@ def link_files(_: Any, page: str, source: list[str]) -> None:
     """Let links to what is no page lead into the repository."""
 
     def lead(match: re.Match[str]) -> str:
-        target, anchor = [*match[1].split("#"), ""][:2]
+        target, anchor = re.fullmatch(r"([^#]*)(.*)", match[1]).groups()
         path = (HERE / page).parent / target
         if target.startswith(("http", "#", "mailto")) or not target or path.suffix in {".svg", ".png"}:
             return match[0]
-        if path.suffix in {".md", ".ipynb"} and path.is_file() and HERE in path.resolve().parents:
-            return match[0]
+        if path.suffix in {".md", ".ipynb"} and path.is_file():
+            if HERE in path.resolve().parents:
+                return match[0]
+            if path.resolve().parent == ROOT / "notebooks":
+                return f"]({'../' * page.count('/')}notebooks/{path.name}{anchor})"
         inside = ROOT / "notebooks" / target if page.startswith("notebooks/") else path
         name = Path(inside).resolve().relative_to(ROOT).as_posix()
-        return f"]({FILES}/{name}{'#' + anchor if anchor else ''})"
+        return f"]({FILES}/{name}{anchor})"
 
     source[0] = re.sub(r"\]\(([^)\s]+)\)", lead, source[0])
 

@@ -1,6 +1,6 @@
 """Which phone sounds when: a small phone recognizer, trained with CTC, then forced alignment.
 
-It needs no timing from the synthesiser, so it serves human speech as well. The teacher uses the result in training
+It needs no timing from the synthesizer, so it serves human speech as well. The teacher uses the result in training
 only: two of its heads are pulled towards the phone being spoken.
 """
 

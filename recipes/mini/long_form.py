@@ -1,8 +1,8 @@
 """Ten minutes and an hour of prose in one decode: ``python -m recipes.mini.long_form --write``, half an hour.
 
 The held-out novel is read sentence by sentence in one cache (:mod:`recipes.mini.endless`): by the student under its
-window, and by the teacher with full attention on the same text, as far as it gets. Groups of whole sentences of up to
-25 s are judged by themselves: word errors by Whisper tiny.en, similarity to the speaker's reference by resemblyzer, the
+window, and by the teacher with full attention on the same text, as far as it gets. Groups of whole sentences of about
+12 s are judged by themselves: word errors by Whisper tiny.en, similarity to the speaker's reference by resemblyzer, the
 cache, and the time of a step. A decode is given up after five sentences in a row without an end. Each decode is kept on
 disk by the sum of the weights, and measured once.
 """

@@ -1,6 +1,6 @@
 """Sentences: WordNet's examples to learn from, and those that evaluation reads.
 
-WordNet (Debian package ``wordnet-base``, a free licence) quotes how words are used. About 21,000 of its examples can be
+WordNet (Debian package ``wordnet-base``, a free license) quotes how words are used. About 21,000 of its examples can be
 read aloud, and cover the vocabulary of English better than any prose of that size. The IEEE Harvard sentences are for
 evaluation: any training sentence that shares five consecutive words with one of them is dropped.
 """

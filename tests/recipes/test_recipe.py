@@ -237,7 +237,7 @@ def test_cosine_schedule() -> None:
 def _small_run(folder: Path, stop_at: int | None) -> torch.nn.Module:
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 4)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 
     def step(number: int) -> dict[str, torch.Tensor]:
         if number == stop_at:
@@ -246,7 +246,7 @@ def _small_run(folder: Path, stop_at: int | None) -> torch.nn.Module:
         inputs = torch.randn(8, 4, generator=generator)
         return {"loss": (model(inputs) - inputs).square().mean()}
 
-    train("small", folder, model, [optimiser], step, 40, warm_up=5, every=10)
+    train("small", folder, model, [optimizer], step, 40, warm_up=5, every=10)
     return model
 
 
@@ -262,13 +262,13 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 
     def step(number: int) -> dict[str, torch.Tensor]:
         return {"loss": model.weight.sum() * (math.nan if number == 15 else 1)}
 
     with pytest.raises(FloatingPointError, match="step 15"):
-        train("bad", tmp_path, model, [optimiser], step, 40, warm_up=5, every=10)
+        train("bad", tmp_path, model, [optimizer], step, 40, warm_up=5, every=10)
     state = torch.load(tmp_path / "bad.pt", weights_only=True)
     assert state["step"] == 10
     assert all(torch.isfinite(value).all() for value in state["model"].values())
@@ -282,7 +282,7 @@ def test_codec_and_vocoder_learn(shards: Path, tmp_path: Path, monkeypatch: pyte
     )
     recognizer, entropy = align.Recognizer(width=16, layers=1).requires_grad_(False), EntropyModel(8, width=16)
     learned = [*codec.parameters(), *entropy.parameters()]
-    optimiser = torch.optim.AdamW(learned, lr=3e-3)
+    optimizer = torch.optim.AdamW(learned, lr=3e-3)
     crops = train_codec.Crops(items, {item: said_of([3], np.zeros(item.frames // 4, np.int16)) for item in items})
     history = []
     for number in range(30):
@@ -290,22 +290,22 @@ def test_codec_and_vocoder_learn(shards: Path, tmp_path: Path, monkeypatch: pyte
         losses["loss"].backward()
         if number == 1:
             assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in learned)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         history.append(losses["loss"].item())
     assert np.mean(history[-5:]) < 0.6 * np.mean(history[:3])
 
     from wandlib.systems.mini.vocoder import Vocoder
 
     vocoder = Vocoder(width=16, layers=1)
-    optimiser = torch.optim.AdamW(vocoder.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(vocoder.parameters(), lr=3e-3)
     history = []
     for number in range(15):
         acoustics, waveform = train_vocoder.sample(items, number, batch=2)
         loss = train_vocoder.spectral_loss(vocoder(acoustics), waveform)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         history.append(loss.item())
     assert np.mean(history[-3:]) < np.mean(history[:3])
 

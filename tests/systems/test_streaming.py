@@ -196,7 +196,7 @@ def test_two_streams_do_not_mix() -> None:
 
 
 def stopped_after(cancel: Callable[[asyncio.Task[Any], Any], None]) -> tuple[int, int, Any]:
-    """Steps when it was cancelled, steps some time later, and the stream."""
+    """Steps when it was canceled, steps some time later, and the stream."""
     system, steps = FakeSystem(0.01), list[Any]()
 
     async def main() -> tuple[int, int, Any]:
@@ -224,7 +224,7 @@ def test_cancelling_stops_within_a_step_and_keeps_the_sound() -> None:
     assert stream.trace.finish is None
 
 
-def test_waiting_for_text_can_be_cancelled() -> None:
+def test_waiting_for_text_can_be_canceled() -> None:
     async def never() -> AsyncIterator[str]:
         yield "One two. "
         await asyncio.sleep(3600)

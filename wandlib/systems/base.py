@@ -162,7 +162,7 @@ class SpeechSystem(ABC):
         """Speak like :meth:`stream` for an event loop: ``async for sound in tts.astream(text)``.
 
         ``text`` may be an asynchronous iterable as well. The sound is computed in a thread; where the waiting task is
-        cancelled, the generation ends at its next step.
+        canceled, the generation ends at its next step.
         """
 
         def start(text: Text, on_step: OnStep) -> SpeechStream:

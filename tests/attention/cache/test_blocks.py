@@ -181,6 +181,50 @@ def test_any_stream_agrees_with_one_dense_pass(tiny: Tiny, static: bool) -> None
     check()
 
 
+@st.composite
+def conversations(draw: st.DrawFn) -> list[list[str]]:
+    """Calls of a batch: a prompt, then plain steps, then text of another length in each row, and so on."""
+    batch = draw(st.integers(1, 3))
+    calls = [["cc" + "c" * draw(st.integers(1, 9))] * batch]
+    for _ in range(draw(st.integers(1, 4))):
+        calls += [["g"] * batch] * draw(st.integers(0, 6))
+        sizes = draw(st.lists(st.integers(0, 4), min_size=batch, max_size=batch))
+        calls += [["p" * (max(sizes) - size) + "c" * size for size in sizes]] * bool(max(sizes))
+    return [*calls, *[["g"] * batch] * 5]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({}, 1e-4), ({"int8": True}, 0.5), ({"static": True, "block_capacity": 9}, 1e-4)],
+    ids=["dynamic", "int8", "static"],
+)
+def test_plain_steps_agree_where_blocks_differ_from_row_to_row(options: dict[str, Any], error: float) -> None:
+    """Steps that no flags come with, also after the room that the longest texts needed is no longer used."""
+    plain = QWEN2.build()
+    windowed = convert(QWEN2.build(), 4, blocks=2, pinned=2)
+
+    @steady
+    @given(conversations())
+    @example([["c" * 11] * 2, *[["g"] * 2] * 6, ["cc", "pp"], *[["g"] * 2] * 5, ["ppp", "ccc"], *[["g"] * 2] * 5])
+    @torch.no_grad()
+    def check(calls: list[list[str]]) -> None:
+        rows = ["".join(row) for row in zip(*calls, strict=True)]
+        conditioning, padding = flags(rows)
+        ids = torch.arange(conditioning.numel()).view(conditioning.shape) * 31 % (VOCABULARY - 1) + 1
+        expected = dense(plain, QWEN2, ids, rows, window=4, pinned=2, blocks=2)
+        cache, got, start = WandCache(windowed.config, **options), [], 0
+        for call in calls:
+            new = slice(start, start := start + len(call[0]))
+            inputs: dict[str, Any] = {"position_ids": positions(padding)[:, new]}
+            if set(call) != {"g"}:
+                inputs["conditioning"] = conditioning[:, new]
+            feed = cache_inputs(windowed, cache) | {"attention_mask": (~padding[:, :start]).long(), "use_cache": True}
+            got.append(windowed(ids[:, new], **inputs, **feed).logits)
+        assert torch.allclose(torch.cat(got, 1)[~padding], expected[~padding], atol=error)
+
+    check()
+
+
 def stream(model: Any, cache: WandCache, schedule: list[tuple[int, int]], pinned: int, batch: int = 1) -> Any:
     """Speak blocks: for each (text, codes), the text in one call and the codes greedily; all tokens and logits."""
     feed = cache_inputs(model, cache) | {"use_cache": True}

@@ -540,7 +540,7 @@ def test_layers_lie_on_other_devices_than_the_plan() -> None:
         for read, kept in ((0, None), (7, source)):
             state = LayoutState(batch=2)
             layer.apply(Rebuild(read, kept, 14, 7, pinned_stay=False, fill_value=0.0, state=state), new, new)
-        layer.apply(ScatterWrite(source[:, :1], source[:, :1]), new[:, :, :1], new[:, :, :1])
+        layer.apply(ScatterWrite(source[:, :1], source[:, :1], 14), new[:, :, :1], new[:, :, :1])
         assert layer.keys.device == layer.values.device == new.device
 
 

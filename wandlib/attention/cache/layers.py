@@ -37,21 +37,16 @@ class WandLayer(CacheLayerMixin):
 
     def apply(self, update: Update, key_states: New, value_states: New) -> tuple[Read, Read]:
         """Store the new entries; return the keys and values that attention is to read."""
-        if isinstance(update, RingWrite):
-            self.store(update, key_states, value_states)
-            if update.used == self.keys.shape[2]:
-                return self.keys, self.values
-            return self.keys.narrow(2, 0, update.used), self.values.narrow(2, 0, update.used)
         if isinstance(update, Rebuild):
             return self.rebuild(update, key_states, value_states)
         self.store(update, key_states, value_states)
-        return self.keys, self.values
+        return self.held(update.used)
 
     def store(self, update: RingWrite | ScatterWrite, key_states: New, value_states: New) -> None:
         """Put a step's entries into the ring."""
         if isinstance(update, ScatterWrite):
-            rows, slots = (index.to(self.keys.device) for index in update)  # one plan for layers on several devices
-            slots = slots - self.quantized_slots
+            device = self.keys.device  # one plan for layers on several devices
+            rows, slots = update.rows.to(device), update.slots.to(device) - self.quantized_slots
             self.keys[rows, :, slots] = key_states.transpose(1, 2)
             self.values[rows, :, slots] = value_states.transpose(1, 2)
             return
@@ -96,7 +91,9 @@ class WandLayer(CacheLayerMixin):
 
     def held(self, used: int) -> tuple[Read, Read]:
         """Return keys and values of the first ``used`` slots."""
-        return self.keys[:, :, :used], self.values[:, :, :used]
+        if used == self.keys.shape[2]:
+            return self.keys, self.values
+        return self.keys.narrow(2, 0, used), self.values.narrow(2, 0, used)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put ``change(tensor)`` in place of every tensor; each has a row for each sequence."""
@@ -143,13 +140,6 @@ class Int8Layer(WandLayer):
         super().__init__(layout)
         self.quantized: list[Tensor] = []
         """Keys [batch, kv_heads, pinned, head_dim] as int8, scales [batch, kv_heads, 1, head_dim]; and of values."""
-
-    def apply(self, update: Update, key_states: New, value_states: New) -> tuple[Read, Read]:
-        """Store the new entries; return the keys and values that attention is to read."""
-        if isinstance(update, Rebuild):
-            return self.rebuild(update, key_states, value_states)
-        self.store(update, key_states, value_states)
-        return self.held(update.used if isinstance(update, RingWrite) else self.quantized_slots + self.keys.shape[2])
 
     def rebuild(self, update: Rebuild, key_states: New, value_states: New) -> tuple[Read, Read]:
         """Gather the slots from what they hold and the new entries; return what attention reads.

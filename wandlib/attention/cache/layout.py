@@ -159,14 +159,14 @@ class CacheLayout:
     def mask_length(self, query_length: int) -> int:
         """Count the keys that attention reads in the pass under way, or that `generate` should prepare a mask for."""
         update = self.update
-        if isinstance(update, RingWrite):
-            return update.used
         if isinstance(update, Rebuild):
             return update.read + query_length
-        if update is None and not (self.static and query_length == 1 and self.state.conditioning_ended):
+        if update is not None:
+            return update.used
+        if not (self.static and query_length == 1 and self.state.conditioning_ended):
             # The whole sequence: its columns say what is padding, and a model around the decoder may index them.
             return int(self.state.length) + query_length
-        return self.slots if update is not None else self.slots + query_length
+        return self.slots + query_length
 
     # ----------------------------------------------------------------------------------------------- a decoding step
 
@@ -185,7 +185,8 @@ class CacheLayout:
         index = count % self.window
         if isinstance(count, Tensor):
             slots = state.prefix_tokens + index * self.shared + torch.arange(self.shared, device=device)
-            self.update = ScatterWrite(torch.arange(len(count), device=device)[:, None], slots)
+            rows = torch.arange(len(count), device=device)[:, None]
+            self.update = ScatterWrite(rows, slots, self.used(count))
             if state.ring_position is not None:
                 state.ring_position.scatter_(1, index, torch.zeros_like(index) + state.length)
             return self._mask_others(self._step_masks(count + 1, dtype, device), slots)

@@ -41,7 +41,9 @@ class ScatterWrite(NamedTuple):
     rows: Int[Tensor, "batch 1"]
     """Row numbers."""
     slots: Int[Tensor, "batch sequences"]
-    """The slots of the new entries in each row; attention reads all slots."""
+    """The slots of the new entries in each row."""
+    used: int
+    """Slots that attention reads afterwards: in a dynamic cache there may be more, which longer texts needed."""
 
 
 class Rebuild(NamedTuple):

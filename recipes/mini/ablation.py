@@ -3,7 +3,7 @@
 Every trained row starts from the teacher's weights and has 60 steps of 16 rows of tokens, with three seeds
 (:mod:`recipes.mini.ablation_rows`). Each is measured on held-out rows, single and streams, near the reference and far
 from it; by twenty sentences x four speakers, greedy; and by a stream of each speaker in one cache. What was measured is
-on disk, a file for each row and seed.
+on disk, a file for each row and seed of a voice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from tqdm import tqdm
@@ -27,6 +28,7 @@ import wandlib
 from recipes.mini import endless, long_form, spoken, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER
 from recipes.mini.ablation_tables import document, lines
+from recipes.mini.evaluate import digest_of
 from recipes.mini.files import write_json
 from recipes.mini.listening import PACE, identity, instruments, recognizer, scores
 from recipes.mini.rows import MAX_GAP, Row, collator
@@ -36,7 +38,7 @@ from recipes.mini.train_student import UNBOUNDED, Variant, window_of
 from wandlib.evaluation.measurement import evaluate
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.report import Report, put_measured
-from wandlib.systems.mini.system import MiniSystem
+from wandlib.systems.mini.system import ASSETS, MiniSystem
 
 HERE = Path(__file__).parent
 RESULTS, REPORT = HERE / "ablation.json", HERE / "RESULTS.md"
@@ -45,8 +47,8 @@ STREAMED = 15
 """Sentences of each speaker's stream."""
 FOUR = [SPEAKERS[number].name for number in (0, 2, 4, 6)]
 """A woman and a man of each accent."""
-Job = tuple[Path, Path, Path | None, str, int]
-"""Folder, corpus, voice folder, row and seed."""
+Job = tuple[Path, Path, Path | None, str, str, int]
+"""Folder, corpus, voice folder and its sum, row and seed."""
 
 
 def slug_of(name: str) -> str:
@@ -62,11 +64,38 @@ def variant_of(name: str, seed: int) -> Variant:
     return row.variant if row.shipped else replace(row.variant, seed=seed)
 
 
-def model_of(folder: Path, corpus: Path, name: str, seed: int) -> Qwen2ForCausalLM:
+def check_voice(folder: Path, corpus: Path, assets: Path | None) -> None:
+    """See that a folder holds the very models of a voice, and what it learned from: rows start from these.
+
+    Raises
+    ------
+    ValueError
+        If it holds others.
+    """
+    voice = MiniSystem.load(assets)
+    same = str(np.load(corpus / spoken.NAME)["codec"]) == spoken.fingerprint(voice.codec)
+    if not (folder / "student" / "model.safetensors").exists():
+        raise ValueError(f"no student in {folder}: run `python -m recipes.mini shipped` first, or the stage student")
+    ours = {"full": train_student.load_teacher(folder), "window": train_student.load_student(folder)}
+    for attention, model in ours.items():
+        theirs = dict(voice.models[attention].named_parameters())
+        same = same and all(
+            torch.equal(value.bfloat16(), theirs[name].bfloat16()) for name, value in model.named_parameters()
+        )
+    if not same:
+        raise ValueError(
+            f"{folder} holds another teacher, student or codec than the voice in {assets or ASSETS}: export it, or "
+            "give an empty --folder and run `python -m recipes.mini shipped` for it first"
+        )
+
+
+def model_of(folder: Path, corpus: Path, voice: str, name: str, seed: int) -> Qwen2ForCausalLM:
     """Return the model of a row, trained if necessary."""
+    if name == STUDENT:
+        return train_student.load_student(folder)
     if ROWS[name].variant is None:
         return train_student.load_teacher(folder)
-    slug = "student" if name == STUDENT else f"ablation/{slug_of(name)}-{seed}"
+    slug = f"ablation/{voice}/{slug_of(name)}-{seed}"
     return train_student.train(folder, corpus, variant_of(name, seed), slug)
 
 
@@ -78,11 +107,13 @@ def held_out(folder: Path, corpus: Path, model: Qwen2ForCausalLM, variant: Varia
     _, speech = train_student.read_speech(corpus)
     rows = speech.rows(0)
     single, streams = ([row for row in rows if (len(row["blocks"]) > 1) == several] for several in (False, True))
+    # Both terms are to be measured, whatever was trained with.
+    args = train_student.arguments(Variant(window=window_of(variant)["window"]), folder / "ablation" / "scores")
     trainer = wandlib.WandTrainer(
         model=wandlib.convert(model, **window_of(variant)),
         teacher=train_student.load_teacher(folder),
-        # Both terms are to be measured, whatever was trained with.
-        args=train_student.arguments(Variant(window=window_of(variant)["window"]), folder / "ablation" / "scores"),
+        args=args,
+        eval_dataset=single,
         data_collator=collator(0),
     )
 
@@ -140,13 +171,13 @@ def stream(system: MiniSystem, assets: Path | None) -> list[dict[str, Any]]:
 
 def measure(job: Job) -> dict[str, Any]:
     """One row with one seed, from disk where it was measured before."""
-    folder, corpus, assets, name, seed = job
-    path = folder / "ablation" / f"{slug_of(name)}-{seed}-{instruments()}.json"
+    folder, corpus, assets, voice, name, seed = job
+    path = folder / "ablation" / voice / f"{slug_of(name)}-{seed}-{instruments()}.json"
     report = path.with_suffix(".report.json")
     if not path.exists():
         torch.set_num_threads(1)
         started, variant = time.monotonic(), variant_of(name, seed)
-        model = model_of(folder, corpus, name, seed)
+        model = model_of(folder, corpus, voice, name, seed)
         result: dict[str, Any] = {"training minutes": (time.monotonic() - started) / 60}
         result |= held_out(folder, corpus, model, variant)
         if ROWS[name].spoken:
@@ -171,10 +202,11 @@ def attention_masses(folder: Path, corpus: Path, utterances: int = 5) -> list[di
 
 def jobs_of(folder: Path, corpus: Path, assets: Path | None, names: list[str]) -> Iterator[Job]:
     """Yield every seed of every row; first the first seed of all, so that a run that is stopped has all rows."""
+    voice = digest_of(assets)
     for seed in range(max(len(ROWS[name].seeds) for name in names)):
         for name in names:
             if seed < len(ROWS[name].seeds):
-                yield folder, corpus, assets, name, ROWS[name].seeds[seed]
+                yield folder, corpus, assets, voice, name, ROWS[name].seeds[seed]
 
 
 def main(
@@ -191,7 +223,9 @@ def main(
     corpus = folder / "corpus"
     if not (corpus / spoken.NAME).exists():
         raise typer.BadParameter(f"nothing to learn from in {corpus}: run `python -m recipes.mini shipped` first")
-    (folder / "ablation").mkdir(parents=True, exist_ok=True)
+    check_voice(folder, corpus, assets)
+    voice = digest_of(assets)
+    (folder / "ablation" / voice).mkdir(parents=True, exist_ok=True)
     jobs = list(jobs_of(folder, corpus, assets, [*dict.fromkeys((TEACHER, *chosen))]))
     os.environ["OMP_NUM_THREADS"] = "1"
     with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
@@ -203,12 +237,16 @@ def main(
     result = {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "date": time.strftime("%Y-%m-%d"),
+        "voice": voice,
         "recognizer": "none" if isinstance(listen, Unavailable) else f"Whisper {listen.name}",
         "sentences": f"{len(SENTENCES)} sentences x {len(FOUR)} speakers",
         "rows": [row for row in table if "WER" in row],
         "beyond the paper": [row for row in table if "WER" not in row],
         "attention mass": attention_masses(folder, corpus),
     }
+    before = json.loads(RESULTS.read_text(encoding="utf-8"))
+    if before.get("voice") == voice and "findings" in before:
+        result["findings"] = before["findings"]  # what somebody wrote about this voice stays
     print(document(result))
     if not rows:
         RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -62,7 +62,10 @@ def work(job: Job) -> Any:
     kind, arguments, path = job
     if not path.exists():
         if kind == "stage":
-            made: Any = json.loads(listening.measure(*arguments).to_json())
+            report = listening.measure(*arguments)
+            if not report.utterances:  # what speaks there is not installed; another time it may be
+                return report
+            made: Any = json.loads(report.to_json())
         elif kind == "odd":
             made = listening.judge(*arguments)
         else:
@@ -128,12 +131,9 @@ def speed(assets: Path | None) -> dict[str, float]:
         factors[f"real-time factor, {attention}"] = float(np.median([speech.real_time_factor for speech in spoken[1:]]))
         factors[f"ms a step, {attention}"] = float(np.median([s.trace.median_milliseconds for s in spoken[1:]]))
     folder = repr(None if assets is None else str(assets))
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM.format(folder=folder)], capture_output=True, check=True, text=True
-        )
-        for _ in range(3)
-    ]
+    command = [sys.executable, "-c", PROGRAM.format(folder=folder)]
+    threads = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    runs = [subprocess.run(command, capture_output=True, check=True, text=True, env=threads) for _ in range(3)]
     times = np.median([[float(word) for word in run.stdout.split()] for run in runs], axis=0)
     names = ("import and load, s", "first sound from a cold start, s", "first sound warm, s")
     return factors | dict(zip(names, map(float, times), strict=True))
@@ -151,6 +151,8 @@ def main(
     ] = False,
 ) -> None:
     """Print the tables of a voice: its stages, its speakers, its failures and its speed."""
+    if write and assets not in (None, ASSETS):
+        raise typer.BadParameter(f"README and cards are of the voice that is shipped, in {ASSETS}: leave out --assets")
     if write:
         for card in CARDS:  # better before than after half an hour
             put_measured(card.read_text(encoding="utf-8"), "")

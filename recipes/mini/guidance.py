@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from recipes.mini.loop import join, train
-from recipes.mini.rows import PASSES, Passes, Row, Speech, wordless
+from recipes.mini.rows import PASSES, PINNED, Passes, Row, Speech, wordless
 from recipes.mini.train_student import load_teacher, read_speech
-from recipes.mini.train_teacher import BATCH_TOKENS, Qwen2ForCausalLM, batch_of, generated_scores, optimizers_for
+from recipes.mini.train_teacher import BATCH_TOKENS, Batch, Qwen2ForCausalLM, batch_of, generated_scores, optimizers_for
 from wandlib.systems.mini.codec import CODES
 from wandlib.systems.mini.prompt import FIRST_CODE
 
@@ -45,13 +45,22 @@ def guided(scores: Tensor, wordless_scores: Tensor) -> Tensor:
     return found
 
 
+def without_words(speech: Speech, rows: list[Row], full: Batch) -> Batch:
+    """Collate the rows without their words, as far from their references as ``full`` has them: words alone differ."""
+    bare = batch_of(speech, [wordless(row) for row in rows])
+    length = bare.input_ids.shape[1]
+    bare.position_ids = torch.arange(length).repeat(len(rows), 1)
+    bare.position_ids[:, PINNED:] += full.position_ids[:, PINNED : PINNED + 1] - PINNED
+    return bare
+
+
 def divergence(model: Qwen2ForCausalLM, teacher: Qwen2ForCausalLM, speech: Speech, batch: list[Row]) -> Tensor:
     """Mean KL divergence of the model from the guided teacher, nats a code."""
     full = batch_of(speech, batch)
     count = int((full.labels >= 0).sum())
     with torch.no_grad():
-        bare = batch_of(speech, [wordless(row) for row in batch])
-        wanted = guided(generated_scores(teacher, full)[:count], generated_scores(teacher, bare)[:count])
+        bare = generated_scores(teacher, without_words(speech, batch, full))[:count]
+        wanted = guided(generated_scores(teacher, full)[:count], bare)
     made = generated_scores(model, full)[:count].log_softmax(-1)
     return (wanted.exp() * (wanted.clamp_min(-100) - made)).sum(-1).mean()  # of what is not to be said, nothing
 

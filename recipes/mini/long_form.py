@@ -85,7 +85,7 @@ class Judge:
     def add(self, sentence: Sentence, sound: Sound) -> None:
         """Take the next sentence; what was collected is measured where this one would make it too long."""
         codes = sentence.codes + sum(one.codes for one in self.waiting)
-        if self.waiting and codes / CODES_PER_SECOND > self.longest:
+        if self.waiting and (not self.longest or codes / CODES_PER_SECOND > self.longest):
             self.finish()
         self.waiting.append(sentence)
         self.sounds.append(sound)
@@ -272,6 +272,9 @@ def main(
             for (how, name, long), decode in zip(wanted, found, strict=True)
         },
     }
+    before = json.loads(RESULTS.read_text(encoding="utf-8"))
+    if before.get("voice") == result["voice"] and "notes" in before:
+        result["notes"] = before["notes"]  # what somebody wrote about this voice stays
     print(document(result))
     if write:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

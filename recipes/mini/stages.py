@@ -108,7 +108,8 @@ class FromSource(SpeechSystem):
     def utterances(
         self, texts: Iterator[str], reference: str | Path | None, settings: Settings, *, streaming: bool
     ) -> Iterator[Utterance]:
-        raise NotImplementedError("the source has no codes to decode")
+        """Yield nothing: the source has no codes to decode, and may be asked whether it takes a text."""
+        return iter(())
 
     def reference_waveform(self, speaker: str) -> Sound | None:
         return self.system.reference_waveform(speaker)

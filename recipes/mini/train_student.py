@@ -48,7 +48,6 @@ class Variant:
     kl_weight: float = 1.0
     divergence: str = "skew"
     hidden_weight: float = 0.0
-    on_policy: float = 0.0
     schedule: str = "cosine"
     window_start: int = 64
     hard_fraction: float = 0.4
@@ -174,7 +173,6 @@ def arguments(variant: Variant, output: Path) -> wandlib.WandTrainingArguments:
         kl_weight=0.0 if variant.full else variant.kl_weight,
         divergence=variant.divergence,
         hidden_weight=variant.hidden_weight,
-        on_policy=variant.on_policy,
         logging_steps=10,
         eval_strategy="steps",
         eval_steps=50,

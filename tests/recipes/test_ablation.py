@@ -9,12 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_rows import talk
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from recipes.mini import ablation
-from recipes.mini.ablation_rows import CURRICULUM, DIRECT, ROWS, SEEDS, SHORT, STUDENT, TABLES, TEACHER
-from recipes.mini.ablation_tables import crossed, document, lines
+from recipes.mini import ablation, shipped, spoken, train_student
+from recipes.mini.ablation_rows import CURRICULUM, DIRECT, ROWS, SEEDS, SHORT, STUDENT, TABLES, TEACHER, UNTRAINED
+from recipes.mini.ablation_tables import complete, crossed, document, lines
+from recipes.mini.rows import Speech
 from wandlib.evaluation.error_rates import ErrorCounts
 from wandlib.evaluation.report import Report, Utterance, put_measured
+from wandlib.systems.mini.prompt import VOCABULARY
+from wandlib.systems.mini.system import MiniSystem
 
 
 def changed(one: Any, other: Any) -> list[str]:
@@ -54,6 +61,54 @@ def test_seeds_are_of_training() -> None:
     assert len(SEEDS) == 3
 
 
+def test_rows_are_measured_on_held_out_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trained window against the teacher; the teacher against itself has no divergence."""
+    speech = Speech(talk(40))
+    monkeypatch.setattr(train_student, "build_model", lambda folder: tiny_teacher())
+    monkeypatch.setattr(train_student, "read_speech", lambda corpus: (speech, speech))
+    torch.save({"average": dict(tiny_teacher().named_parameters())}, tmp_path / "teacher.pt")
+    found = {
+        name: ablation.held_out(tmp_path, tmp_path, tiny_teacher(), ablation.variant_of(name, 0))
+        for name in (TEACHER, UNTRAINED)
+    }
+    names = {f"{name}{ending}" for name in ("ce", "kl", "agreement") for ending in ("", ", streams", ", far")}
+    assert set(found[TEACHER]) == set(found[UNTRAINED]) == names
+    assert found[TEACHER]["kl"] == pytest.approx(0, abs=1e-6)
+    assert found[TEACHER]["agreement"] == 1
+    assert found[UNTRAINED]["kl"] > 1e-3
+
+
+def tiny_teacher() -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Qwen2Config(vocab_size=VOCABULARY, num_key_value_heads=1, tie_word_embeddings=True, **sizes)
+    model = Qwen2ForCausalLM(config)
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            torch.nn.init.normal_(weight, std=0.5)  # so that it matters what it looks at
+    return model
+
+
+def test_rows_start_from_the_voice_that_they_are_spoken_with(tmp_path: Path) -> None:
+    corpus, student = tmp_path / "corpus", tmp_path / "student" / "model.safetensors"
+    shipped.run(tmp_path)
+    corpus.mkdir(exist_ok=True)
+    np.savez(corpus / spoken.NAME, codec=spoken.fingerprint(MiniSystem.load().codec))
+    ablation.check_voice(tmp_path, corpus, None)
+    np.savez(corpus / spoken.NAME, codec="another")
+    with pytest.raises(ValueError, match="holds another teacher, student or codec"):
+        ablation.check_voice(tmp_path, corpus, None)
+    np.savez(corpus / spoken.NAME, codec=spoken.fingerprint(MiniSystem.load().codec))
+    weights = load_file(student)
+    weights["model.norm.weight"] *= 1.01
+    save_file(weights, student)
+    with pytest.raises(ValueError, match="holds another teacher, student or codec"):
+        ablation.check_voice(tmp_path, corpus, None)
+    student.unlink()
+    with pytest.raises(ValueError, match="no student in"):
+        ablation.check_voice(tmp_path, corpus, None)
+
+
 def test_the_interval_is_over_sentences_and_seeds() -> None:
     rng = np.random.default_rng(0)
     same = {(f"s{i}", seed): (float(i % 3), 10.0) for i in range(12) for seed in range(3)}
@@ -73,6 +128,17 @@ def test_the_interval_is_over_sentences_and_seeds() -> None:
     assert crossed(worse, teacher).low > 0.09
     with pytest.raises(ValueError, match="were not measured"):
         crossed(same, {("other", 0): (1.0, 1.0)})
+
+
+def test_silence_has_no_score_and_takes_its_sentence_along() -> None:
+    """Means are compared, not sums: four speakers on one side and three on the other make no difference."""
+    mine = {(f"s{i}", seed): (4 * 3.0, 4.0) for i in range(6) for seed in range(3)} | {("s1", 2): (3 * 3.0, 3.0)}
+    base = {(f"s{i}", 0): (4 * 3.0, 4.0) for i in range(6)}
+    assert crossed(mine, base).value == pytest.approx(0)
+    del mine["s3", 1]
+    left = complete(mine, base)
+    assert {text for text, _ in left} == {"s0", "s1", "s2", "s4", "s5"}
+    assert crossed(left, base).value == pytest.approx(0)
 
 
 def run(wrong: int, seed: int, name: str) -> dict[str, Any]:
@@ -100,6 +166,7 @@ def test_a_line_is_the_mean_of_its_seeds_beside_the_teacher() -> None:
     assert other["WER, streams"].startswith("0.250 (")
     assert other["failures"] == "0 of 18"
     assert other["seeds"] == 3
+    assert other["WER by seed"] == "0.250 / 0.500 / 0.750"
 
 
 def test_the_document_has_a_table_for_what_was_measured_and_nothing_else() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer import BadParameter
 
 from recipes.mini import evaluate, listening, sentences, stages, tables
 from recipes.mini.stages import FromSource, Stage
@@ -127,11 +128,28 @@ def test_a_job_is_done_once_and_goes_on_without_instruments(tmp_path: Path, monk
 
 
 @pytest.mark.usefixtures("no_instruments")
-def test_a_missing_source_leaves_its_stage_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_source_leaves_its_stage_out_until_it_is_there(
+    system: MiniSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Source:
+        def speak(self, text: str, voice: str) -> np.ndarray:
+            return np.sin(np.arange(24_000, dtype=np.float32) / 20)
+
+    monkeypatch.setattr(stages, "voices_of", lambda assets: dict.fromkeys(system.speakers, "af_heart"))
+    jobs = evaluate.jobs_of(None, [Stage(name) for name in stages.SOURCES], ["Yes."], [], [], tmp_path)
     monkeypatch.setattr(stages, "source", lambda: Unavailable("no Kokoro"))
-    made = listening.measure(None, Stage("source"), ["Yes."])
-    assert made.utterances == []
-    assert made.unavailable == {"source": "no Kokoro"}
+    for job, name in zip(jobs, stages.SOURCES, strict=True):
+        made = evaluate.work(job)
+        assert made.utterances == []
+        assert made.unavailable == {name: "no Kokoro"}
+    monkeypatch.setattr(stages, "source", Source)
+    for job, name in zip(jobs, stages.SOURCES, strict=True):
+        assert [row.condition for row in evaluate.work(job).utterances] == [name] * len(system.speakers)
+
+
+def test_another_voice_does_not_get_into_the_readme(tmp_path: Path) -> None:
+    with pytest.raises(BadParameter, match="leave out --assets"):
+        evaluate.main(assets=tmp_path, write=True)
 
 
 def test_other_sentences_are_other_jobs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tiny_rows import talk
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from recipes.mini import guidance, train_teacher
-from recipes.mini.rows import PASSES, Passes, Speech, wordless
+from recipes.mini.rows import PASSES, PINNED, Passes, Speech
 from wandlib.systems.mini.codec import CODES
 from wandlib.systems.mini.prompt import END, FIRST_CODE, SPEECH, TEXT, VOCABULARY
 
@@ -41,11 +41,16 @@ def test_guided_scores_are_those_of_the_formula() -> None:
     assert torch.allclose(made[:, END], with_text[:, END], atol=1e-6), "when to end is not guided"
 
 
-def test_rows_without_words_have_the_same_codes() -> None:
-    speech = Speech(talk(40))
-    rows = speech.rows(0)[:4]
-    full = train_teacher.batch_of(speech, rows, 0)
-    bare = train_teacher.batch_of(speech, [wordless(row) for row in rows], 0)
+def test_without_words_codes_and_the_way_to_the_reference_are_the_same() -> None:
+    speech = Speech(talk(200))
+    rows = speech.rows(0)[:40]
+    full = train_teacher.batch_of(speech, rows)
+    bare = guidance.without_words(speech, rows, full)
+    gaps = full.position_ids[:, PINNED] - PINNED
+    assert 5 < int((gaps > 0).sum()) < 25
+    for gap, row, places in zip(gaps.tolist(), rows, bare.position_ids, strict=True):
+        length = PINNED + sum(2 + len(codes) for _, codes in row["blocks"]) + 1
+        assert places[:length].tolist() == [*range(PINNED), *range(PINNED + gap, length + gap)]
     assert torch.equal(full.labels[full.labels >= 0], bare.labels[bare.labels >= 0])
     assert (bare.attended == -1).all(), "there is no phone to look at"
     for row, ids in zip(rows, bare.input_ids, strict=True):

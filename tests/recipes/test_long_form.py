@@ -93,7 +93,13 @@ def test_each_group_is_heard_by_itself(ears: list[np.ndarray], codes: int) -> No
 
 
 def test_every_sentence_by_itself(ears: list[np.ndarray]) -> None:
+    """Also those of which nothing was said: other sentences must not take their numbers."""
     judge = long_form.Judge(None, "a", longest=0.0)
+    for codes in (0, 0, 10, 0):
+        judge.add(Sentence("Yes.", codes), np.zeros(codes * SAMPLES_PER_CODE, np.float32))
+    judge.finish()
+    assert [group["seconds"] for group in judge.groups] == [0, 0, 0.4, 0]
+    judge, ears[:] = long_form.Judge(None, "a", longest=0.0), []
     for sentence, sound in constant(10)(None, "window", "a", ["Yes."] * 5):  # type: ignore[arg-type]
         judge.add(sentence, sound)
     judge.finish()

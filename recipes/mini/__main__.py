@@ -54,6 +54,7 @@ from recipes.mini import (
     export,
     guidance,
     hearing,
+    loop,
     shipped,
     spectra,
     speech,
@@ -119,7 +120,7 @@ def stage(name: str, folder: Path, hours: float, sound: float, speed: float, tar
 
 
 def check_origin(folder: Path, name: str) -> None:
-    """Note in ``folder/made_of.json`` how far trained the weights, or how large the corpus is that a stage begins with.
+    """Note in ``folder/made_of.json`` which weights, or how large a corpus, a stage begins with.
 
     Raises
     ------
@@ -133,16 +134,16 @@ def check_origin(folder: Path, name: str) -> None:
     if source == "guidance" and not (folder / "guidance.pt").exists():
         source = "teacher"  # as it is after the stage "shipped"
     if source == "corpus":
-        amount, unit = len(corpus.read_shards(folder / "corpus")), "utterances"
+        now = f"{len(corpus.read_shards(folder / 'corpus'))} utterances"
     else:
-        amount, unit = torch.load(folder / f"{source}.pt", weights_only=True)["step"], "steps"
+        state = torch.load(folder / f"{source}.pt", weights_only=True)
+        now = f"{state['step']} steps (sum {loop.sum_of(state.get('average', {}))})"
     result = folder / RESULTS[name]
-    if result.exists() and notes.get(name, amount) != amount:
+    if result.exists() and notes.get(name, now) != now:
         raise ValueError(
-            f"{result} was begun with {source} of {notes[name]} {unit}, which has {amount} now: remove it, and it is "
-            "made anew"
+            f"{result} was begun with {source} of {notes[name]}, which has {now} now: remove it, and it is made anew"
         )
-    path.write_text(json.dumps(notes | {name: amount}), encoding="utf-8")
+    path.write_text(json.dumps(notes | {name: now}), encoding="utf-8")
 
 
 def main(

@@ -55,7 +55,7 @@ def data_facts(utterances: Sequence[Utterance]) -> dict[str, str]:
 
 
 def spent(folder: Path, name: str) -> str:
-    """Tell the steps and the wall time of a part that :func:`recipes.mini.loop.train` trained."""
+    """Tell the steps of a part that was trained, and how long a processor worked for each of its processes."""
     path = folder / f"{name}.pt"
     state = torch.load(path, weights_only=True) if path.exists() else {}
     if "spent" not in state:
@@ -99,9 +99,8 @@ def student_training(folder: Path) -> str:
     if not path.exists():
         return "The student was not trained in this run."
     state = json.loads(path.read_text(encoding="utf-8"))
-    ends = [
-        f"{name} {entry[name]:.2f}" for entry in state["log_history"][-2:-1] for name in ("ce", "kl") if name in entry
-    ]
+    losses = [entry for entry in state["log_history"] if "ce" in entry][-1:]
+    ends = [f"{name} {entry[name]:.2f}" for entry in losses for name in ("ce", "kl") if name in entry]
     return f"{state['global_step']} steps" + (f"; last training losses: {', '.join(ends)}." if ends else ".")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -66,6 +67,14 @@ def computes_half() -> bool:
 def autocast(device: str = "cpu") -> torch.autocast:
     """Compute in bfloat16 where the device does it by itself, else in 32 bits."""
     return torch.autocast(device, torch.bfloat16, enabled=device != "cpu" or computes_half())
+
+
+def sum_of(weights: Mapping[str, Tensor]) -> str:
+    """Return a number that tells weights apart."""
+    found = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        found.update(name.encode() + value.detach().float().contiguous().numpy().tobytes())
+    return found.hexdigest()[:8]
 
 
 def clock() -> float:

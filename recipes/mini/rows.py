@@ -6,7 +6,8 @@ A single utterance is a stream of one block, so that both are collated by :class
 the speech has every utterance once, in one kind of row or in the other; the next pass draws anew, and its codes are of
 another shift (:data:`~recipes.mini.encode.SHIFTS`): most are other codes, so that as many passes as there are shifts
 read little twice. Of the same codes, models of this size learn 20 hours by heart in three. A row, its reference
-included, has one speaker and one speaking rate, which the reference tells.
+included, has one speaker and one speaking rate, which the reference tells; where there is little speech (what is held
+out, small shares), one speaker.
 """
 
 from __future__ import annotations

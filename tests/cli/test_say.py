@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
 import textwrap
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from typer.testing import CliRunner
 
 import wandlib
 from wandlib.cli import app as cli
-from wandlib.cli.sinks import PLAYERS
+from wandlib.cli.sinks import PLAYERS, FileSink
+from wandlib.systems import registry
 from wandlib.systems.base import InputError, Trace
 
 SAMPLES_PER_WORD = STEPS_PER_WORD * 640
@@ -38,6 +41,8 @@ class Forgetful(FakeSystem):
         for text in texts:
             if text.startswith("one, then "):
                 yield from super().utterances(iter(["one"]), *arguments, **settings)
+                if "term" in text:
+                    os.kill(os.getpid(), signal.SIGTERM)
                 raise KeyboardInterrupt if "stop" in text else InputError("bad")
             yield from super().utterances(iter([text]), *arguments, **settings)
 
@@ -111,12 +116,39 @@ def test_sound_of_lines_before_an_error_is_kept(run: Any) -> None:
     assert len(soundfile.read("lines.wav")[0]) == 2 * SAMPLES_PER_WORD
 
 
-@pytest.mark.parametrize("ending", ["stop", "bad"])
-def test_sound_made_before_an_end_is_in_the_file(run: Any, ending: str) -> None:
+@pytest.mark.parametrize(("ending", "status"), [("stop", 130), ("bad", 1), ("term", 143)])
+def test_sound_made_before_an_end_is_in_the_file(run: Any, ending: str, status: int) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     result = run(f"one, then {ending}", "-o", "one.flac")
-    assert result.exit_code == (130 if ending == "stop" else 1)
+    assert result.exit_code == status
     assert "ended before the text did: 0.4 s of it were spoken" in said(result)
     assert len(soundfile.read("one.flac")[0]) == SAMPLES_PER_WORD
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_wav_is_whole_at_any_moment(tmp_path: Path) -> None:
+    sink, sound = FileSink(tmp_path / "a.wav", 16_000), np.sin(np.arange(1_000, dtype=np.float32))
+    for number in range(4):
+        with wave.open(str(tmp_path / "a.wav"), "rb") as file:
+            assert (file.getnframes(), file.getframerate(), file.getnchannels()) == (1_000 * number, 16_000, 1)
+        samples, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+        np.testing.assert_allclose(samples, np.tile(sound, number), atol=1e-4)
+        sink.write(sound)
+    sink.close()
+    assert (tmp_path / "a.wav").stat().st_size == 44 + 8_000
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac"])
+def test_a_file_that_has_come_meanwhile_is_not_written_over(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"speech{ending}"
+    path.write_text("precious", encoding="utf-8")
+    with pytest.raises(InputError, match="exists: name another file"):
+        FileSink(path, 16_000)
+    assert path.read_text(encoding="utf-8") == "precious"
+    sink = FileSink(path, 16_000, force=True)
+    sink.write(np.zeros(100, np.float32))
+    sink.close()
+    assert len(soundfile.read(path)[0]) == 100
 
 
 def test_a_long_piece_to_ogg(run: Any) -> None:
@@ -327,6 +359,26 @@ def test_another_model_or_reference_is_refused_and_a_change_in_place_as_well(run
     assert "another text, model" in said(many(run, "--checkpoint", "checkpoint"))
 
 
+def test_another_shipped_voice_is_refused(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an upgrade of the package; to install the same again changes nothing."""
+    monkeypatch.setitem(registry.SHIPPED, "mini", model(Path("assets"), "of this release"))
+    texts({"text": "one"})
+    assert many(run).exit_code == 0
+    os.utime("assets/model.safetensors", (1, 1))
+    monkeypatch.setitem(registry.SHIPPED, "mini", Path("assets").rename("elsewhere"))
+    assert "0 made, 1 were there" in said(many(run))
+    model(Path("elsewhere"), "of the next release")
+    assert "was made from another text, model or reference" in said(many(run))
+
+
+def test_one_cache_is_not_for_many(run: Any, fake: Any) -> None:
+    texts({"text": "one"})
+    refused = many(run, "--long", "one cache")
+    assert refused.exit_code == 1
+    assert "is decoded alone, and --from in batches" in said(refused)
+    assert fake.loaded == []
+
+
 def test_force_makes_every_text_anew(run: Any, fake: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """In each of several processes, too; a text that then fails keeps the sound that it had."""
     texts(*({"text": f"word {n}"} for n in range(3)))
@@ -427,6 +479,10 @@ def test_a_line_that_a_run_died_in_is_left_out(run: Any, fake: FakeSystem) -> No
         ('{"text": "one", "id": "../one"}', "has the id '../one', which is to be a file's name"),
         ('{"text": "one", "id": ".one"}', "has the id '.one'"),
         ('{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}', "lines 1 and 2 of 'texts.jsonl' have the same id, 'x'"),
+        ('{"text": "a", "id": "x"}\n{"text": "b", "id": "X"}', "lines 1 and 2 of 'texts.jsonl' have the same id, 'X'"),
+        ('{"text": "one", "id": "con"}', "and no device of Windows"),
+        ('{"text": "one", "id": "Lpt1.b"}', "and no device of Windows"),
+        ("[" * 100_000, "line 1 of 'texts.jsonl' is no JSON"),
         ('{"text": "one", "speaker": "low", "reference": "a.wav"}', "names a speaker and a reference"),
     ],
 )

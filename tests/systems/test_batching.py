@@ -100,6 +100,10 @@ def test_references_are_one_for_all_or_one_for_each() -> None:
     assert [request["reference"] for request in system.requests[3:]] == ["high", "high"]
     with pytest.raises(InputError, match="there are 1 references and more texts"):
         system.synthesize_many(["one", "two"], ["low"])
+    with pytest.raises(InputError, match="there are 1 texts and more references"):
+        system.synthesize_many(["one"], ["low", "high"])
+    with pytest.raises(InputError, match=r"several str, not one \('one'\)"):
+        system.synthesize_many("one")
 
 
 def test_each_pays_its_share() -> None:

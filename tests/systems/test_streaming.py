@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import queue
 import threading
 import time
 import tracemalloc
@@ -240,6 +241,63 @@ def test_waiting_for_text_can_be_canceled() -> None:
 
     assert asyncio.run(main()) < 5
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wandlib-stream")]
+
+
+def test_text_that_never_comes_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue, or a streamer whose model has died: its next() cannot be ended, and need not be waited for."""
+    waiting = queue.Queue[str]()
+    waiting.put("One two. ")
+
+    async def main() -> float:
+        stream = FakeSystem().astream(iter(waiting.get, None))
+        await anext(stream)
+        clock = time.perf_counter()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.1)
+        await stream.aclose()
+        return time.perf_counter() - clock
+
+    assert asyncio.run(main()) < 5
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wandlib-stream")]
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "wandlib-text")
+    waiting.put("bye")  # let the thread go
+
+
+def test_text_is_asked_for_when_its_turn_has_come() -> None:
+    asked = []
+
+    def words() -> Iterator[str]:
+        for word in ("One. ", "Two. ", "Three. "):
+            asked.append(word)
+            yield word
+
+    async def main() -> None:
+        stream = FakeSystem().astream(words())
+        await anext(stream)
+        await asyncio.sleep(0.2)
+        assert asked == ["One. "]
+        await stream.aclose()
+
+    asyncio.run(main())
+    assert asked == ["One. "]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_error_of_any_text_comes_through(asynchronous: bool) -> None:
+    """A canceled text has not come to its end."""
+
+    async def canceled() -> AsyncIterator[str]:
+        yield "One two. "
+        raise asyncio.CancelledError
+
+    def broken() -> Iterator[str]:
+        yield "One two. "
+        raise OSError("gone")
+
+    stream = FakeSystem().astream(canceled() if asynchronous else broken())
+    error: Any = (RuntimeError, "canceled before it came to its end") if asynchronous else (OSError, "gone")
+    with pytest.raises(error[0], match=error[1]):
+        asyncio.run(listened(stream))
 
 
 def test_a_stream_can_be_closed_while_it_begins_to_wait_for_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ EXAMPLE = '{"text": "Good morning.", "id": "greeting", "speaker": "ruth"}'
 MODEL_FILES = ("*.safetensors", "*.pt", "*.pth", "*.bin", "*.onnx", "*.yaml", "config.json")
 """What a model is read from, in its folder or one below: texts, sound and reports may lie there as well."""
 _NAME = re.compile(r"[\w][\w .-]*", re.ASCII)
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\s*$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def read_texts(path: Path, voice: str | Path | None) -> list[Item]:
         where = f"line {number} of {str(path)!r}"
         try:
             given = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is no JSON ({error}): write a text a line, like {EXAMPLE}") from error
         if not isinstance(given, dict) or not isinstance(given.get("text"), str):
             raise InputError(f"{where} has no text: write a text a line, like {EXAMPLE}")
@@ -90,11 +91,14 @@ def read_texts(path: Path, voice: str | Path | None) -> list[Item]:
         if given.get("speaker") is not None and given.get("reference") is not None:
             raise InputError(f"{where} names a speaker and a reference: give one of them")
         name = str(given.get("id", f"{number:06}"))
-        if not _NAME.fullmatch(name):
-            raise InputError(f"{where} has the id {name!r}, which is to be a file's name: letters, digits, . _ - alone")
-        if name in items:
-            raise InputError(f"lines {items[name]} and {number} of {str(path)!r} have the same id, {name!r}")
-        items[name] = number
+        if not _NAME.fullmatch(name) or _DEVICE.match(name):
+            raise InputError(
+                f"{where} has the id {name!r}, which is to be a file's name on any system: letters, digits, . _ - "
+                "alone, and no device of Windows (con, nul, ...)"
+            )
+        if (alike := name.casefold()) in items:  # one file, on macOS and Windows
+            raise InputError(f"lines {items[alike]} and {number} of {str(path)!r} have the same id, {name!r}")
+        items[alike] = number
         own = given.get("speaker") or given.get("reference") or voice
         settings = given.get("set", {})
         if not isinstance(settings, dict):
@@ -113,10 +117,24 @@ def fingerprint(path: str | Path | None) -> int | None:
     if path is None:
         return None
     root = Path(path)
-    below = (file for name in MODEL_FILES for file in (*root.glob(name), *root.glob(f"*/{name}")))
-    files = [root] if root.is_file() else sorted(below)
+    files = [root] if root.is_file() else model_files(root)
     facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return zlib.crc32(repr(facts).encode()) if facts else None
+
+
+def model_files(root: Path) -> list[Path]:
+    """Return the files that the model in a folder is read from."""
+    return sorted(file for name in MODEL_FILES for file in (*root.glob(name), *root.glob(f"*/{name}")))
+
+
+def sum_of_contents(root: Path | None) -> int | None:
+    """Return a number that changes with what a model's files hold, wherever and whenever they were installed."""
+    if root is None:
+        return None
+    found = 0
+    for file in model_files(root):
+        found = zlib.crc32(file.read_bytes(), zlib.crc32(file.name.encode(), found))
+    return found
 
 
 class Plan:
@@ -132,6 +150,8 @@ class Plan:
         How they are spoken, for the manifest.
     models
         Checkpoint and student, for the manifest, and to know again what they hold.
+    shipped
+        The folder of the voice that is installed with the package, where it is the one that speaks.
     force
         Whether every text is made anew, over files of any origin.
 
@@ -147,12 +167,14 @@ class Plan:
         folder: Path,
         settings: dict[str, Any],
         models: dict[str, Path | None],
+        shipped: Path | None = None,
         *,
         force: bool,
     ) -> None:
         self.folder = folder
         self.settings = {name: None if value is None else str(value) for name, value in (settings | models).items()}
         self._contents = {name: fingerprint(path) for name, path in models.items()}
+        self._contents["shipped"] = sum_of_contents(shipped)
         self._references = {item.reference: fingerprint(item.reference) for item in items}
         rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
         self.manifest = folder / ("manifest.jsonl" if world == 1 else f"manifest-{rank}.jsonl")

@@ -83,7 +83,7 @@ def check_utterance(line: bytes, collator: WandCollator, vocabulary: int) -> Non
     """Raise ValueError unless this line is an utterance to train on."""
     try:
         sample = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"no JSON ({error}): write one utterance a line, like {FORM}") from error
     if not isinstance(sample, dict):
         raise ValueError(f"it is a {type(sample).__name__}, not an object: write one utterance a line, like {FORM}")
@@ -98,4 +98,4 @@ def check_utterance(line: bytes, collator: WandCollator, vocabulary: int) -> Non
     prefix = type(given) is int and given >= 0
     if not prefix and not (isinstance(given, list) and all(type(kind) is bool for kind in given)):
         raise ValueError(f"conditioning must be a number of tokens, or true or false for each; got {given!r}")
-    collator([sample])
+    collator([{name: value for name, value in sample.items() if not isinstance(value, dict)}])  # tensors come later

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,6 +95,7 @@ def say(
             return
         if texts is not None or folder is not None:
             from wandlib.cli.batch import Plan, read_texts, say_many
+            from wandlib.systems.registry import SHIPPED
 
             if texts is None or folder is None or text is not None or output is not None or play:
                 raise InputError("--from and --to belong together, without TEXT, --output and --play")
@@ -102,8 +105,11 @@ def say(
             items = read_texts(texts, voice)
             if transcript is not None and any(item.lacks_transcript(voice) for item in items):
                 raise InputError("--transcript is of --reference: give lines with another reference one of their own")
+            if long == "one cache":
+                raise InputError("--long 'one cache' is decoded alone, and --from in batches: leave it out")
             models = {"checkpoint": checkpoint, "student": student}
-            plan = Plan(items, folder, settings | {"system": system}, models, force=force)
+            shipped = SHIPPED.get(system) if checkpoint is None else None
+            plan = Plan(items, folder, settings | {"system": system}, models, shipped, force=force)
             tts = None if plan.complete else options.load(system, checkpoint, device, student)
             raise typer.Exit(say_many(plan, tts, batch_size, settings))
         if text is None:
@@ -114,7 +120,7 @@ def say(
         voice = chosen_voice(speaker, reference, tts)
         with seconds_spoken(tts, f"{attention} attention") as show:
             stream = tts.stream(said, voice, on_step=show, **settings)
-            deliver(stream, target, play)
+            deliver(stream, target, play, force=force)
     report(stream, target)
     if warn_of_limit(stream.trace):
         raise typer.Exit(LIMIT_STATUS)
@@ -171,13 +177,16 @@ def standard_input() -> Iterator[str]:
             raise InputError(f"line {number} of standard input is not UTF-8 text ({error.reason})") from error
 
 
-def deliver(stream: SpeechStream, target: Path | None, play: bool) -> None:
-    """Bring the sound where it is wanted while it is being made: what ends the program, it does not cost the sound."""
+def deliver(stream: SpeechStream, target: Path | None, play: bool, *, force: bool) -> None:
+    """Bring the sound where it is wanted while it is being made; Ctrl-C and SIGTERM do not cost what was made."""
     sinks: list[Sink] = []
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         for sound in stream:
             if not sinks:  # nothing is opened before there is something to write
-                sinks = open_sinks(stream.sample_rate, target, play)
+                sinks = open_sinks(stream.sample_rate, target, play, force=force)
             for sink in sinks:
                 sink.write(sound)
     except BaseException:
@@ -187,15 +196,17 @@ def deliver(stream: SpeechStream, target: Path | None, play: bool) -> None:
     finally:
         for sink in sinks:
             sink.close()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
-def open_sinks(sample_rate: int, target: Path | None, play: bool) -> list[Sink]:
+def open_sinks(sample_rate: int, target: Path | None, play: bool, *, force: bool) -> list[Sink]:
     """Open the places that the sound goes to as it comes."""
     sinks: list[Sink] = []
     if target is not None and str(target) == PIPE:
         sinks.append(WavSink(typer.get_binary_stream("stdout"), sample_rate))
     elif target is not None:
-        sinks.append(FileSink(target, sample_rate))
+        sinks.append(FileSink(target, sample_rate, force=force))
     if play:
         sinks.append(PlayerSink(sample_rate))
     return sinks

@@ -23,6 +23,8 @@ PLAYERS = {
     "mpv": ("--really-quiet", "-"),
 }
 """Programs that play a WAV from their standard input, and how; the first one that is installed is taken."""
+UNKNOWN = 2**32 - 1
+"""The length of a WAV that readers of streams take for "until the end"."""
 
 
 @runtime_checkable
@@ -37,7 +39,9 @@ class Sink(Protocol):
 
 
 class FileSink:
-    """A sound file that grows; whatever ends the program, it holds what came until then.
+    """A sound file that grows; after an error, Ctrl-C or SIGTERM it holds what came until then.
+
+    A WAV does so at any moment; of an OGG, a kill -9 or a full disk may cost the last second, and of a FLAC all.
 
     Parameters
     ----------
@@ -45,16 +49,27 @@ class FileSink:
         With an ending that :func:`wandlib.systems.speech.sound_file` knows.
     sample_rate
         In Hz.
+    force
+        Write over a file that exists.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written, or exists by now.
     """
 
-    def __init__(self, path: Path, sample_rate: int) -> None:
+    def __init__(self, path: Path, sample_rate: int, *, force: bool = False) -> None:
         import soundfile
 
-        self._path, self._error = path, soundfile.LibsndfileError
+        self._path, self._errors = path, (OSError, soundfile.LibsndfileError)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: Any = soundfile.SoundFile(path, "w", sample_rate, 1)
-        except (OSError, soundfile.LibsndfileError) as error:
+            path.touch(exist_ok=force)
+            wav = path.suffix.lower() == ".wav"
+            self._file: Any = GrowingWav(path, sample_rate) if wav else soundfile.SoundFile(path, "w", sample_rate, 1)
+        except self._errors as error:
+            if isinstance(error, FileExistsError) and path.exists():
+                raise InputError(f"{str(path)!r} exists: name another file, or write over it with --force") from error
             raise InputError(f"cannot write {str(path)!r}: {error}") from error
 
     def write(self, sound: NDArray[np.float32]) -> None:
@@ -62,7 +77,7 @@ class FileSink:
         try:
             write_samples(self._file, sound)
             self._file.flush()
-        except self._error as error:
+        except self._errors as error:
             raise InputError(f"cannot write {str(self._path)!r} ({error}): is there room?") from error
 
     def close(self) -> None:
@@ -83,9 +98,8 @@ class WavSink:
 
     def __init__(self, pipe: Any, sample_rate: int) -> None:
         self._pipe = pipe
-        unknown = 2**32 - 1  # what readers of streams take for "until the end"
         form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-        self._send(b"RIFF" + struct.pack("<I", unknown) + b"WAVE" + form + b"data" + struct.pack("<I", unknown))
+        self._send(b"RIFF" + struct.pack("<I", UNKNOWN) + b"WAVE" + form + b"data" + struct.pack("<I", UNKNOWN))
 
     def write(self, sound: NDArray[np.float32]) -> None:
         """Send the samples."""
@@ -97,6 +111,40 @@ class WavSink:
     def _send(self, data: bytes) -> None:
         self._pipe.write(data)
         self._pipe.flush()
+
+
+class GrowingWav:
+    """A WAV file whose header says at any moment how long it is.
+
+    Parameters
+    ----------
+    path
+        What to write, or to write over.
+    sample_rate
+        In Hz.
+    """
+
+    def __init__(self, path: Path, sample_rate: int) -> None:
+        self._file = path.open("wb")
+        self._wav = WavSink(self._file, sample_rate)
+        self.flush()
+
+    def write(self, sound: NDArray[np.float32]) -> None:
+        """Add samples."""
+        self._wav.write(sound)
+
+    def flush(self) -> None:
+        """Put the length into the header, and all of it onto the disk."""
+        size = self._file.tell()
+        for place, length in ((4, size - 8), (40, size - 44)):
+            self._file.seek(place)
+            self._file.write(struct.pack("<I", min(length, UNKNOWN)))
+        self._file.seek(size)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
 
 class PlayerSink:

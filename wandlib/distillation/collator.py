@@ -146,4 +146,4 @@ def conditioning_of(sample: Mapping[str, Any], length: int, where: str) -> Tenso
         count = -1
     if count < 0 or isinstance(given, bool | np.bool_):
         raise ValueError(f"conditioning of {where} is the length of the prefix or a bool for each token; got {given!r}")
-    return torch.arange(length) < count
+    return torch.arange(length) < min(count, length)

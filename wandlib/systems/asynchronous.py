@@ -1,19 +1,24 @@
 """Speech for an event loop: each piece of sound is computed in a thread while the loop goes on.
 
-Text may come from the loop as well, as an asynchronous iterable: the thread then waits for it, not the loop.
+Text may come from the loop as well, as an asynchronous iterable: the thread then waits for it, not the loop. For the
+next piece of any other iterable, which may keep its caller waiting for ever (a queue, a streamer whose model has died),
+a further thread waits, which nobody has to wait for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
 from wandlib.systems.speech import Speech, Step, Trace
 from wandlib.systems.streaming import Sound, SpeechStream
 
+MOMENT = 0.05
+"""Seconds, after which a thread that waits for text looks whether it is still wanted."""
 AsyncText = str | Iterable[str] | AsyncIterable[str]
 
 
@@ -50,7 +55,7 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         """What waits for text in the loop, on behalf of the thread."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wandlib-stream")
-        self._stream = start(self._pulled(text) if isinstance(text, AsyncIterable) else text, self._step)
+        self._stream = start(self._read(text), self._step)
         self.sample_rate = self._stream.sample_rate
 
     @property
@@ -112,6 +117,47 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         if self._on_step is not None:
             self._on_step(step)
 
+    def _read(self, text: AsyncText) -> Any:
+        """Return the text so that waiting for it can be given up."""
+        if isinstance(text, AsyncIterable):
+            return self._pulled(text)
+        return self._waited(text) if isinstance(text, Iterable) and not isinstance(text, Sequence) else text
+
+    def _waited(self, text: Iterable[str]) -> Iterator[str]:
+        """Yield what an iterable yields, piece by piece as they are asked for. In the thread."""
+        asked, given = queue.SimpleQueue[None](), queue.SimpleQueue[tuple[Any, BaseException | None]]()
+        iterator, end = iter(text), object()
+
+        def pull() -> None:
+            while True:
+                asked.get()
+                try:
+                    given.put((next(iterator, end), None))
+                except BaseException as error:  # it is the reader's
+                    given.put((end, error))
+
+        threading.Thread(target=pull, name="wandlib-text", daemon=True).start()
+        while not self._stop.is_set():
+            asked.put(None)
+            while (found := self._within(given)) is None:
+                if self._stop.is_set():
+                    raise _Stopped
+            piece, error = found
+            if error is not None:
+                raise error
+            if piece is end:
+                return
+            yield piece
+        raise _Stopped
+
+    @staticmethod
+    def _within(given: queue.SimpleQueue[Any]) -> Any:
+        """Return what comes within a moment; None: nothing."""
+        try:
+            return given.get(timeout=MOMENT)
+        except queue.Empty:
+            return None
+
     def _pulled(self, text: AsyncIterable[str]) -> Iterator[str]:
         """Yield what the loop's iterable yields. In the thread."""
         iterator, end = aiter(text), object()
@@ -126,7 +172,9 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
                 self._waiting.cancel()
             try:
                 piece = self._waiting.result()
-            except CancelledError:
+            except CancelledError as error:
+                if not self._stop.is_set():
+                    raise RuntimeError("the text was canceled before it came to its end") from error
                 break
             if piece is end:
                 return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from wandlib.attention.numbers import whole_number
 from wandlib.systems import decoding
 from wandlib.systems.asynchronous import AsyncSpeechStream, AsyncText
-from wandlib.systems.batching import Job, decode_alone, decode_many
+from wandlib.systems.batching import Job, References, decode_alone, decode_many, paired
 from wandlib.systems.clauses import clauses
 from wandlib.systems.decoding import Utterance
 from wandlib.systems.memory import explained_memory
@@ -29,7 +28,6 @@ from wandlib.systems.streaming import Piece, SpeechStream
 __all__ = ["Attention", "InputError", "Settings", "Speech", "SpeechSystem", "Step", "Trace", "Utterance"]
 
 Text = str | Iterable[str]
-References = str | Path | None | Iterable[str | Path | None]
 OnStep = Callable[[Step], None]
 
 
@@ -227,12 +225,7 @@ class SpeechSystem(ABC):
             size = 1  # a search of its own, which knows one sequence
 
         def jobs() -> Iterator[Job]:
-            given = iter(repeat(references) if references is None or isinstance(references, str | Path) else references)
-            for index, text in enumerate(texts):
-                try:
-                    reference = next(given)
-                except StopIteration:
-                    raise InputError(f"there are {index} references and more texts: give one for each") from None
+            for index, (text, reference) in enumerate(paired(texts, references)):
                 spoken = (check_text(one) for one in [text])
                 utterances = self.utterances(spoken, reference, checked, streaming=False)
                 yield Job(index, text, utterances, self.new_trace(checked))

@@ -11,6 +11,8 @@ import inspect
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat, zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,30 @@ from wandlib.systems.decoding import Utterance, attention_of, new_cache
 from wandlib.systems.settings import InputError
 from wandlib.systems.speech import Chunk, Speech, Trace
 from wandlib.systems.streaming import Piece
+
+References = str | Path | None | Iterable[str | Path | None]
+"""One for all texts, or one for each."""
+
+
+def paired(texts: Iterable[str], references: References) -> Iterator[tuple[str, str | Path | None]]:
+    """Yield each text with its reference, as they come.
+
+    Raises
+    ------
+    InputError
+        If the texts are one str, or there are more of one kind than of the other.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"the texts are several str, not one ({texts[:40]!r}): give [text], or call synthesize")
+    if references is None or isinstance(references, str | Path):
+        yield from zip(texts, repeat(references))
+        return
+    nothing: Any = object()
+    for number, (text, reference) in enumerate(zip_longest(texts, references, fillvalue=nothing)):
+        if text is nothing or reference is nothing:
+            fewer, more = ("texts", "references") if text is nothing else ("references", "texts")
+            raise InputError(f"there are {number} {fewer} and more {more}: give one for each")
+        yield text, reference
 
 
 @dataclass

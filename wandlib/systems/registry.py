@@ -30,6 +30,9 @@ SYSTEMS = {
 }
 """``module:class`` by name, imported when it is asked for; the class has a ``load(folder, ...)``."""
 
+SHIPPED = {"mini": Path(__file__).parents[1] / "assets" / "mini"}
+"""Folders of the weights that come with the package."""
+
 TRAINING = {
     "cosyvoice2": "wandlib.systems.cosyvoice2.training:CosyVoice2Training",
     "sparktts": "wandlib.systems.sparktts.training:SparkTraining",

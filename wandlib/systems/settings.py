@@ -14,6 +14,8 @@ Attention = Literal["full", "window"]
 Long = Literal["one cache", "parts"]
 Whole = SupportsIndex | float
 """A whole number in any of the types that carry one: 16, np.int64(16), torch.tensor(16), 16.0."""
+MAXIMUM_WINDOW = 100_000
+"""Keys; slots are made for all of them."""
 _HALF = re.compile("[\ud800-\udfff]")
 """Surrogates, which Python's str holds but no encoding does."""
 
@@ -63,6 +65,8 @@ class Settings:
             raise InputError(f"attention is 'full' or 'window', not {self.attention!r}")
         if self.window is not None and self.window < 1:
             raise InputError(f"a window holds at least 1 key (the query's own), not {self.window}")
+        if self.window is not None and self.window > MAXIMUM_WINDOW:
+            raise InputError(f"a window holds {MAXIMUM_WINDOW:,} keys at most: attention='full' sees all")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"the seed is between 0 and 2**63 - 1, not {self.seed}")
         if self.temperature is not None and not 0 <= self.temperature <= 2:
@@ -96,7 +100,10 @@ class Settings:
             elif kind == "float":
                 if isinstance(value, bool) or not isinstance(value, numbers.Real):
                     raise InputError(f"{name} is a number, not {value!r}")
-                given[name] = float(value)
+                try:
+                    given[name] = float(value)
+                except OverflowError:
+                    raise InputError(f"{name} is a number that is far too large") from None
             elif kind in {"bool", "str"} and type(value).__name__ != kind:
                 raise InputError(f"{name} is a {kind}, not {value!r}")
             elif kind == "str":
@@ -110,10 +117,15 @@ def check_text(text: Any) -> str:
     Raises
     ------
     InputError
-        If it is no str, or holds half of a character (a lone surrogate, which cannot be encoded).
+        If it is no str, or holds half of a character (a lone surrogate, which cannot be encoded) or NUL.
     """
     if not isinstance(text, str):
         raise InputError(f"the text is a str or an iterable of str, not {type(text).__name__}")
+    if "\0" in text:  # espeak-ng, for one, would read no further
+        raise InputError(
+            f"the text holds NUL at position {text.index(chr(0))}: it was read in another encoding than it was written "
+            "in, UTF-16 perhaps"
+        )
     half = None if text.isascii() else _HALF.search(text)
     if half is not None:
         raise InputError(

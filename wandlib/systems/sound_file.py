@@ -22,6 +22,8 @@ MINIMUM_RATE, MAXIMUM_RATE = 4_000, 192_000
 MAXIMUM_CHANNELS = 8
 MAXIMUM_SAMPLES = 25_000_000
 """Of all channels together: a minute of stereo at the highest rate, or of eight channels at 48 kHz, has 23 million."""
+UNKNOWN_FRAMES = 2**62
+"""What libsndfile says where a file does not tell."""
 MINIMUM_SECONDS = 0.5
 QUIETEST_PEAK = 1e-3
 """Full scale is 1; below it there is nothing but noise."""
@@ -54,13 +56,26 @@ def open_sound(
             f"{target.name!r} has {size / 1e6:.0f} MB, the limit is {MAXIMUM_BYTES // 1_000_000}: cut it shorter"
         )
     try:
-        with soundfile.SoundFile(target) as file:
-            check_header(file.samplerate, file.channels, file.frames, maximum_seconds)
+        file = soundfile.SoundFile(target)
+    except (
+        soundfile.LibsndfileError,
+        TypeError,
+        ValueError,
+    ) as error:  # of a .raw, soundfile wants to be told the rate
+        raise _unreadable(target, error) from error
+    with file:
+        if not file.seekable() or file.frames >= UNKNOWN_FRAMES:
+            raise InputError(f"{target.name!r} does not say how long it is: save it again, as WAV for example")
+        check_header(file.samplerate, file.channels, file.frames, maximum_seconds)
+        try:
             yield file
-    except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"{target.name!r} is not audio that can be read ({error.error_string}): use WAV, FLAC, OGG or MP3"
-        ) from error
+        except soundfile.LibsndfileError as error:
+            raise _unreadable(target, error) from error
+
+
+def _unreadable(target: Path, error: Exception) -> InputError:
+    reason = getattr(error, "error_string", error)
+    return InputError(f"{target.name!r} is not audio that can be read ({reason}): use WAV, FLAC, OGG or MP3")
 
 
 def check_header(rate: int, channels: int, frames: int, maximum_seconds: float = MAXIMUM_SECONDS) -> None:

@@ -53,6 +53,23 @@ def test_bad_samples(samples: np.ndarray, words: str) -> None:
         clean_reference(samples, SAMPLE_RATE)
 
 
+@pytest.mark.parametrize("ending", [".raw", ".xi", ".flac"])
+def test_a_file_that_does_not_tell_enough_is_refused(tmp_path: Path, ending: str) -> None:
+    """No rate in a .raw; no seeking in an .xi; a FLAC as encoders write it into a pipe, of unknown length."""
+    path = tmp_path / f"voice{ending}"
+    if ending == ".raw":
+        path.write_bytes(tone(2.0).tobytes())
+    else:
+        soundfile.write(path, tone(2.0, 44_100), 44_100, subtype="DPCM_16" if ending == ".xi" else None)
+    if ending == ".flac":
+        data = bytearray(path.read_bytes())
+        data[21] &= 0xF0  # the number of samples has the last 36 of these bits
+        data[22:26] = bytes(4)
+        path.write_bytes(data)
+    with pytest.raises(InputError, match=r"'voice.* (is not audio that can be read|does not say how long it is)"):
+        read_reference(path)
+
+
 def test_any_level_that_sound_can_have() -> None:
     loud, quiet = clean_reference(tone(2.0) * np.float32(900), SAMPLE_RATE), clean_reference(tone(2.0), SAMPLE_RATE)
     np.testing.assert_allclose(loud, quiet, atol=1e-4)

@@ -7,13 +7,14 @@ spelling. Anything with :meth:`Phonemizer.__call__` can stand in its place: a li
 from __future__ import annotations
 
 import functools
+import html
 import logging
 import re
 import unicodedata
 from collections import Counter
 
-from wandlib.systems.base import InputError
 from wandlib.systems.espeak import LOGGER, load_espeak
+from wandlib.systems.settings import InputError, check_text
 
 VOWELS = "iː ɪ i ᵻ ɛ æ ə ɐ ʌ ɑː ɑ ɔː ɔ ʊ uː u ɜː ɚ eɪ aɪ aʊ ɔɪ oʊ oː a e o".split()
 CONSONANTS = "p b t d k ɡ tʃ dʒ f v θ ð s z ʃ ʒ h m n ŋ l ɹ r w j ɾ ʔ x n̩".split()
@@ -28,8 +29,22 @@ _ABBREVIATION = re.compile(
 )
 _NUMBERED = re.compile(r"\b(?i:no|fig|vol|ch|pp?)\.$")
 _CLAUSE_END = re.compile(r"[,;:.!?]+(?=[\s\"')\]]|$)|\s[-–—]+\s|—")
+_WORD = 40
+"""Characters of the longest word before a point that may be an abbreviation."""
+# HTML's attributes that may stand without a value.
+_BARE = (
+    "allowfullscreen|async|autofocus|autoplay|checked|controls|default|defer|disabled|hidden|inert|ismap|itemscope|loop|"
+    "multiple|muted|nomodule|novalidate|open|playsinline|readonly|required|reversed|selected"
+)
 # A name with nothing or attributes behind it; "a <b and c> d" is none, nor is "<ann@example.org>".
-_TAG = re.compile(r"<(?:/?[A-Za-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s<>\"']+))*\s*/?|[!?][^<>]*)>")
+_TAG = re.compile(
+    rf"<(?:/?[A-Za-z][\w:.-]*(?:\s+(?:[\w:.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s<>\"']+)|(?i:{_BARE})(?=[\s/>])))*\s*/?"
+    r"|[!?][^<>]*)>"
+)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[\da-fA-F]{1,6}|[A-Za-z][A-Za-z\d]{1,31});")
+# Characters that stand for others (full width, bold, ligatures, units), but those that espeak-ng has a name for, and
+# raised and lowered digits, which are numbers by themselves.
+_STAND_IN = re.compile("[^\\x00-\\x7f¼½¾⅓⅔™№µªº²³¹\u2070-\u2079\u2080-\u2089]+")
 _PHONE = re.compile("|".join(sorted(map(re.escape, (*CONSONANTS, *VOWELS)), key=len, reverse=True)))
 _MONEY = re.compile(
     r"([$£€])\s?((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?![\d,.]*\d)"
@@ -105,7 +120,7 @@ def check(text: str) -> None:
     ------
     InputError
         When the text is empty, beyond :data:`MAXIMUM_CHARACTERS`, mostly in other letters than Latin ones, or holds
-        SSML or HTML tags or half a character.
+        SSML or HTML tags, NUL or half a character.
     """
     if not text.strip():
         raise InputError("the text is empty: write something to say")
@@ -113,12 +128,7 @@ def check(text: str) -> None:
         raise InputError(
             f"the text has {len(text):,} characters, the limit is {MAXIMUM_CHARACTERS:,}: split it into parts"
         )
-    half = re.search("[\ud800-\udfff]", text)
-    if half is not None:
-        raise InputError(
-            f"the text holds half a character (U+{ord(half.group()):04X} at position {half.start()}): it was cut in "
-            "the middle of an emoji, or decoded wrongly; send whole characters"
-        )
+    check_text(text)
     tag = _TAG.search(text)
     if tag is not None:
         raise InputError(f"the text holds the tag {tag.group()[:40]!r}: SSML and HTML are not read, send plain text")
@@ -132,8 +142,9 @@ def other_script(text: str) -> str:
 
     A Greek letter that stands alone is a sign of mathematics, and espeak-ng knows its name.
     """
-    plain = re.sub(r"(?<!\w)[\u0370-\u03ff](?!\w)", "", unicodedata.normalize("NFKC", text))
-    scripts = Counter(unicodedata.name(letter, "UNKNOWN").split()[0] for letter in plain if letter.isalpha())
+    words = re.sub(r"(?<!\w)[\u0370-\u03ff](?!\w)", "", plain(text))
+    letters = (letter for letter in words if letter.isalpha() or "\u2800" < letter < "\u2900")  # Braille's are signs
+    scripts = Counter(unicodedata.name(letter, "UNKNOWN").split()[0] for letter in letters)
     if 2 * scripts["LATIN"] >= scripts.total():
         return ""
     return scripts.most_common(1)[0][0].capitalize().replace("Cjk", "Chinese")
@@ -144,20 +155,35 @@ def clauses(text: str) -> list[tuple[str, str]]:
 
     Points inside numbers and after abbreviations stay with their clause, for espeak-ng to read.
     """
-    cleaned = " ".join(unicodedata.normalize("NFC", text).translate(_REPLACEMENTS).split())
+    cleaned = " ".join(plain(text).translate(_REPLACEMENTS).split())
     cleaned = _MONEY.sub(_spoken_money, cleaned)
     found: list[tuple[str, str]] = []
     start = 0
     for match in _CLAUSE_END.finditer(cleaned):
         following = cleaned[match.end() :].strip()
         if match.group() == "." and following:
-            before = cleaned[start : match.end()]
+            before = _last_word(cleaned[max(start, match.end() - _WORD) : match.end()])
             if _ABBREVIATION.search(before) or (following[0].isdigit() and _NUMBERED.search(before)):
                 continue
         found.append((cleaned[start : match.start()].strip(), _mark(match.group())))
         start = match.end()
     found.append((cleaned[start:].strip(), "."))
     return [(clause, mark) for clause, mark in found if any(map(str.isalnum, clause)) or _has_symbol(clause)]
+
+
+def plain(text: str) -> str:
+    """Put usual characters in the place of those that stand for them, and of HTML's names for characters.
+
+    Full-width, bold and circled letters, ligatures, units in one character: espeak-ng would read their numbers.
+    """
+    text = unicodedata.normalize("NFC", _ENTITY.sub(lambda match: html.unescape(match.group()), text))
+    return _STAND_IN.sub(lambda match: unicodedata.normalize("NFKC", match.group()).replace("\u2044", " over "), text)
+
+
+def _last_word(text: str) -> str:
+    """Return what follows the last space; nothing of a word that is too long for an abbreviation."""
+    word = text.rpartition(" ")[2]
+    return "" if len(word) >= _WORD else word
 
 
 def _spoken_money(match: re.Match[str]) -> str:

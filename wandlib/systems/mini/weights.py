@@ -15,8 +15,9 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from wandlib.systems.mini.codec import Codec
 from wandlib.systems.mini.vocoder import Vocoder
+from wandlib.systems.registry import SHIPPED
 
-ASSETS = Path(__file__).parents[2] / "assets" / "mini"
+ASSETS = SHIPPED["mini"]
 NEEDED = ("codec/config.json", "codec/model.safetensors", "codec/speakers.safetensors", "teacher/config.json")
 
 

@@ -21,6 +21,8 @@ from app.frames import frame_headers
 
 HIDDEN = ("/openapi.json", "/monitoring", "/docs", "/redoc")
 """Ends, or middles, of paths that answer 404."""
+ELSEWHERE = re.compile(r"/(?:file|proxy|stream)=\s*\w+:/", re.IGNORECASE)
+"""Paths by which gradio would fetch something from another server, of any size, and pass it on."""
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
 """An IPv6 address in brackets, or anything else, and perhaps a port."""
 READING = ("GET", "HEAD", "OPTIONS")
@@ -71,7 +73,8 @@ class Guard:
             return PlainTextResponse("this server does not go by that name; --allow-host adds one", 421)
         if scope.get("method") not in READING and origin is not None and not self.is_own(origin, host):
             return PlainTextResponse("another page must not send anything here; --allow-host adds a name", 403)
-        if any(scope["path"].endswith(end) or f"{end}/" in scope["path"] for end in HIDDEN):
+        hidden = any(scope["path"].endswith(end) or f"{end}/" in scope["path"] for end in HIDDEN)
+        if hidden or ELSEWHERE.search(scope["path"]):
             return PlainTextResponse("not found", 404)
         return None
 

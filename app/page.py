@@ -38,6 +38,8 @@ class Page(gr.Blocks):
 
     async def preprocess_data(self, *arguments: Any, **keywords: Any) -> Any:
         """Read a request's values; of wrong kinds, gradio would answer ``null`` and print a traceback."""
+        if names_address((arguments, keywords)):  # gradio would fetch it, of any size, before anybody looks
+            raise shown("A recording is a file that was uploaded here, not an address on the web: upload it.")
         try:
             return await super().preprocess_data(*arguments, **keywords)
         except gr.Error as problem:
@@ -51,6 +53,16 @@ class Page(gr.Blocks):
         """Stop the server, what runs, and remove all sounds."""
         super().close(verbose=verbose)
         self.stage.close()
+
+
+def names_address(value: Any) -> bool:
+    """Tell whether a file in a request's values lies on another server."""
+    if isinstance(value, dict):
+        path = value.get("path")
+        if isinstance(path, str) and path.strip().lower().startswith(("http:", "https:")):
+            return True
+        return any(map(names_address, value.values()))
+    return isinstance(value, list | tuple) and any(map(names_address, value))
 
 
 def build_app(

@@ -382,6 +382,16 @@ class TestPathsChooseNoFile:
     def test_file_of_the_server_is_not_served(self, fast: Served, path: str) -> None:
         assert httpx.get(fast.address + path).status_code in (403, 404)
 
+    @pytest.mark.parametrize("address", ["https://example.org/huge.wav", " HTTP://example.org/huge.wav"])
+    def test_nothing_is_fetched_from_the_web(self, fast: Served, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """gradio would, of any size, before a handler sees it."""
+        fetched = list[Any]()
+        monkeypatch.setattr("safehttpx.get", lambda *given, **_: fetched.append(given))
+        monkeypatch.setattr("safehttpx.async_validate_url", lambda *given, **_: fetched.append(given))
+        assert_refused(fast, {"path": address})
+        assert "not an address on the web: upload it" in ask_by_hand(fast, {"path": address})
+        assert fetched == []
+
 
 def ask_by_hand(served: Served, recording: dict[str, str]) -> str:
     file = {**recording, "meta": {"_type": "gradio.FileData"}}

@@ -67,6 +67,9 @@ def test_own_page_sends(app: Served) -> None:
         "gradio_api/monitoring/summary",
         "docs",
         "redoc",
+        "gradio_api/file=https://example.org/sound.wav",
+        "gradio_api/file=HTTP%3A//example.org/sound.wav",
+        "gradio_api/proxy=https://example.org/",
     ],
 )
 def test_page_for_nobody_is_hidden(app: Served, path: str) -> None:

@@ -94,7 +94,7 @@ def test_a_wrong_config_is_explained(run: CliRunner, fake: FakeSystem, content: 
     ("content", "words"),
     [
         (b"", "no sentences in 'texts.txt': write one a line"),
-        (b"fine\n1 2 3\n", "line 2 of 'texts.txt' has no words: '1 2 3'"),
+        (b"fine\n- - -\n", "line 2 of 'texts.txt' has no words: '- - -'"),
         (b"one\n\none\n", "lines 1 and 3 of 'texts.txt' are the same"),
         (b"\xff\xfe", "is not UTF-8 text"),
     ],

@@ -140,6 +140,8 @@ def test_adapters_are_merged_in_the_end(run: Run) -> None:
     [
         ("", "no utterances in 'wrong.jsonl': write one a line, like {"),
         ('{"input_ids": [1, 2', "line 2 of 'wrong.jsonl': no JSON ("),
+        ("[" * 100_000, "line 2 of 'wrong.jsonl': no JSON ("),
+        ('{"input_ids": [1, 2], "conditioning": 99999999999999999999999}', "has no generated token"),
         ("[1, 2]", "line 2 of 'wrong.jsonl': it is a list, not an object"),
         ('{"input_ids": [1, 2]}', "line 2 of 'wrong.jsonl': it needs input_ids, and labels or conditioning"),
         ('{"input_ids": [], "conditioning": 0}', "it is empty"),

@@ -81,10 +81,20 @@ def test_what_stands_in_brackets_is_spoken() -> None:
 def test_bad_references() -> None:
     with pytest.raises(ValueError, match="1 references but 2 hypotheses"):
         error_rates(["one"], ["one", "two"])
-    with pytest.raises(ValueError, match="reference '123' has no words"):
-        error_rates(["one", "123"], ["one", "two"])
+    with pytest.raises(ValueError, match="reference '- -' has no words"):
+        error_rates(["one", "- -"], ["one", "two"])
+    # Said as it should be, it would count as two errors in four words.
+    with pytest.raises(ValueError, match=r"reference 'Born in 1990\.' has digits, which are no words for"):
+        count_errors("Born in 1990.", "born in nineteen ninety")
+    assert count_errors("Born in 1990.", "born in 1990", plain_english).word_errors == 0
     with pytest.raises(ValueError, match="no sentences"):
         error_rates([], [])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_no_number_is_no_evidence(value: float) -> None:
+    with pytest.raises(ValueError, match=f"finite numbers, and one is {value}"):
+        bootstrap([0.1, value, *[0.2] * 8])
 
 
 def test_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:

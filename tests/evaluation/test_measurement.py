@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,25 @@ def test_reports_add_under_names_of_their_own(report: Report) -> None:
         report + student
     with pytest.raises(ValueError, match="do not compare"):
         report + Report({"recognizer": "Whisper"})
+    rows = [replace(row, condition=f"other, {row.condition}") for row in report.utterances]
+    both = report + Report(report.instruments | {"system": "other"}, rows)
+    assert both.instruments == report.instruments | {"system": "fake, other"}
+    assert len(both.conditions) == 4
+
+
+def test_of_how_many_a_mean_is(report: Report) -> None:
+    """What made no sound has no score: a mean of the others says so."""
+    rows = [
+        replace(row, scores={} if row.condition == "full" and number % 3 else {"DNSMOS": 3.0})
+        for number, row in enumerate(report.utterances)
+    ]
+    found = Report(report.instruments, rows)
+    scored = sum(bool(row.scores) for row in rows if row.condition == "full")
+    full, window = found.table()["DNSMOS, 95 %"]
+    assert full.endswith(f"(of {scored} alone)")
+    assert "alone" not in window
+    assert "alone" not in found.table()["WER, 95 %"][0]
+    assert found.differences("full")["DNSMOS"][0].endswith(f"(of {scored} alone)")
 
 
 def test_greedy_speech_is_listened_to_once() -> None:
@@ -261,7 +281,7 @@ def test_reference_sounds_of_files_and_of_the_embedded_voice(tmp_path: Path) -> 
         ({"texts": []}, "texts is empty"),
         ({"seeds": [0, 0]}, "seeds hold the same twice"),
         ({"speakers": []}, "speakers is empty"),
-        ({"texts": ["one", "123"]}, "reference '123' has no words"),
+        ({"texts": ["one", "123"]}, "reference '123' has digits"),
     ],
 )
 def test_what_cannot_be_evaluated(settings: dict[str, Any], words: str) -> None:

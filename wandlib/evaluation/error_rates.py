@@ -102,12 +102,14 @@ def count_errors(reference: str, hypothesis: str, normalize: Callable[[str], str
     Raises
     ------
     ValueError
-        When the reference has no words.
+        When the reference has no words, or digits that ``normalize`` drops.
     """
     import jiwer
 
     # What stands in brackets is spoken; Whisper's normalizer takes it for a note that a transcriber made, and drops it.
     spoken = re.sub(r"[][(){}<>]", " ", reference)
+    if re.search(r"\d", spoken) and not normalize("5"):
+        raise ValueError(f"reference {reference!r} has digits, which are no words for this recognizer: spell them out")
     truth, heard = (normalize(plain_apostrophes(side)) for side in (spoken, hypothesis))
     if not truth:
         raise ValueError(f"reference {reference!r} has no words")
@@ -209,7 +211,7 @@ def bootstrap(
     Raises
     ------
     ValueError
-        When there is nothing to draw from, or the three differ in number.
+        When there is nothing to draw from, a value is NaN or infinite, or the three differ in number.
     """
     count = len(values)
     weights = [1.0] * count if weights is None else weights
@@ -218,6 +220,9 @@ def bootstrap(
         raise ValueError(
             f"need as many values as weights and groups, and at least one: {count}, {len(weights)}, {len(groups)}"
         )
+    for measured in values:
+        if not math.isfinite(measured):
+            raise ValueError(f"values are to be finite numbers, and one is {measured}")
     numbers: dict[Hashable, int] = {}
     members = [numbers.setdefault(group, len(numbers)) for group in groups]
     sums = np.zeros((len(numbers), 2))

@@ -105,6 +105,7 @@ class FasterWhisper:
             raise ValueError(f"Whisper's window is at most {WHISPER_SECONDS} s and above 0, not {window}")
         self.window = window
         self.name = "tiny.en" if model is None else Path(model).name
+        self.name += "" if window == WHISPER_SECONDS else f" in {window:g} s"
         model = packaged_whisper() if model is None else model
         self._model = WhisperModel(str(model), device=device, compute_type="int8", cpu_threads=threads)
         self._language = language
@@ -224,6 +225,7 @@ class Whisper:
         if processor is None:
             raise ValueError("a ready model needs its processor: pass processor=WhisperProcessor.from_pretrained(...)")
         self._model: Any = model.to(device).eval()
+        self.name = Path(str(getattr(self._model.config, "name_or_path", ""))).name
         self._processor = processor
         multilingual = getattr(self._model.generation_config, "is_multilingual", False)
         self._options = {"language": language, "task": "transcribe"} if multilingual else {}

@@ -117,6 +117,12 @@ class Report:
         one, other = self._measured(metric, condition), self._measured(metric, baseline)
         return _bootstrap({key: (one[key][0] - other[key][0], one[key][1]) for key in one if key in other})
 
+    def _apart_in_words(self, metric: str, condition: str, baseline: str) -> str:
+        """Return the difference as a table shows it, and of how many utterances it is where some have no value."""
+        one, other = self._measured(metric, condition), self._measured(metric, baseline)
+        both, spoken = len(one.keys() & other.keys()), len(self._spoken(condition))
+        return f"{self._apart(metric, condition, baseline)}" + (f" (of {both} alone)" if 0 < both < spoken else "")
+
     def _spoken(self, condition: str) -> set[tuple[str, str, int]]:
         return {(row.text, row.speaker, row.seed) for row in self.utterances if row.condition == condition}
 
@@ -162,7 +168,7 @@ class Report:
 
         return pd.DataFrame(
             {"condition": f"{condition} - {baseline}"}
-            | {metric: str(self._apart(metric, condition, baseline)) for metric in self.metrics}
+            | {metric: self._apart_in_words(metric, condition, baseline) for metric in self.metrics}
             for condition in self.conditions
             if condition != baseline
         )
@@ -187,11 +193,14 @@ class Report:
                 line: dict[str, Any] = {"condition": condition} | ({"speaker": speaker} if by_speaker else {})
                 line["utterances"] = len(rows)
                 for metric in self.metrics:
-                    measured = _bootstrap(self._measured(metric, condition, speaker))
+                    found = self._measured(metric, condition, speaker)
+                    measured = _bootstrap(found)
                     line[metric] = measured.value
                     line[f"{metric}, 95 %"] = (
                         "" if math.isnan(measured.low) else f"{measured.low:.3f} to {measured.high:.3f}"
                     )
+                    if len(found) < len(rows):  # what made no sound has no score
+                        line[f"{metric}, 95 %"] += f" (of {len(found)} alone)"
                 line |= {kind: sum(kind in row.failures for row in rows) for kind in KINDS}
                 line["ms a step"] = float(np.median([row.median_ms for row in rows]))
                 line["cache, kB"] = float(np.median([row.cache_bytes for row in rows])) / 1e3
@@ -231,12 +240,17 @@ class Report:
         ValueError
             Where other instruments listened, or both have a condition of the same name.
         """
-        if self.instruments != other.instruments:
-            raise ValueError(f"measured by {self.instruments} and by {other.instruments}: these do not compare")
+        ours, theirs = (
+            {role: name for role, name in one.instruments.items() if role != "system"} for one in (self, other)
+        )
+        if ours != theirs:
+            raise ValueError(f"measured by {ours} and by {theirs}: these do not compare")
+        systems = [one.instruments["system"] for one in (self, other) if "system" in one.instruments]
+        spoke = {"system": ", ".join(dict.fromkeys(systems))} if systems else {}
         twice = set(self.conditions) & set(other.conditions)
         if twice:
             raise ValueError(f"both have {sorted(twice)}: give evaluate() a name for each")
-        return Report(self.instruments, self.utterances + other.utterances, self.unavailable | other.unavailable)
+        return Report(spoke | ours, self.utterances + other.utterances, self.unavailable | other.unavailable)
 
 
 def _bootstrap(measured: Measured) -> Interval:

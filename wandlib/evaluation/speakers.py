@@ -87,6 +87,7 @@ class WavLMXVector:
                 "a ready model needs its extractor: pass extractor=AutoFeatureExtractor.from_pretrained(...)"
             )
         self._model: Any = model.to(device).eval()
+        self.name = Path(str(getattr(self._model.config, "name_or_path", ""))).name
         self._extractor = extractor
 
     @torch.inference_mode()

@@ -44,6 +44,7 @@ class Wav2Vec2:
     ) -> None:
         from torchaudio import pipelines
 
+        self.name = bundle if isinstance(bundle, str) else ""
         if isinstance(bundle, str):
             names = [name for name in dir(pipelines) if "ASR" in name and name.isupper()]
             if bundle not in names:

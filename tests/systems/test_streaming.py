@@ -280,6 +280,11 @@ def test_text_is_asked_for_when_its_turn_has_come() -> None:
 
     asyncio.run(main())
     assert asked == ["One. "]
+    assert len(asyncio.run(listened(FakeSystem().astream(words())))) > 1
+    deadline = time.monotonic() + 5
+    while any(thread.name == "wandlib-text" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "a thread goes on waiting"
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

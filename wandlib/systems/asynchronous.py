@@ -8,6 +8,7 @@ a further thread waits, which nobody has to wait for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -53,6 +54,8 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         self._waiting: Future[Any] | None = None
         self._pull: asyncio.Task[Any] | None = None
         """What waits for text in the loop, on behalf of the thread."""
+        self._asked = queue.SimpleQueue[bool]()
+        """Whether a further piece of an iterable's text is wanted; False: no more."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wandlib-stream")
         self._stream = start(self._read(text), self._step)
@@ -99,6 +102,7 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
 
     def _end(self) -> None:
         self._stop.set()
+        self._asked.put(False)
         waiting = self._waiting
         if waiting is not None:
             waiting.cancel()
@@ -125,38 +129,34 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
 
     def _waited(self, text: Iterable[str]) -> Iterator[str]:
         """Yield what an iterable yields, piece by piece as they are asked for. In the thread."""
-        asked, given = queue.SimpleQueue[None](), queue.SimpleQueue[tuple[Any, BaseException | None]]()
-        iterator, end = iter(text), object()
+        given, iterator, end = queue.SimpleQueue[tuple[Any, BaseException | None]](), iter(text), object()
 
         def pull() -> None:
-            while True:
-                asked.get()
+            while self._asked.get():
                 try:
                     given.put((next(iterator, end), None))
                 except BaseException as error:  # it is the reader's
                     given.put((end, error))
 
         threading.Thread(target=pull, name="wandlib-text", daemon=True).start()
-        while not self._stop.is_set():
-            asked.put(None)
-            while (found := self._within(given)) is None:
-                if self._stop.is_set():
-                    raise _Stopped
-            piece, error = found
-            if error is not None:
-                raise error
-            if piece is end:
-                return
-            yield piece
-        raise _Stopped
-
-    @staticmethod
-    def _within(given: queue.SimpleQueue[Any]) -> Any:
-        """Return what comes within a moment; None: nothing."""
         try:
-            return given.get(timeout=MOMENT)
-        except queue.Empty:
-            return None
+            while True:
+                self._asked.put(True)
+                piece, error = self._wait(given)
+                if error is not None:
+                    raise error
+                if piece is end:
+                    return
+                yield piece
+        finally:
+            self._asked.put(False)
+
+    def _wait(self, given: queue.SimpleQueue[Any]) -> Any:
+        """Return what is given, unless the stream is stopped first."""
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Empty):
+                return given.get(timeout=MOMENT)
+        raise _Stopped
 
     def _pulled(self, text: AsyncIterable[str]) -> Iterator[str]:
         """Yield what the loop's iterable yields. In the thread."""

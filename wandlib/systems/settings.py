@@ -14,8 +14,6 @@ Attention = Literal["full", "window"]
 Long = Literal["one cache", "parts"]
 Whole = SupportsIndex | float
 """A whole number in any of the types that carry one: 16, np.int64(16), torch.tensor(16), 16.0."""
-MAXIMUM_WINDOW = 100_000
-"""Keys; slots are made for all of them."""
 _HALF = re.compile("[\ud800-\udfff]")
 """Surrogates, which Python's str holds but no encoding does."""
 
@@ -65,8 +63,6 @@ class Settings:
             raise InputError(f"attention is 'full' or 'window', not {self.attention!r}")
         if self.window is not None and self.window < 1:
             raise InputError(f"a window holds at least 1 key (the query's own), not {self.window}")
-        if self.window is not None and self.window > MAXIMUM_WINDOW:
-            raise InputError(f"a window holds {MAXIMUM_WINDOW:,} keys at most: attention='full' sees all")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"the seed is between 0 and 2**63 - 1, not {self.seed}")
         if self.temperature is not None and not 0 <= self.temperature <= 2:

@@ -152,7 +152,7 @@ def read_recording(recording: Recording, maximum_seconds: float) -> str | None:
     try:
         check_text(recording.text)
     except InputError:
-        return "half of a character in its text, or another encoding than UTF-8"
+        return "half of a character or NUL in its text, or another encoding than UTF-8"
     try:
         found = soundfile.info(recording.audio)
     except (OSError, ValueError, soundfile.LibsndfileError):  # ValueError: a path that is none

@@ -148,6 +148,7 @@ def test_every_speaker_is_understood_and_recognized(tts: MiniSystem) -> None:
         ({"temperature": float("nan")}, "temperature"),
         ({"top_k": 0}, "top_k"),
         ({"attention": "window", "window": 0}, "at least 1 key"),
+        ({"attention": "window", "window": 10**9, "long": "one cache"}, "a window of 100,000 codes, an hour"),
         ({"seed": -1}, "seed"),
         ({"seed": 10**20}, "seed"),
         ({"reference": "nobody"}, "no speaker named 'nobody'"),

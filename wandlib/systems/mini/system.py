@@ -45,6 +45,8 @@ MAXIMUM_SYMBOLS = 4_000
 """The limit of one piece: more than MAXIMUM_CHARACTERS of prose have. Digits and emoji become many phones each."""
 MAXIMUM_TEXT = 500_000
 """Characters of one text: about nine hours of speech."""
+WIDEST = 100_000
+"""Codes of a window in one cache, which makes room for all of them at once."""
 VISIBLE_BLOCKS = 2
 """Text blocks that the window leaves visible in a stream, where the student does not say."""
 TEMPERATURE, TOP_K = 0.0, 20
@@ -216,6 +218,8 @@ class MiniSystem(SpeechSystem):
         if (settings.long or ("one cache" if streams else "parts")) == "parts":
             return None
         window = None if settings.attention == "full" else settings.window or self.window
+        if window is not None and window > WIDEST:
+            raise InputError(f"one cache holds a window of {WIDEST:,} codes, an hour: attention='full' sees all")
         pinned = len(prompt([0] * REFERENCE_CODES, [])) - len(text_block([]))
         return new_cache(self.models[settings.attention], window, blocks=self.blocks or VISIBLE_BLOCKS, pinned=pinned)
 

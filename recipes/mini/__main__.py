@@ -137,7 +137,7 @@ def check_origin(folder: Path, name: str) -> None:
         now = f"{len(corpus.read_shards(folder / 'corpus'))} utterances"
     else:
         state = torch.load(folder / f"{source}.pt", weights_only=True)
-        now = f"{state['step']} steps (sum {loop.sum_of(state.get('average', {}))})"
+        now = f"{state['step']} steps (sum {loop.sum_of(state.get('average', {}))[:8]})"
     result = folder / RESULTS[name]
     if result.exists() and notes.get(name, now) != now:
         raise ValueError(

@@ -29,8 +29,9 @@ from recipes.mini import endless, long_form, spoken, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER
 from recipes.mini.ablation_tables import document, lines
 from recipes.mini.evaluate import digest_of
-from recipes.mini.files import write_json
+from recipes.mini.files import write_json, written_before
 from recipes.mini.listening import PACE, identity, instruments, recognizer, scores
+from recipes.mini.loop import sum_of
 from recipes.mini.rows import MAX_GAP, Row, collator
 from recipes.mini.sentences import HARVARD
 from recipes.mini.speakers import SPEAKERS
@@ -72,17 +73,13 @@ def check_voice(folder: Path, corpus: Path, assets: Path | None) -> None:
     ValueError
         If it holds others.
     """
-    voice = MiniSystem.load(assets)
-    same = str(np.load(corpus / spoken.NAME)["codec"]) == spoken.fingerprint(voice.codec)
     if not (folder / "student" / "model.safetensors").exists():
         raise ValueError(f"no student in {folder}: run `python -m recipes.mini shipped` first, or the stage student")
-    ours = {"full": train_student.load_teacher(folder), "window": train_student.load_student(folder)}
-    for attention, model in ours.items():
-        theirs = dict(voice.models[attention].named_parameters())
-        same = same and all(
-            torch.equal(value.bfloat16(), theirs[name].bfloat16()) for name, value in model.named_parameters()
-        )
-    if not same:
+    voice = MiniSystem.load(assets)
+    theirs = [voice.models["full"], voice.models["window"]]
+    ours = [train_student.load_teacher(folder), train_student.load_student(folder)]
+    sums = [[sum_of(dict(model.named_parameters())) for model in models] for models in (ours, theirs)]
+    if sums[0] != sums[1] or str(np.load(corpus / spoken.NAME)["codec"]) != spoken.fingerprint(voice.codec):
         raise ValueError(
             f"{folder} holds another teacher, student or codec than the voice in {assets or ASSETS}: export it, or "
             "give an empty --folder and run `python -m recipes.mini shipped` for it first"
@@ -200,9 +197,8 @@ def attention_masses(folder: Path, corpus: Path, utterances: int = 5) -> list[di
     return mass.table()
 
 
-def jobs_of(folder: Path, corpus: Path, assets: Path | None, names: list[str]) -> Iterator[Job]:
+def jobs_of(folder: Path, corpus: Path, assets: Path | None, voice: str, names: list[str]) -> Iterator[Job]:
     """Yield every seed of every row; first the first seed of all, so that a run that is stopped has all rows."""
-    voice = digest_of(assets)
     for seed in range(max(len(ROWS[name].seeds) for name in names)):
         for name in names:
             if seed < len(ROWS[name].seeds):
@@ -226,7 +222,7 @@ def main(
     check_voice(folder, corpus, assets)
     voice = digest_of(assets)
     (folder / "ablation" / voice).mkdir(parents=True, exist_ok=True)
-    jobs = list(jobs_of(folder, corpus, assets, [*dict.fromkeys((TEACHER, *chosen))]))
+    jobs = list(jobs_of(folder, corpus, assets, voice, [*dict.fromkeys((TEACHER, *chosen))]))
     os.environ["OMP_NUM_THREADS"] = "1"
     with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
         answers = list(tqdm(pool.imap(measure, jobs), total=len(jobs), desc="rows"))
@@ -244,9 +240,7 @@ def main(
         "beyond the paper": [row for row in table if "WER" not in row],
         "attention mass": attention_masses(folder, corpus),
     }
-    before = json.loads(RESULTS.read_text(encoding="utf-8"))
-    if before.get("voice") == voice and "findings" in before:
-        result["findings"] = before["findings"]  # what somebody wrote about this voice stays
+    result |= written_before(RESULTS, voice, "findings")
     print(document(result))
     if not rows:
         RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -151,9 +151,9 @@ def main(
     ] = False,
 ) -> None:
     """Print the tables of a voice: its stages, its speakers, its failures and its speed."""
-    if write and assets not in (None, ASSETS):
-        raise typer.BadParameter(f"README and cards are of the voice that is shipped, in {ASSETS}: leave out --assets")
     if write:
+        if assets not in (None, ASSETS):
+            raise typer.BadParameter(f"README and cards are of the voice in {ASSETS}, which ships: leave out --assets")
         for card in CARDS:  # better before than after half an hour
             put_measured(card.read_text(encoding="utf-8"), "")
     kept = kept_in(folder, assets)

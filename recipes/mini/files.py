@@ -1,4 +1,4 @@
-"""Write a file that is either old or new, never half written."""
+"""Files that are either old or new, never half written, and what stays in results that are measured again."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Write a value; whatever ends the program, the file is whole."""
     with whole(path) as partial:
         partial.write_text(json.dumps(value, indent=indent), encoding="utf-8")
+
+
+def written_before(path: Path, voice: str, name: str) -> dict[str, Any]:
+    """Return what somebody wrote by hand into results under ``name``, if they are of the same voice."""
+    before = json.loads(path.read_text(encoding="utf-8"))
+    return {name: before[name]} if before.get("voice") == voice and name in before else {}

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from recipes.mini import endless, prose
 from recipes.mini.endless import Endless, Sentence, Sound
 from recipes.mini.evaluate import digest_of, kept_in
-from recipes.mini.files import write_json
+from recipes.mini.files import write_json, written_before
 from recipes.mini.listening import identity, known_voices, recognizer
 from recipes.mini.tables import shown
 from wandlib.evaluation.error_rates import Interval, between_draws, count_errors
@@ -272,9 +272,7 @@ def main(
             for (how, name, long), decode in zip(wanted, found, strict=True)
         },
     }
-    before = json.loads(RESULTS.read_text(encoding="utf-8"))
-    if before.get("voice") == result["voice"] and "notes" in before:
-        result["notes"] = before["notes"]  # what somebody wrote about this voice stays
+    result |= written_before(RESULTS, digest_of(assets), "notes")
     print(document(result))
     if write:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

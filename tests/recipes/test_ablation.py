@@ -48,7 +48,7 @@ def test_every_row_is_in_a_table_and_every_table_has_rows() -> None:
 
 
 def test_seeds_are_of_training() -> None:
-    jobs = list(ablation.jobs_of(Path(), Path(), None, [TEACHER, STUDENT, "CE, direct"]))
+    jobs = list(ablation.jobs_of(Path(), Path(), None, "sum", [TEACHER, STUDENT, "CE, direct"]))
     assert [(name, seed) for *_, name, seed in jobs] == [
         (TEACHER, 0),
         (STUDENT, 0),

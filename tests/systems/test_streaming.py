@@ -230,26 +230,15 @@ def test_waiting_for_text_can_be_canceled() -> None:
         yield "One two. "
         await asyncio.sleep(3600)
 
-    async def main() -> float:
-        stream = FakeSystem().astream(never())
-        await anext(stream)
-        clock = time.perf_counter()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(anext(stream), 0.1)
-        await stream.aclose()
-        return time.perf_counter() - clock
-
-    assert asyncio.run(main()) < 5
+    assert given_up(never()) < 5
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wandlib-stream")]
 
 
-def test_text_that_never_comes_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A queue, or a streamer whose model has died: its next() cannot be ended, and need not be waited for."""
-    waiting = queue.Queue[str]()
-    waiting.put("One two. ")
+def given_up(text: Any) -> float:
+    """Seconds to give up waiting for more of a text that never comes, and to close its stream."""
 
     async def main() -> float:
-        stream = FakeSystem().astream(iter(waiting.get, None))
+        stream = FakeSystem().astream(text)
         await anext(stream)
         clock = time.perf_counter()
         with pytest.raises(TimeoutError):
@@ -257,7 +246,14 @@ def test_text_that_never_comes_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> 
         await stream.aclose()
         return time.perf_counter() - clock
 
-    assert asyncio.run(main()) < 5
+    return asyncio.run(main())
+
+
+def test_text_that_never_comes_keeps_nobody() -> None:
+    """A queue, or a streamer whose model has died: its next() cannot be ended, and need not be waited for."""
+    waiting = queue.Queue[str]()
+    waiting.put("One two. ")
+    assert given_up(iter(waiting.get, None)) < 5
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wandlib-stream")]
     assert all(thread.daemon for thread in threading.enumerate() if thread.name == "wandlib-text")
     waiting.put("bye")  # let the thread go

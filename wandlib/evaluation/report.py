@@ -109,19 +109,14 @@ class Report:
         """
         for name in (condition, baseline):
             self._known(metric, name)
-        return self._apart(metric, condition, baseline)
+        return _bootstrap(self._apart(metric, condition, baseline))
 
-    def _apart(self, metric: str, condition: str, baseline: str) -> Interval:
+    def _apart(self, metric: str, condition: str, baseline: str) -> Measured:
+        """Return the differences of the utterances that have a value under both."""
         if self._spoken(condition) != self._spoken(baseline):
             raise ValueError(f"{condition!r} and {baseline!r} are not of the same sentences, speakers and seeds")
         one, other = self._measured(metric, condition), self._measured(metric, baseline)
-        return _bootstrap({key: (one[key][0] - other[key][0], one[key][1]) for key in one if key in other})
-
-    def _apart_in_words(self, metric: str, condition: str, baseline: str) -> str:
-        """Return the difference as a table shows it, and of how many utterances it is where some have no value."""
-        one, other = self._measured(metric, condition), self._measured(metric, baseline)
-        both, spoken = len(one.keys() & other.keys()), len(self._spoken(condition))
-        return f"{self._apart(metric, condition, baseline)}" + (f" (of {both} alone)" if 0 < both < spoken else "")
+        return {key: (one[key][0] - other[key][0], one[key][1]) for key in one if key in other}
 
     def _spoken(self, condition: str) -> set[tuple[str, str, int]]:
         return {(row.text, row.speaker, row.seed) for row in self.utterances if row.condition == condition}
@@ -166,9 +161,12 @@ class Report:
         """
         import pandas as pd
 
+        def apart(metric: str, condition: str) -> str:
+            found, spoken = self._apart(metric, condition, baseline), len(self._spoken(condition))
+            return f"{_bootstrap(found)}" + (f" (of {len(found)} alone)" if 0 < len(found) < spoken else "")
+
         return pd.DataFrame(
-            {"condition": f"{condition} - {baseline}"}
-            | {metric: self._apart_in_words(metric, condition, baseline) for metric in self.metrics}
+            {"condition": f"{condition} - {baseline}"} | {metric: apart(metric, condition) for metric in self.metrics}
             for condition in self.conditions
             if condition != baseline
         )

@@ -57,11 +57,8 @@ def open_sound(
         )
     try:
         file = soundfile.SoundFile(target)
-    except (
-        soundfile.LibsndfileError,
-        TypeError,
-        ValueError,
-    ) as error:  # of a .raw, soundfile wants to be told the rate
+    # Of a .raw, soundfile wants to be told the rate.
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         raise _unreadable(target, error) from error
     with file:
         if not file.seekable() or file.frames >= UNKNOWN_FRAMES:

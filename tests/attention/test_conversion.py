@@ -480,15 +480,18 @@ def test_scoring_equals_decoding(model: PreTrainedModel) -> None:
     assert torch.allclose(scored, torch.cat(stepped, 1), atol=1e-4)
 
 
+@pytest.mark.parametrize("lengths", [(7, 7), (4, 7)], ids=["even", "ragged"])
 @pytest.mark.parametrize("prefill", [[7], [4, 3]], ids=["whole", "chunks"])
-def test_gradients_reach_back_through_the_cache(model: PreTrainedModel, prefill: list[int]) -> None:
+def test_gradients_reach_back_through_the_cache(
+    model: PreTrainedModel, prefill: list[int], lengths: tuple[int, int]
+) -> None:
     """From the last logits to the prompt and the tokens decoded before: the same as in one pass over everything."""
     length = 7 + WINDOW + 3
-    conditioning = (torch.arange(length) < 7).expand(2, -1)
+    conditioning = torch.arange(length) < torch.tensor(lengths)[:, None]
     embedded = model.get_input_embeddings()(prompt(2, length)).detach()
     whole, stepped = embedded.clone().requires_grad_(), embedded.clone().requires_grad_()
     model(inputs_embeds=whole, conditioning=conditioning).logits[:, -1].square().mean().backward()
-    cache = WandCache(model.config, WINDOW)
+    cache = WandCache(model.config, WINDOW, conditioning=conditioning[:, :7])
     for part in stepped.split(prefill + [1] * (length - 7), 1):
         logits = model(inputs_embeds=part, past_key_values=cache, use_cache=True).logits
     logits[:, -1].square().mean().backward()
@@ -772,3 +775,21 @@ def test_the_backbone_of_a_speech_model_is_found() -> None:
         vibevoice = VibeVoiceForConditionalGeneration(VibeVoiceConfig(text_config=SHAPE | {"model_type": "qwen2"}))
         assert base_decoder(vibevoice) is vibevoice.model.language_model
         convert(vibevoice)
+
+
+def test_gradients_reach_a_prompt_where_nothing_after_it_has_any(model: PreTrainedModel) -> None:
+    """A soft prompt in front of a frozen model: what follows it are ids."""
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    ids = prompt(2, 6 + WINDOW)
+    conditioning = (torch.arange(6 + WINDOW) < 6).expand(2, -1)
+    embedded = frozen.get_input_embeddings()(ids)
+    whole, stepped = embedded[:, :6].clone().requires_grad_(), embedded[:, :6].clone().requires_grad_()
+    both = torch.cat([whole, embedded[:, 6:]], 1)
+    frozen(inputs_embeds=both, conditioning=conditioning).logits[:, 5:].square().mean().backward()
+    cache = WandCache(frozen.config, WINDOW)
+    logits = [frozen(inputs_embeds=stepped, past_key_values=cache, use_cache=True).logits[:, -1:]]
+    logits += [frozen(one, past_key_values=cache, use_cache=True).logits for one in ids[:, 6:].split(1, 1)]
+    torch.cat(logits, 1).square().mean().backward()
+    assert whole.grad is not None
+    assert stepped.grad is not None
+    assert torch.allclose(stepped.grad, whole.grad, rtol=1e-4, atol=1e-4)

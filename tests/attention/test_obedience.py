@@ -764,6 +764,30 @@ def test_generate_batch_obeys(plain: Any, model: Any) -> None:
             getattr(model, name)(config)
 
 
+@torch.no_grad()
+def test_generate_batch_never_ends_at_a_negative_token(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The config of the model says when to end, and is not asked."""
+    prompt = ids(9, 1)
+    tokens = greedy(model, prompt).sequences[0, 9:].tolist()
+    monkeypatch.setattr(model.generation_config, "eos_token_id", tokens[2])
+    config = GenerationConfig(max_new_tokens=len(tokens), do_sample=False, eos_token_id=-1, pad_token_id=0)
+    (result,) = model.generate_batch([prompt[0].tolist()], config).values()
+    assert result.generated_tokens == tokens
+
+
+@torch.no_grad()
+def test_generate_batch_under_full_attention(plain: Any, model: Any) -> None:
+    prompts = [ids(length, 1)[0].tolist() for length in (9, 4)]
+    config = GenerationConfig(max_new_tokens=STEPS, do_sample=False, pad_token_id=0)
+    with full_attention(model):
+        results = model.generate_batch(prompts, config).values()
+        with pytest.raises(ValueError, match="restore"):
+            model.init_continuous_batching(config)
+    for prompt, result in zip(prompts, results, strict=True):
+        expected = plain.generate(torch.tensor([prompt]), generation_config=config)[0, len(prompt) :]
+        assert result.generated_tokens == expected.tolist()
+
+
 def test_generate_batch_says_nothing_about_its_arguments(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
     for name in ("warning", "warning_once"):

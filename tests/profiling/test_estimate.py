@@ -12,8 +12,8 @@ from family_sweep import CURRENT, documented, judge
 from hypothesis import given
 from hypothesis import strategies as st
 from naive import naive_visible, steady
-from tiny_models import LANGUAGE_MODELS, SPEECH_DECODERS, VOCABULARY, Tiny
-from transformers import GPT2Config, PreTrainedConfig, Qwen2Config
+from tiny_models import LANGUAGE_MODELS, SHAPE, SPEECH_DECODERS, VOCABULARY, Tiny
+from transformers import GPT2Config, MistralConfig, PreTrainedConfig, Qwen2Config
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert
@@ -233,3 +233,13 @@ def test_nonsense_is_refused(count: object) -> None:
         count(INDEXTTS, conditioning=1, generated=3, window=0)
     with pytest.raises(ValueError, match="option of the windowed cache"):
         cache_bytes(INDEXTTS, conditioning=1, generated=3, int8=True)
+
+
+def test_beams_share_no_prompt_that_has_left_a_sliding_window() -> None:
+    """A layer that remembers 63 of 1,100 tokens remembers generated ones alone, which beams do not share."""
+    config = MistralConfig(**SHAPE | {"sliding_window": 64})
+    sizes = {"conditioning": 100, "generated": 1000, "beams": 3}
+    assert cache_bytes(config, **sizes, shared=True) == cache_bytes(config, **sizes)
+    sizes["generated"] = 3
+    entry = cache_bytes(config, conditioning=1, generated=0)
+    assert cache_bytes(config, **sizes, shared=True) == (60 + 3 * 3) * entry

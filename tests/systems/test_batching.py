@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from fake_system import FakeSystem
+from feeding import feed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import LANGUAGE_MODELS, VOCABULARY
 from tiny_system import REFUSED, WINDOW, TinySystem
 
+from wandlib.attention.conversion import convert
 from wandlib.attention.models import cache_inputs
 from wandlib.systems import InputError, Speech, load_system
 from wandlib.systems.batch_cache import join, take
@@ -132,6 +135,42 @@ def test_entries_survive_the_move(window: int | None) -> None:
         for pair, other in zip(again.layers, one.layers, strict=True):
             for part, expected in zip(pair, other, strict=True):
                 assert torch.equal(part, expected)
+
+
+@torch.inference_mode()
+def test_a_sliding_window_of_a_layer_counts_what_has_left_the_batch() -> None:
+    """Joined, stepped, taken out and joined again: how far back the prompt lies is not forgotten."""
+    tiny = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "gemma3")
+    model = convert(tiny.build(), WINDOW)
+    ids, lengths, steps = torch.randint(1, VOCABULARY, (2, 40)), (6, 9), (14, 3)
+    entries = []
+    for row, (length, step) in enumerate(zip(lengths, steps, strict=True)):
+        cache = new_cache(model, WINDOW)
+        for part in ids[row : row + 1, : length + step].split([length, *[1] * step], 1):
+            feed(model, cache, part)
+        entries.append(take(cache, 0, length, length + step))
+    expected = [
+        model(ids[row : row + 1], conditioning=torch.arange(40)[None] < length, use_cache=False).logits[0]
+        for row, length in enumerate(lengths)
+    ]
+    held = torch.tensor([[length + step] for length, step in zip(lengths, steps, strict=True)])
+    for _ in range(2):
+        joined = join(model, entries, WINDOW)
+        for _ in range(6):
+            got = feed(model, joined, ids.gather(1, held), position_ids=held)[:, 0]
+            wanted = torch.stack([expected[row][int(held[row])] for row in range(2)])
+            torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
+            held = held + 1
+        entries = [take(joined, row, length, int(held[row])) for row, length in enumerate(lengths)]
+
+
+def test_layers_that_remember_differently_far_are_batched_under_a_window_only() -> None:
+    system = TinySystem()
+    tiny = next(tiny for tiny in LANGUAGE_MODELS if tiny.name == "gemma3")
+    system.model = convert(tiny.build(), WINDOW)
+    same(system.synthesize_many(TEXTS, attention="window", batch_size=3), alone(system, TEXTS, "window"))
+    with pytest.raises(InputError, match="remember differently far"):
+        system.synthesize_many(TEXTS, attention="full", batch_size=3)
 
 
 def test_the_embedded_voice_in_a_batch() -> None:

@@ -96,7 +96,8 @@ def note_sampled(cache: WandCache | None, sequences: Any, first: int) -> None:
 class BatchedGenerate:
     """Stands in for ``model.generate_batch``: the same requests and results, by ``generate`` over padded batches.
 
-    Continuous batching brings a paged cache of its own, which knows no window.
+    Continuous batching brings a paged cache of its own, which knows no window, and runs in a thread of its own, which
+    does not know that its caller asked for full attention.
     """
 
     def __init__(self, model: Any, hook: WindowHook) -> None:
@@ -117,14 +118,12 @@ class BatchedGenerate:
         ValueError
             For options of continuous batching that plain batches do not have, and for a prompt without tokens.
         """
-        if self.hook.disabled:
-            return type(self.model).generate_batch(self.model, inputs, generation_config, *args, **kwargs)
         unknown = [name for name, value in kwargs.items() if value and name not in ("max_new_tokens", "warmup")]
         if args or unknown:
             raise ValueError(
                 f"generate_batch of a converted model runs generate over padded batches, which does not have "
-                f"{', '.join(unknown) or 'further positional arguments'}: leave it out, or run under "
-                "wandlib.full_attention(model)"
+                f"{', '.join(unknown) or 'further positional arguments'}: leave it out, or convert "
+                "the model back with wandlib.restore(model)"
             )
         size = check_number("batch_size", batch_size, 1)
         if empty := [index for index, prompt in enumerate(inputs) if not len(prompt)]:
@@ -133,10 +132,9 @@ class BatchedGenerate:
         config.return_dict_in_generate = False
         config.max_new_tokens = kwargs.get("max_new_tokens") or config.max_new_tokens
         given = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-        ends = [
-            token for token in given if token is not None and token >= 0
-        ]  # -1: never, as continuous batching has it
-        config.eos_token_id = ends or None
+        ends = [token for token in given if token is not None and token >= 0]
+        if ends or None in given:  # else -1, never, which stays: for None, generate looks in the model's own config
+            config.eos_token_id = ends or None
         config.pad_token_id = 0 if config.pad_token_id is None else config.pad_token_id
         results: dict[str, Any] = {}
         for start in range(0, len(inputs), size):
@@ -164,15 +162,13 @@ class BatchedGenerate:
 
 
 class RefuseContinuousBatching:
-    """Stands in for the other entries to continuous batching: refuses it, except under full attention."""
+    """Stands in for the other entries to continuous batching, which runs in a thread of its own: refuses it."""
 
-    def __init__(self, model: Any, hook: WindowHook, name: str) -> None:
-        self.model, self.hook, self.name = model, hook, name
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise ValueError, or do what transformers' own does."""
-        if self.hook.disabled:
-            return getattr(type(self.model), self.name)(self.model, *args, **kwargs)
+        """Raise ValueError."""
         raise ValueError(f"{self.name} of a converted model: {CONTINUOUS}")
 
 
@@ -196,4 +192,4 @@ def stand_ins(model: Any, hook: WindowHook) -> dict[str, Any]:
     if hasattr(type(model), "generate_batch"):
         found["generate_batch"] = BatchedGenerate(model, hook)
     refused = (name for name in CONTINUOUS_BATCHING if hasattr(type(model), name))
-    return found | {name: RefuseContinuousBatching(model, hook, name) for name in refused}
+    return found | {name: RefuseContinuousBatching(name) for name in refused}

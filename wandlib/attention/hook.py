@@ -43,7 +43,7 @@ UNTOLD = (
 )
 CONTINUOUS = (
     "continuous batching brings a paged cache of its own, which knows no window: call generate or generate_batch, or "
-    "run it under wandlib.full_attention(model)"
+    "convert the model back with wandlib.restore(model)"
 )
 
 

@@ -164,10 +164,11 @@ def cache_bytes(
         )
     total = 0
     for limit, entry, _ in layer_costs(config):
-        held = conditioning + text + (generated if window is None else min(generated, window))
+        recent = text + (generated if window is None else min(generated, window))
+        held = conditioning + recent
         if window is None and limit is not None:
             held = min(held, limit - 1)
-        fixed = min(held, conditioning)
+        fixed = max(0, held - recent)
         fixed_bytes = fixed + dtype.itemsize if int8 else fixed * dtype.itemsize
         total += entry * ((1 if shared else beams) * fixed_bytes + beams * (held - fixed) * dtype.itemsize)
     return batch * total

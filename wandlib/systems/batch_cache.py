@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
@@ -32,10 +32,13 @@ class Entries:
         Keys and values of each layer.
     conditioning
         How many of the tokens, at the start, are conditioning.
+    evicted
+        How many generated tokens, after those, have left the window.
     """
 
     layers: list[KeysAndValues]
     conditioning: int
+    evicted: int = 0
 
     @property
     def tokens(self) -> int:
@@ -65,7 +68,9 @@ def take(cache: WandCache | DynamicCache, row: int, conditioning: int, tokens: i
     slots = torch.cat((torch.arange(conditioning), first + numbers % window))
     pairs = [cache[layer] for layer in range(len(cache.layers))]
     where = slots.to(pairs[0][0].device)
-    return Entries([(keys[row][:, where], values[row][:, where]) for keys, values in pairs], conditioning)
+    return Entries(
+        [(keys[row][:, where], values[row][:, where]) for keys, values in pairs], conditioning, tokens - len(slots)
+    )
 
 
 def join(model: Any, rows: list[Entries], window: int | None) -> WandCache | DynamicCache:
@@ -101,4 +106,16 @@ def join(model: Any, rows: list[Entries], window: int | None) -> WandCache | Dyn
     for number, (keys, values) in enumerate(layers):
         cache.update(keys, values, number)
     cache.finish(None, hook.decoder)
+    _leave_room(cache, torch.tensor([[row.evicted] for row in rows], device=device))
     return cache
+
+
+def _leave_room(cache: WandCache, evicted: Int[Tensor, "rows 1"]) -> None:
+    """Count what has left the window: layers with sliding windows of their own ask how far back a key is."""
+    state, most = cache.layout.state, int(evicted.max())
+    state.length += most
+    state.rebuilt_length += most
+    if state.conditioning is not None:
+        state.conditioning.position.add_(most - evicted)
+    if state.ring_position is not None:
+        state.ring_position.add_(most)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wandlib.attention.models import cache_inputs, inner_model
+from wandlib.attention.models import cache_inputs, inner_model, sliding_windows
 from wandlib.profiling.measure import held_bytes
 from wandlib.systems.batch_cache import Entries, join, take
 from wandlib.systems.decoding import Utterance, attention_of, new_cache
@@ -76,8 +76,8 @@ class Job:
     codes: list[int] = field(default_factory=list)
     sounds: list[Any] = field(default_factory=list)
 
-    def next_utterance(self) -> Utterance | None:
-        """Return the next part; None: there is none.
+    def next_utterance(self, window: int | None) -> Utterance | None:
+        """Return the next part, to be decoded with that window; None: there is none.
 
         Raises
         ------
@@ -92,6 +92,8 @@ class Job:
             raise InputError("a prompt that the model goes on with itself is decoded alone: use batch_size=1")
         if utterance.cache is not None:
             raise InputError("long='one cache' is decoded alone: use batch_size=1, or long='parts'")
+        if window is None and len(set(sliding_windows(inner_model(utterance.model).config))) > 1:
+            raise InputError("layers that remember differently far are batched under a window only: use batch_size=1")
         return utterance
 
     def speech(self, sample_rate: int) -> Speech:
@@ -260,7 +262,7 @@ def decode_many(jobs: Iterable[Job], window: int | None, batch_size: int) -> Ite
             if job is None:
                 break
             try:
-                utterance = job.next_utterance()
+                utterance = job.next_utterance(window)
             except InputError as error:
                 yield job, error
                 continue

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from feeding import feed
 from hypothesis import example, given
 from hypothesis import strategies as st
 from naive import positions, steady
@@ -426,3 +427,37 @@ def test_blocks_are_saved_and_loaded(tmp_path: Any) -> None:
 
 def cache_name(model: Any) -> str:
     return next(iter(cache_inputs(model, None)))
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+@pytest.mark.parametrize("told", [False, True], ids=["blocks alone", "with kinds"])
+def test_blocks_that_a_prefill_tells(told: bool, static: bool) -> None:
+    """Four blocks in one pass, two visible: as in one pass over everything, and what has expired is not held."""
+    model, ids = convert(QWEN2.build(), 4, blocks=2, pinned=2), torch.randint(1, VOCABULARY, (1, 14))
+    block = torch.tensor([[0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3]])
+    kinds = torch.arange(14)[None] < 10
+    expected = model(ids, conditioning=kinds, block=block, use_cache=False).logits
+    cache = WandCache(model.config, static=static)
+    said = {"conditioning": kinds[:, :10]} if told else {}
+    out = [feed(model, cache, ids[:, :10], block=block[:, :10], **said)]
+    out += [feed(model, cache, one) for one in ids[:, 10:].split(1, 1)]
+    torch.testing.assert_close(torch.cat(out, 1), expected, atol=1e-4, rtol=0)
+    assert cache.layout.state.prefix_tokens == 2 + 3 + 2
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_how_padding_is_numbered_does_not_matter(number: int) -> None:
+    """Padding in the last columns of a pass, whichever block it is said to be in."""
+    model, ids = convert(QWEN2.build(), 4, blocks=2, pinned=2), torch.randint(1, VOCABULARY, (2, 16))
+    padding = torch.zeros(2, 16, dtype=torch.bool)
+    padding[1, 10:12] = True
+    kinds, places = (torch.arange(16) < 12).expand(2, -1), positions(padding)
+    block = torch.tensor([[0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3]]).repeat(2, 1)
+    mask, said = (~padding).long(), {"use_cache": False}
+    expected = model(ids, conditioning=kinds, block=block, attention_mask=mask, position_ids=places, **said).logits
+    block[1, 10:12] = number
+    cache, first = WandCache(model.config), slice(0, 12)
+    given = {"conditioning": kinds[:, first], "block": block[:, first], "attention_mask": mask[:, first]}
+    out = [feed(model, cache, ids[:, first], position_ids=places[:, first], **given)]
+    out += [feed(model, cache, ids[:, n : n + 1], position_ids=places[:, n : n + 1]) for n in range(12, 16)]
+    torch.testing.assert_close(torch.cat(out, 1)[~padding], expected[~padding], atol=1e-4, rtol=0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from naive import dense_masks, positions, steady
 from tiny_models import LANGUAGE_MODELS, SPEECH_DECODERS, VOCABULARY, Tiny
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import BartConfig, BartForCausalLM, PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert, restore
@@ -372,3 +372,12 @@ def test_flash_attention_is_refused(model: PreTrainedModel) -> None:
     with pytest.raises(ValueError, match="shared prompts"):
         feed(twin, cache, random_ids(BEAMS, 1))
     restore(twin)
+
+
+def test_a_decoder_that_takes_no_positions_is_refused() -> None:
+    """It would count the sequences of a prompt as one, each token a place further."""
+    sizes: dict[str, Any] = {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64}
+    config = BartConfig(vocab_size=VOCABULARY, is_decoder=True, is_encoder_decoder=False, pad_token_id=0, **sizes)
+    model = convert(BartForCausalLM(config).eval(), WINDOW)
+    with pytest.raises(ValueError, match="BartDecoder takes no position_ids"):
+        feed(model, WandCache(model.config, shared=2), random_ids(1, 7).expand(2, -1))

@@ -19,11 +19,11 @@ from transformers import PreTrainedConfig
 
 from wandlib.attention.cache.layers import Int8Layer, New, Read, WandLayer
 from wandlib.attention.cache.layout import CacheLayout
-from wandlib.attention.cache.masks import check_continues, check_step, counted_positions, padding_of
+from wandlib.attention.cache.masks import check_continues, check_step, padding_of, with_positions
 from wandlib.attention.cache.rebuilding import Arrival, stage_rebuild
 from wandlib.attention.cache.sequences import SequenceCache
-from wandlib.attention.cache.shared_prompt import fold_prefill, fold_step, unfold_output
-from wandlib.attention.cache.token_kinds import Kinds, Prompt, TokenKinds
+from wandlib.attention.cache.shared_prompt import check_places, fold_prefill, fold_step, unfold_output
+from wandlib.attention.cache.token_kinds import NO_TOKEN, Prompt, TokenKinds
 from wandlib.attention.cache.updates import Rebuild
 from wandlib.attention.checks import as_converted, check_block, check_blocks, check_conditioning, check_number
 from wandlib.attention.models import Decoder, attention_implementation, new_tokens, sliding_windows
@@ -206,11 +206,10 @@ class WandCache(SequenceCache):
             raise ValueError("an earlier pass over this cache was interrupted: call cache.reset() and start again")
         layout.update, layout.updated = None, 0
         if self.shared > 1:
-            rows = len(new_tokens(inputs))
-            if step:
-                inputs = fold_step(inputs, rows, self.shared, layout.state.length)
-            else:
-                inputs = fold_prefill(inputs, rows, self.shared)
+            check_places(decoder)
+            inputs, rows = with_positions(inputs, decoder, int(layout.state.length)), len(new_tokens(inputs))
+            folded = fold_step(inputs, rows, self.shared, layout.state.length) if step else None
+            inputs = folded or fold_prefill(inputs, rows, self.shared)
         new = new_tokens(inputs)
         told = inputs.pop("conditioning", None), inputs.pop("block", None)
         if step:
@@ -225,8 +224,8 @@ class WandCache(SequenceCache):
         if not torch.compiler.is_compiling():
             self.watched = bool(masks) and not (step and self._step_watched)
         if masks is not None:
-            if masks and decoder.positions_from_mask and inputs.get("position_ids") is None:
-                inputs["position_ids"] = counted_positions(inputs.get("attention_mask"), int(layout.state.length), new)
+            if masks or layout.state.padding is not None:
+                inputs = with_positions(inputs, decoder, int(layout.state.length))
             inputs["attention_mask"] = decoder.layer_masks(masks)
         return inputs
 
@@ -243,13 +242,12 @@ class WandCache(SequenceCache):
             check_block(block, batch, length, padding, begun=state.block)
         if padding is not None and "flash" in attention_implementation(module):
             raise ValueError(FLASH)
+        ids = inputs.get("input_ids")
         if conditioning is not None:
-            kinds = Kinds(check_conditioning(conditioning, batch, length), True, state.until_seen)
-            if prompt is not None:
-                prompt.take(start, length)
-        else:
-            ids, seen = inputs.get("input_ids"), state.until_seen
-            kinds = self.kinds.of(batch, start, length, new.device, until_seen=seen, input_ids=ids, prompt=prompt)
+            check_conditioning(conditioning, batch, length)
+        if ids is not None and padding is not None:
+            ids = ids.masked_fill(padding, NO_TOKEN)
+        kinds = self.kinds.of(conditioning, new, start, until_seen=state.until_seen, input_ids=ids, prompt=prompt)
         dtype = next(module.parameters()).dtype
         return stage_rebuild(self.layout, Arrival(batch, length, kinds, padding, block, dtype, new.device))
 

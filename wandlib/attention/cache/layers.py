@@ -44,14 +44,21 @@ class WandLayer(CacheLayerMixin):
 
     def store(self, update: RingWrite | ScatterWrite, key_states: New, value_states: New) -> None:
         """Put a step's entries into the ring."""
+        if self.static:
+            key_states, value_states = key_states.detach(), value_states.detach()
+        flows = torch.is_grad_enabled() and any(
+            part.requires_grad for part in (key_states, value_states, self.keys, self.values)
+        )
         if isinstance(update, ScatterWrite):
+            if flows:  # what earlier steps read is needed to go back through them
+                self.keys, self.values = self.keys.clone(), self.values.clone()
             device = self.keys.device  # one plan for layers on several devices
             rows, slots = update.rows.to(device), update.slots.to(device) - self.quantized_slots
             self.keys[rows, :, slots] = key_states.transpose(1, 2)
             self.values[rows, :, slots] = value_states.transpose(1, 2)
             return
         start, length = update.start - self.quantized_slots, key_states.shape[2]
-        if key_states.requires_grad or value_states.requires_grad:  # they may flow back to what earlier steps stored
+        if flows:
             self.keys = self.keys.slice_scatter(key_states, 2, start, start + length)
             self.values = self.values.slice_scatter(value_states, 2, start, start + length)
             self.places = {}
@@ -195,7 +202,7 @@ def _refilled(buffer: Tensor | None, read: Tensor, update: Rebuild, static: bool
     if kept.requires_grad:  # gradients flow back to what is kept
         rest = kept.new_full((*shape[:2], shape[2] - kept.shape[2], shape[3]), update.fill_value)
         return torch.cat([kept, rest], dim=2)
-    if buffer is None or buffer.shape != shape:
+    if buffer is None or (buffer.shape, buffer.dtype, buffer.device) != (shape, kept.dtype, kept.device):
         buffer = kept.new_empty(shape)
         if static:
             pin(buffer)

@@ -287,3 +287,5 @@ class CacheLayout:
             )
         state.length -= removed
         state.generated -= removed
+        if state.ring_position is not None:  # what lies where a token will come was not later than the token before it
+            state.ring_position.clamp_(max=int(state.length) - 1)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from wandlib.attention.models import Decoder, new_tokens
 from wandlib.attention.window import packed_utterances
 
 ANOTHER = "; to use the cache for another prompt, call cache.reset() first"
@@ -177,6 +178,13 @@ def check_step(padding: Int[Tensor, "batch 1"] | None, mask: Any) -> None:
         return
     if _hides_otherwise((mask == 0).sum(1, keepdim=True), None if mask.shape[1] == 1 else padding):
         raise ValueError(OTHERWISE)
+
+
+def with_positions(inputs: dict[str, Any], decoder: Decoder, start: int) -> dict[str, Any]:
+    """Return a pass's inputs with ``position_ids``, where the decoder would count them from the mask."""
+    if not decoder.positions_from_mask or inputs.get("position_ids") is not None:
+        return inputs
+    return inputs | {"position_ids": counted_positions(inputs.get("attention_mask"), start, new_tokens(inputs))}
 
 
 def counted_positions(mask: Any, start: int, new: Tensor) -> Int[Tensor, "batch length"]:

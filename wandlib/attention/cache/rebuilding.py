@@ -63,7 +63,7 @@ def stage_rebuild(layout: CacheLayout, new: Arrival) -> Masks | None:
     if kinds is None:
         kinds = torch.ones(new.batch, new.length, dtype=torch.bool, device=new.device)
     block = _begin_blocks(layout, after, kinds, new.padding, new.block) if layout.expires else None
-    if start == 0 and conditioning is None:
+    if start == 0 and conditioning is None and new.block is None:
         layout.update = _prefill(layout, after, new, block)
         if new.padding is None:
             return None
@@ -187,7 +187,8 @@ def _begin_blocks(
     last_text = index.where(conditioning & (running > layout.pinned), -1).amax(1, keepdim=True)
     last_generated = index.where(~kinds & real, -1).amax(1, keepdim=True)
     after.block_open = (last_text > last_generated) | ((last_generated < 0) & still_open)
-    after.conditioning_seen, after.block = running[:, -1:], block[:, -1:]
+    latest = block.masked_fill(~real, 0).amax(1, keepdim=True)  # padding may be numbered in any way
+    after.conditioning_seen, after.block = running[:, -1:], torch.maximum(zero + state.block, latest)
     after.conditioning_ended = after.conditioning_ended and bool((after.conditioning_seen >= layout.pinned).all())
     return block
 

@@ -83,7 +83,7 @@ class SequenceCache(Cache):
     def reset(self) -> None:
         """Forget everything, ready for another prompt; a static cache keeps its buffers."""
         self.layout.reset()
-        self.kinds.sampled = None
+        self.kinds.reset()
         if not self.layout.static:
             for layer in self.layers:
                 layer.clear()

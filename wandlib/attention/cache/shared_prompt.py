@@ -29,8 +29,19 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from wandlib.attention.models import Decoder
+
 Ownership = Bool[Tensor, "prompts 1 sequences slots"]
 """Which slots a sequence reads: those of the prompt, and in the ring those of its own past."""
+
+
+def check_places(decoder: Decoder) -> None:
+    """Raise ValueError for a decoder that takes no ``position_ids``: it would count a prompt's sequences as one."""
+    if "position_ids" not in decoder.parameters:
+        raise ValueError(
+            f"sequences that share a prompt are tokens side by side at one position, and {decoder.name} takes no "
+            "position_ids, by which they would be told apart: leave out shared"
+        )
 
 
 def fold_prefill(inputs: dict[str, Any], rows: int, sequences: int) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from torch.nn.functional import pad
 from wandlib.attention.checks import check_conditioning, check_number
 from wandlib.attention.window import conditioning_until, prefix_conditioning
 
+NO_TOKEN = -1
+"""In place of the ids of padding, which may be those of tokens that mean something."""
+
 
 class Kinds(NamedTuple):
     """The kinds of the new tokens of a pass."""
@@ -104,6 +107,7 @@ class TokenKinds:
         elif conditioning is not None:
             self.conditioning = check_number("conditioning, a bool tensor or a number of tokens,", conditioning)
         self.until = None if until is None else check_number("conditioning_until, a token id,", until)
+        self._at_first = self.conditioning
         self.sampled: tuple[int, Int[Tensor, " batch"]] | None = None
         """The position of the token that ``generate`` sampled last and did not feed, and the token of each sequence."""
 
@@ -111,6 +115,10 @@ class TokenKinds:
     def are_told(self) -> bool:
         """Whether what the cache was made with decides, whatever prompt the tokens are part of."""
         return self.conditioning is not None or self.until is not None
+
+    def reset(self) -> None:
+        """Know again what the cache was made with, and no more."""
+        self.conditioning, self.sampled = self._at_first, None
 
     def select(self, index: Int[Tensor, " batch"]) -> None:
         """Make what is known of sequence ``index[b]`` the b-th one's."""
@@ -122,22 +130,48 @@ class TokenKinds:
 
     def of(
         self,
-        batch: int,
+        told: Bool[Tensor, "batch length"] | None,
+        new: Tensor,
         start: int,
-        length: int,
-        device: torch.device,
         *,
         until_seen: Tensor | None,
         input_ids: Tensor | None,
         prompt: Prompt | None,
     ) -> Kinds:
-        """Tell the kinds of ``length`` new tokens from position ``start`` on.
+        """Tell the kinds of the ``new`` tokens from position ``start`` on, and what follows for those after them.
+
+        Parameters
+        ----------
+        told
+            Which are conditioning, where the caller of the pass says so, which decides.
+        new
+            The new tokens, [batch, length, ...].
+        until_seen
+            In which sequences the token of ``conditioning_until`` has come; None: in none.
+        input_ids
+            Ids of the new tokens, ``NO_TOKEN`` for padding; None: they came as embeddings.
+        prompt
+            That of the ``generate`` under way; None: a loop of one's own.
 
         Raises
         ------
         ValueError
             If what the cache was made with does not fit the tokens.
         """
+        found = self._untold(new, start, until_seen, input_ids, prompt, required=told is None)
+        return found if told is None else found._replace(conditioning=told)
+
+    def _untold(
+        self,
+        new: Tensor,
+        start: int,
+        until_seen: Tensor | None,
+        input_ids: Tensor | None,
+        prompt: Prompt | None,
+        required: bool,
+    ) -> Kinds:
+        """Tell the kinds by what the cache knows."""
+        (batch, length), device = new.shape[:2], new.device
         end, given = start + length, self.conditioning
         from_prompt = length if prompt is None else prompt.take(start, length)
         if isinstance(given, int):
@@ -151,6 +185,8 @@ class TokenKinds:
             kinds = pad(known, (0, length - known.shape[1])).expand(batch, -1)
             return Kinds(check_conditioning(kinds, batch, length), end >= given.shape[1], None)
         if self.until is not None:
+            if input_ids is None and not required:
+                return Kinds(None, True, until_seen)
             if input_ids is None:
                 raise ValueError("conditioning_until needs input_ids; with inputs_embeds give the conditioning itself")
             seen = torch.zeros(batch, 1, dtype=torch.bool, device=device) if until_seen is None else until_seen

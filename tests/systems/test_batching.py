@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,18 @@ def test_a_refused_text_is_told_and_the_others_are_spoken() -> None:
     same([found[0], found[3]], alone(system, ["one", "three"], "window"))  # type: ignore[list-item]
     with pytest.raises(InputError, match=f"text 1: cannot say '{REFUSED}'"):
         system.synthesize_many(texts)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_texts_that_end_in_an_error_lose_nothing(size: int) -> None:
+    def texts() -> Iterator[str]:
+        yield from TEXTS[:3]
+        raise OSError("the disk is gone")
+
+    system, found = TinySystem(), dict[int, Any]()
+    with pytest.raises(OSError, match="the disk is gone"):
+        found.update(system.synthesize_as_completed(texts(), attention="window", batch_size=size))
+    same([found[index] for index in range(3)], alone(system, TEXTS[:3], "window"))
 
 
 @pytest.mark.parametrize("size", [0, 2.5, True])

@@ -245,7 +245,8 @@ def decode_many(jobs: Iterable[Job], window: int | None, batch_size: int) -> Ite
     Parameters
     ----------
     jobs
-        Taken one by one, as places become free; all for the same model.
+        Taken one by one, as places become free; all for the same model. Where it raises, those that were taken are
+        finished first.
     window
         In keys; None: full attention.
     batch_size
@@ -255,10 +256,15 @@ def decode_many(jobs: Iterable[Job], window: int | None, batch_size: int) -> Ite
     running: list[Sequence] = []
     unfinished: list[Job] = []
     """Jobs whose utterance has ended, and whose next one has not begun."""
+    broken: Exception | None = None
+    """What ``jobs`` has raised."""
     while True:
         begun: list[Sequence] = []
         while len(running) + len(begun) < batch_size:
-            job = unfinished.pop() if unfinished else next(waiting, None)
+            try:
+                job = unfinished.pop() if unfinished else next(waiting, None)
+            except Exception as error:
+                job, broken = None, error
             if job is None:
                 break
             try:
@@ -275,6 +281,8 @@ def decode_many(jobs: Iterable[Job], window: int | None, batch_size: int) -> Ite
             else:
                 unfinished.append(job)
         if not running and not begun:
+            if broken is not None:
+                raise broken
             return
         if begun or len(running) < len(batch.sequences):
             batch.place([*running, *begun])

@@ -207,7 +207,7 @@ class WandCache(SequenceCache):
         layout.update, layout.updated = None, 0
         if self.shared > 1:
             check_places(decoder)
-            inputs, rows = with_positions(inputs, decoder, int(layout.state.length)), len(new_tokens(inputs))
+            inputs, rows = with_positions(inputs, decoder, layout.state.length), len(new_tokens(inputs))
             folded = fold_step(inputs, rows, self.shared, layout.state.length) if step else None
             inputs = folded or fold_prefill(inputs, rows, self.shared)
         new = new_tokens(inputs)
@@ -225,7 +225,7 @@ class WandCache(SequenceCache):
             self.watched = bool(masks) and not (step and self._step_watched)
         if masks is not None:
             if masks or layout.state.padding is not None:
-                inputs = with_positions(inputs, decoder, int(layout.state.length))
+                inputs = with_positions(inputs, decoder, layout.state.length)
             inputs["attention_mask"] = decoder.layer_masks(masks)
         return inputs
 

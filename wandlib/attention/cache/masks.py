@@ -180,11 +180,11 @@ def check_step(padding: Int[Tensor, "batch 1"] | None, mask: Any) -> None:
         raise ValueError(OTHERWISE)
 
 
-def with_positions(inputs: dict[str, Any], decoder: Decoder, start: int) -> dict[str, Any]:
+def with_positions(inputs: dict[str, Any], decoder: Decoder, start: Any) -> dict[str, Any]:
     """Return a pass's inputs with ``position_ids``, where the decoder would count them from the mask."""
     if not decoder.positions_from_mask or inputs.get("position_ids") is not None:
         return inputs
-    return inputs | {"position_ids": counted_positions(inputs.get("attention_mask"), start, new_tokens(inputs))}
+    return inputs | {"position_ids": counted_positions(inputs.get("attention_mask"), int(start), new_tokens(inputs))}
 
 
 def counted_positions(mask: Any, start: int, new: Tensor) -> Int[Tensor, "batch length"]:

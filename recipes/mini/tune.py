@@ -22,7 +22,7 @@ from recipes.mini import corpus as shards
 from recipes.mini.corpus import Utterance, read_shards
 from recipes.mini.export import CONTRAST, choices, may_be_reference, references, system_of
 from recipes.mini.files import write_json
-from recipes.mini.hearing import recognizer
+from recipes.mini.hearing import QUICK, recognizer
 from recipes.mini.listening import scores
 from recipes.mini.pool import each
 from wandlib.evaluation.error_rates import error_rates
@@ -34,10 +34,10 @@ from wandlib.systems.mini.system import MiniSystem
 
 CONTRASTS = (1.0, 1.25, 1.5)
 TEMPERATURES = (0.0, 0.2, 0.35, 0.5)
-SENTENCES = 32
-CANDIDATES, FINALISTS = 8, 3
+SENTENCES = 24
+CANDIDATES, FINALISTS = 6, 3
 """Utterances of each speaker that might be the reference, and how many of them are heard a second time."""
-FIRST, SECOND = slice(0, 8), slice(8, 32)
+FIRST, SECOND = slice(0, 8), slice(8, 24)
 """Sentences of the two rounds."""
 MOS_WEIGHT = 0.1
 """What a point of DNSMOS is worth in error rate."""
@@ -109,7 +109,7 @@ class Tuning:
 @functools.lru_cache(1)
 def prepared(folder: Path, corpus: Path, kind: str) -> Tuning:
     """Load the voice as it has been chosen so far: once a process and kind of choice."""
-    listen = recognizer()
+    listen = recognizer(QUICK)
     assert not isinstance(listen, Unavailable)
     torch.set_num_threads(1)
     return Tuning(system_of(folder, corpus), listen, analysis.read(corpus))

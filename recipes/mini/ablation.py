@@ -14,7 +14,6 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +31,7 @@ from recipes.mini.evaluate import digest_of
 from recipes.mini.files import write_json, written_before
 from recipes.mini.listening import PACE, identity, instruments, recognizer, scores
 from recipes.mini.loop import sum_of
+from recipes.mini.pool import workers_of
 from recipes.mini.rows import MAX_GAP, Row, collator
 from recipes.mini.sentences import HARVARD
 from recipes.mini.speakers import SPEAKERS
@@ -224,7 +224,7 @@ def main(
     (folder / "ablation" / voice).mkdir(parents=True, exist_ok=True)
     jobs = list(jobs_of(folder, corpus, assets, voice, [*dict.fromkeys((TEACHER, *chosen))]))
     os.environ["OMP_NUM_THREADS"] = "1"
-    with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
+    with workers_of(workers, maxtasksperchild=1) as pool:
         answers = list(tqdm(pool.imap(measure, jobs), total=len(jobs), desc="rows"))
     measured: dict[str, list[dict[str, Any]]] = {}
     for (*_, name, _), answer in zip(jobs, answers, strict=True):

@@ -16,7 +16,6 @@ import platform
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from recipes.mini import listening, tables
 from recipes.mini.files import write_json
+from recipes.mini.pool import workers_of
 from recipes.mini.sentences import HARVARD, robustness_sentences
 from recipes.mini.stages import SOURCES, Stage, stages_of, voices_of
 from wandlib.evaluation.mos import Unavailable
@@ -167,7 +167,7 @@ def main(
     texts = robustness_sentences(odd) if odd else []
     jobs = jobs_of(assets, stages_of(assets), HARVARD[:sentences], texts, recordings, kept)
     os.environ["OMP_NUM_THREADS"] = "1"
-    with get_context("spawn").Pool(workers) as pool:
+    with workers_of(workers) as pool:
         answers = list(tqdm(pool.imap(work, jobs), total=len(jobs), desc="jobs"))
     of = {
         kind: [a for (k, _, _), a in zip(jobs, answers, strict=True) if k == kind]

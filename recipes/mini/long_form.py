@@ -17,7 +17,6 @@ import platform
 import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +30,7 @@ from recipes.mini.endless import Endless, Sentence, Sound
 from recipes.mini.evaluate import digest_of, kept_in
 from recipes.mini.files import write_json, written_before
 from recipes.mini.listening import identity, known_voices, recognizer
+from recipes.mini.pool import workers_of
 from recipes.mini.tables import shown
 from wandlib.evaluation.error_rates import Interval, between_draws, count_errors
 from wandlib.evaluation.mos import Unavailable
@@ -259,7 +259,7 @@ def main(
     text = hashlib.sha256(Path(prose.__file__).read_bytes()).hexdigest()[:6]
     jobs = [(assets, how, name, long, kept / f"{how}-{name}-{long:g}-{text}.json") for how, name, long in wanted]
     os.environ["OMP_NUM_THREADS"] = "1"
-    with get_context("spawn").Pool(workers) as pool:
+    with workers_of(workers) as pool:
         found = list(tqdm(pool.imap(work, jobs), total=len(jobs), desc="decodes"))
     names = {"window": "student", "full": "teacher"}
     result = {

@@ -41,6 +41,9 @@ FIRST, SECOND = slice(0, 8), slice(8, 24)
 """Sentences of the two rounds."""
 MOS_WEIGHT = 0.1
 """What a point of DNSMOS is worth in error rate."""
+SCORED_SECONDS = 10
+"""DNSMOS hears nine seconds at a time, each second anew: of ten it hears one stretch, where it would hear seven of the
+16 to which it repeats a sentence of four."""
 
 
 def sentences_of(items: list[analysis.Analyzed], count: int) -> list[analysis.Analyzed]:
@@ -62,7 +65,8 @@ class Tuning:
         error, predictor = found.wer + found.cer, scores()["dnsmos"]
         if isinstance(predictor, Unavailable):
             return error
-        return error - MOS_WEIGHT * float(np.mean([predictor(sound, SAMPLE_RATE)["DNSMOS"] for sound in sounds]))
+        once = [np.resize(sound, SCORED_SECONDS * SAMPLE_RATE) for sound in sounds]
+        return error - MOS_WEIGHT * float(np.mean([predictor(sound, SAMPLE_RATE)["DNSMOS"] for sound in once]))
 
     def contrast(self, value: float) -> float:
         """Return the error of the codec's round trip at a contrast."""

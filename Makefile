@@ -71,9 +71,8 @@ mini: $(VENV)/.installed-all ## train the embedded voice from nothing: hours, re
 evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage; PEOPLE=folder: recordings of people to imitate
 	$(BIN)/python -m recipes.mini.evaluate $(if $(PEOPLE),--people $(PEOPLE))
 
-ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, five to six hours, resumable
+ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, about three hours, resumable
 	test -e runs/mini/corpus/spoken.npz || $(BIN)/python -m recipes.mini shipped
-	test -e runs/mini/corpus/spoken.npz || $(BIN)/python -m recipes.mini speech hearing corpus analysis pairs shortcut spectra aligner alignment codes
 	$(BIN)/python -m recipes.mini.ablation
 
 bench: $(VENV)/.installed-all ## speed against the baselines and the floor: benchmarks/README.md, about 10 minutes; ONLY=endless: that alone

@@ -29,7 +29,7 @@ from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER
 from recipes.mini.ablation_tables import document, lines
 from recipes.mini.evaluate import digest_of
 from recipes.mini.files import write_json, written_before
-from recipes.mini.listening import PACE, identity, instruments, recognizer
+from recipes.mini.listening import identity, instruments, recognizer
 from recipes.mini.loop import sum_of
 from recipes.mini.pool import workers_of
 from recipes.mini.rows import MAX_GAP, Row, collator
@@ -145,7 +145,6 @@ def speak(system: MiniSystem, name: str, seed: int) -> Report:
         temperature=0.0,
         recognizer=recognizer(),
         encoder=identity(),
-        pace=PACE,
         name=name,
     )
     made.utterances = [replace(row, condition=name, seed=seed) for row in made.utterances]

@@ -16,7 +16,7 @@ import torch
 
 from recipes.mini.hearing import recognizer
 from recipes.mini.stages import Sound, Stage, speaker_of, system_at
-from wandlib.evaluation.failures import Pace, failures
+from wandlib.evaluation.failures import failures
 from wandlib.evaluation.measurement import evaluate, reference_sounds
 from wandlib.evaluation.mos import MosPredictor, Unavailable, mos_predictors
 from wandlib.evaluation.recognizers import plain_english
@@ -24,8 +24,6 @@ from wandlib.evaluation.report import Report, Utterance
 from wandlib.evaluation.speakers import Resemblyzer, similarity
 from wandlib.systems.mini.features import SAMPLE_RATE
 
-PACE = Pace(0.045, 0.112, 0.9)
-"""Seconds a phone. All of 600 utterances of the corpus lie in it, at speaking rates from 0.85 to 1.2."""
 RULES = 2
 """Raise it when the same speech would be measured otherwise."""
 PEOPLE_SENTENCES = (
@@ -113,7 +111,6 @@ def measure(assets: Path | None, stage: Stage, texts: list[str]) -> Report:
         encoder=encode,
         mos=scores(),
         references=sounds,
-        pace=PACE if stage.temperature is not None else None,
         on_utterance=note_margin,
     )
     made.utterances = [replace(row, condition=stage.name) for row in made.utterances]
@@ -132,7 +129,7 @@ def judge(assets: Path | None, texts: list[tuple[int, str]]) -> list[dict[str, A
         for name, attention in (("teacher", "full"), ("student", "window")):
             speech = system.synthesize(text, speaker, attention, seed=number)  # type: ignore[arg-type]
             heard = None if isinstance(listen, Unavailable) else listen(speech.waveform, SAMPLE_RATE)
-            kinds = failures(speech, system.codes_per_second, symbols, heard, pace=PACE, normalize=plain_english)
+            kinds = failures(speech, system.codes_per_second, symbols, heard, normalize=plain_english)
             if kinds:
                 parts = list(zip(symbols, speech.trace.parts, strict=True))
                 row = {"model": name, "kind": ", ".join(kinds), "text": text, "speaker": speaker}

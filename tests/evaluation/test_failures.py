@@ -29,11 +29,11 @@ def speech(codes: int | list[int], text: str = "a" * 50, finish: str = "end", pa
 
 
 def test_bounds_of_phones() -> None:
-    """1.3 to 2.8 codes a symbol at 25 codes a second, and 15 codes of silence."""
-    assert failures(speech(129), RATE, [100]) == ["early stop"]
-    assert failures(speech(130), RATE, [100]) == []
-    assert failures(speech(295), RATE, [100]) == []
-    assert failures(speech(296), RATE, [100]) == ["runaway"]
+    """1.1 to 2.8 codes a symbol at 25 codes a second, and 22 codes of silence."""
+    assert failures(speech(109), RATE, [100]) == ["early stop"]
+    assert failures(speech(110), RATE, [100]) == []
+    assert failures(speech(302), RATE, [100]) == []
+    assert failures(speech(303), RATE, [100]) == ["runaway"]
 
 
 def test_bounds_of_characters() -> None:

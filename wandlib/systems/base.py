@@ -141,8 +141,8 @@ class SpeechSystem(ABC):
         through. What was made stays in the stream's ``speech`` if it is to ``keep`` it; else it may speak without end.
 
         Each part of a text has a prompt and a cache of its own, unless ``long`` is "one cache". That is the default of
-        attention="window" with a student that was trained for it (its config has ``blocks``; the one that ships has
-        none): old text expires, and the cache stays as it is. Under full attention, one cache grows.
+        attention="window" with a student that was trained for it (its config has ``blocks``, as that of the embedded
+        voice): old text expires, and the cache stays as it is. Under full attention, one cache grows.
         """
         given = {"window": window, "seed": seed, "temperature": temperature, "top_k": top_k} | options
         return self._start(text, reference, {"attention": attention} | given, on_step, streaming=True, keep=keep)

@@ -1,4 +1,4 @@
-"""What each part of the method is worth: ``make ablation``, five hours on two cores; it goes on where it stopped.
+"""What each part of the method is worth: ``make ablation``, three hours on two cores; it goes on where it stopped.
 
 Every trained row starts from the teacher's weights and has 60 steps of 16 rows of tokens, with three seeds
 (:mod:`recipes.mini.ablation_rows`). Each is measured on held-out rows, single and streams, near the reference and far
@@ -209,7 +209,7 @@ def main(
     rows: Annotated[list[str] | None, typer.Option("--row", help="Some rows only; nothing is written.")] = None,
     workers: Annotated[int, typer.Option(help="Rows at a time, one thread each.")] = 2,
 ) -> None:
-    """Train and measure every row with every seed, and write RESULTS.md: five hours on two cores."""
+    """Train and measure every row with every seed, and write RESULTS.md: three hours on two cores."""
     chosen = rows or list(ROWS)
     unknown = sorted(set(chosen) - set(ROWS))
     if unknown:

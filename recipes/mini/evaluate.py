@@ -1,4 +1,4 @@
-"""The numbers of README and model cards: ``python -m recipes.mini.evaluate``, 25 minutes on two cores.
+"""The numbers of README and model cards: ``python -m recipes.mini.evaluate``, about an hour and a half on two cores.
 
 Thirty IEEE Harvard sentences that training never saw, by every speaker of a voice folder, at every stage of
 :mod:`recipes.mini.stages`, greedy and sampled: WER and CER by Whisper tiny.en, DNSMOS, speaker similarity by
@@ -154,7 +154,7 @@ def main(
     if write:
         if assets not in (None, ASSETS):
             raise typer.BadParameter(f"README and cards are of the voice in {ASSETS}, which ships: leave out --assets")
-        for card in CARDS:  # better before than after half an hour
+        for card in CARDS:  # better before than after an hour
             put_measured(card.read_text(encoding="utf-8"), "")
     kept = kept_in(folder, assets)
     kept.mkdir(parents=True, exist_ok=True)

@@ -100,8 +100,8 @@ class BatchedGenerate:
     does not know that its caller asked for full attention.
     """
 
-    def __init__(self, model: Any, hook: WindowHook) -> None:
-        self.model, self.hook = model, hook
+    def __init__(self, model: Any) -> None:
+        self.model = model
 
     def __call__(
         self,
@@ -190,6 +190,6 @@ def stand_ins(model: Any, hook: WindowHook) -> dict[str, Any]:
     if hasattr(type(model), "generate"):
         found["generate"] = WindowedGenerate(model, hook)
     if hasattr(type(model), "generate_batch"):
-        found["generate_batch"] = BatchedGenerate(model, hook)
+        found["generate_batch"] = BatchedGenerate(model)
     refused = (name for name in CONTINUOUS_BATCHING if hasattr(type(model), name))
     return found | {name: RefuseContinuousBatching(name) for name in refused}

@@ -21,7 +21,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.cache.layers import locate_nonfinite
-from wandlib.attention.cache.masks import counted_positions, padding_of
+from wandlib.attention.cache.masks import padding_of, with_positions
 from wandlib.attention.cache.token_kinds import Prompt
 from wandlib.attention.checks import check_block, check_conditioning, check_pinned
 from wandlib.attention.models import (
@@ -250,8 +250,7 @@ class WindowHook:
             dtype = next(module.parameters()).dtype
             made = partial(additive_mask, sequence, sequence, self.window, dtype, self.tau, blocks=blocks)
         masks = {limit: made(sliding_window=limit) for limit in set(self.decoder.sliding_windows)}
-        if self.decoder.positions_from_mask and kwargs.get("position_ids") is None:
-            kwargs["position_ids"] = counted_positions(mask, 0, new)
+        kwargs = with_positions(kwargs, self.decoder, 0)
         kwargs["attention_mask"] = self.decoder.layer_masks(masks)
         if not torch.compiler.is_compiling():
             self._watch(module, kwargs["attention_mask"])

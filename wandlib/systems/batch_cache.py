@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
@@ -106,16 +106,5 @@ def join(model: Any, rows: list[Entries], window: int | None) -> WandCache | Dyn
     for number, (keys, values) in enumerate(layers):
         cache.update(keys, values, number)
     cache.finish(None, hook.decoder)
-    _leave_room(cache, torch.tensor([[row.evicted] for row in rows], device=device))
+    cache.layout.count_evicted(torch.tensor([[row.evicted] for row in rows], device=device))
     return cache
-
-
-def _leave_room(cache: WandCache, evicted: Int[Tensor, "rows 1"]) -> None:
-    """Count what has left the window: layers with sliding windows of their own ask how far back a key is."""
-    state, most = cache.layout.state, int(evicted.max())
-    state.length += most
-    state.rebuilt_length += most
-    if state.conditioning is not None:
-        state.conditioning.position.add_(most - evicted)
-    if state.ring_position is not None:
-        state.ring_position.add_(most)

@@ -208,8 +208,10 @@ class WandCache(SequenceCache):
         if self.shared > 1:
             check_places(decoder)
             inputs, rows = with_positions(inputs, decoder, layout.state.length), len(new_tokens(inputs))
-            folded = fold_step(inputs, rows, self.shared, layout.state.length) if step else None
-            inputs = folded or fold_prefill(inputs, rows, self.shared)
+            if step:
+                inputs = fold_step(inputs, rows, self.shared, layout.state.length)
+            else:
+                inputs = fold_prefill(inputs, rows, self.shared)
         new = new_tokens(inputs)
         told = inputs.pop("conditioning", None), inputs.pop("block", None)
         if step:

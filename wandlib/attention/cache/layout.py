@@ -289,3 +289,12 @@ class CacheLayout:
         state.generated -= removed
         if state.ring_position is not None:  # what lies where a token will come was not later than the token before it
             state.ring_position.clamp_(max=int(state.length) - 1)
+
+    def count_evicted(self, evicted: Tensor) -> None:
+        """Count what left the window elsewhere, [batch, 1]: a layer's own sliding window asks how far back a key is."""
+        state, most = self.state, int(evicted.max())
+        state.length, state.rebuilt_length = state.length + most, state.rebuilt_length + most
+        if state.conditioning is not None:
+            state.conditioning.position.add_(most - evicted)
+        if state.ring_position is not None:
+            state.ring_position.add_(most)

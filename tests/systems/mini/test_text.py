@@ -222,7 +222,7 @@ def test_only_known_symbols(phonemize: Phonemizer) -> None:
 
 def test_split_keeps_everything_and_the_limit(phonemize: Phonemizer) -> None:
     symbols = phonemize("This is a sentence, with a comma. " * 30)
-    parts = split(symbols, 200)
+    parts = split(symbols, 200, 200)
     assert all(len(part) <= 201 for part in parts)
     assert all(part[-1] in PUNCTUATION for part in parts)
     assert [s for part in parts for s in part if s not in (SPACE, *PUNCTUATION)] == [
@@ -231,9 +231,15 @@ def test_split_keeps_everything_and_the_limit(phonemize: Phonemizer) -> None:
 
 
 def test_split_of_a_text_without_marks() -> None:
-    parts = split(["a", "b", SPACE] * 200, 100)
+    parts = split(["a", "b", SPACE] * 200, 100, 100)
     assert all(len(part) <= 101 for part in parts)
     assert sum(part.count("a") for part in parts) == 200
+
+
+def test_what_is_hardly_longer_stays_whole() -> None:
+    text = ["a"] * 60 + ["."] + ["b"] * 39
+    assert split(text, 70, 100) == [text]
+    assert split([*text, "b"], 70, 100) == [text[:61], ["b"] * 40]
 
 
 def test_prompt_layout() -> None:

@@ -24,14 +24,14 @@ def pieces(text: str, limit: int) -> Iterator[str]:
         yield text[start:]
 
 
-def split(symbols: list[str], limit: int) -> list[list[str]]:
+def split(symbols: list[str], limit: int, whole: int) -> list[list[str]]:
     """Return the symbols in parts of at most ``limit``, cut at the last sentence end that fits, else comma, else word.
 
-    A part that does not end in a mark gets a comma in addition.
+    A rest of at most ``whole`` stays as it is. A part that does not end in a mark gets a comma in addition.
     """
     parts: list[list[str]] = []
     rest = symbols
-    while len(rest) > limit:
+    while len(rest) > whole:
         cut = limit
         for marks in (PUNCTUATION[1:], PUNCTUATION[:1], (SPACE,)):
             ends = [i + 1 for i, symbol in enumerate(rest[:limit]) if symbol in marks]

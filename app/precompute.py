@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.curves import colors
 from app.headline import PRECOMPUTED
 from app.results import figures, percent, size, step_words
-from app.stage import three_sides
+from app.stage import long_of, three_sides
 from app.tabs.compare import EXAMPLES
 from app.turns import Side, take_turns
 from wandlib.systems import load_system
@@ -45,7 +45,7 @@ def speak(sides: list[Side], text: str) -> dict[str, NDArray[np.float32]]:
     pieces: dict[str, list[NDArray[np.float32]]] = {side.key: [] for side in sides}
     for side in sides:
         side.on_sound = pieces[side.key].append
-        side.prepare([text], None, 0, None)
+        side.prepare([text], None, 0, None, long_of(sides[0].system))
     take_turns(sides, threading.Event())
     return {key: np.concatenate(found) for key, found in pieces.items()}
 

@@ -15,6 +15,7 @@ from app.runs import Desk
 from app.sounds import SoundStore
 from app.turns import Side
 from wandlib.systems.base import SpeechSystem
+from wandlib.systems.settings import Long
 
 Untrained = Callable[[], SpeechSystem]
 """Loads the system with the teacher's weights in the student's place."""
@@ -112,6 +113,11 @@ def three_sides(system: SpeechSystem, untrained: Untrained | None, window: int, 
     if untrained is not None:
         sides.append(Side("untrained", f"Untrained, W = {window}", untrained(), "window", window))
     return sides
+
+
+def long_of(system: SpeechSystem) -> Long | None:
+    """Return how all sides read a long text, which lets them compare: as the student does; None: as each does alone."""
+    return "one cache" if getattr(system, "blocks", None) else None
 
 
 def has_student(system: SpeechSystem) -> bool:

@@ -10,7 +10,7 @@ import gradio as gr
 from app import blind, controls
 from app.examples import example_sides
 from app.request import TEXT_LIMIT, Request, read_request
-from app.stage import Stage
+from app.stage import Stage, long_of
 from app.view import Updates, View
 
 EXAMPLES = [
@@ -55,7 +55,7 @@ def build(stage: Stage) -> None:
             asked = read_request(
                 stage.system, text, speaker, recording, window, seed, temperature, transcript=transcript
             )
-            return replace(asked, further={"untrained": bool(untrained)})
+            return replace(asked, long=long_of(stage.system), further={"untrained": bool(untrained)})
 
         yield from view.run(
             read,

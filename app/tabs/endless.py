@@ -13,7 +13,7 @@ import gradio as gr
 
 from app import controls
 from app.request import CHAPTER_LIMIT, Request, pieces, read_request
-from app.stage import Stage
+from app.stage import Stage, long_of
 from app.turns import Side
 from app.view import Updates, View
 from wandlib.systems.base import InputError
@@ -50,7 +50,7 @@ def build(stage: Stage) -> None:
             )
             long = gr.Dropdown(
                 LONG,
-                value="one cache" if getattr(stage.system, "blocks", None) else "default",
+                value=long_of(stage.system) or "default",
                 label="Parts of the chapter",
                 info="in one cache, full attention grows until it ends; a voice has to be trained to go on for long",
                 elem_id="endless-long",

@@ -1,7 +1,7 @@
 """How many texts a minute the embedded voice speaks, codec included: one by one and in batches, full and window.
 
-The texts are as long as those that a window pays for: a few sentences each, spoken from one prompt. The output is the
-same at every batch size (`tests/systems/test_batching.py`).
+The texts have a few sentences each, about 100 phones; a longer one is read in two parts. The output is the same at
+every batch size (`tests/systems/test_batching.py`).
 """
 
 from __future__ import annotations

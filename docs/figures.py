@@ -1,7 +1,9 @@
-"""Draw the figures of this folder: ``python docs/figures.py``. All of it is computed: no model is run."""
+"""Draw the figures of this folder, ``python docs/figures.py``, of what is computed or was measured: no model is run."""
 
 from __future__ import annotations
 
+import json
+import statistics
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from wandlib.plots.charts import INK, panels
+from wandlib.plots.charts import INK, draw, full_curve, panels, window_curve
 from wandlib.plots.costs import two_caches
 from wandlib.profiling.estimate import cache_bytes
 from wandlib.profiling.paper_systems import SHAPES
@@ -21,6 +23,7 @@ HERE = Path(__file__).parent
 CONTRACTS: list[dict[str, Any]] = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
     "importlinter"
 ]["contracts"]
+LONG_FORM = HERE.parent / "recipes" / "mini" / "long_form.json"
 
 SECONDS = 30
 
@@ -41,6 +44,31 @@ def caches() -> Figure:
         steps_per_second=shape.codes_per_second,
         window_size=shape.window,
         title=f"{shape.name}-0.5B, one utterance, prompt of {shape.conditioning} tokens, 32 bit (computed)",
+    )
+
+
+def ten_minutes() -> Figure:
+    """Draw ten minutes in one decode by the embedded voice, minute by minute: the first speaker of long_form.json."""
+    decodes: dict[str, Any] = json.loads(LONG_FORM.read_text(encoding="utf-8"))["decodes"]
+    student = next(iter(decodes))
+    courses = [by_minute(decodes[name]["groups"]) for name in (student, student.replace("student", "teacher"))]
+    figure, axes = panels(columns=3, width=3.6)
+    labels = ("word error rate (%), up to 100", "largest cache (MB)", "time of a step (ms), median")
+    for panel, label, window, full in zip(axes, labels, *courses, strict=True):
+        draw(panel, [window_curve(window), full_curve(full)])
+        panel.set(xlabel="minute", ylabel=label)
+    return figure
+
+
+def by_minute(groups: list[dict[str, float]]) -> tuple[list[float], list[float], list[float]]:
+    """Return errors in a hundred words (at most 100), megabytes and milliseconds of each of ten minutes, or fewer."""
+    last = min(9, int(groups[-1]["second"] // 60))
+    minutes = [[group for group in groups if group["second"] // 60 == minute] for minute in range(last + 1)]
+    totals = [(sum(g["word errors"] for g in part), sum(g["words"] for g in part)) for part in minutes]
+    return (
+        [100 * min(1.0, errors / words) for errors, words in totals],
+        [max(group["cache bytes"] for group in part) / 1e6 for part in minutes],
+        [statistics.median(group["ms a step"] for group in part) for part in minutes],
     )
 
 
@@ -99,21 +127,20 @@ def _draw(panel: Any, rows: list[list[str]], arrows: set[tuple[str, str]]) -> No
     places = {
         part: ((column + 0.5) / len(row), -number) for number, row in enumerate(rows) for column, part in enumerate(row)
     }
+    width = min(0.28, 0.88 / max(map(len, rows)))
     for part, (x, y) in places.items():
-        size = {"width": 0.28, "height": 0.42}
+        corner, style = (x - width / 2, y - 0.21), "round,pad=0.01"
         panel.add_patch(
-            FancyBboxPatch(
-                (x - 0.14, y - 0.21), **size, boxstyle="round,pad=0.01", facecolor="#eef2f7", edgecolor=INK, zorder=2
-            )
+            FancyBboxPatch(corner, width, 0.42, boxstyle=style, facecolor="#eef2f7", edgecolor=INK, zorder=2)
         )
-        panel.text(x, y, part.replace("_", " "), ha="center", va="center", fontsize=9, color=INK, zorder=3)
+        panel.text(x, y, part.replace("_", "\n"), ha="center", va="center", fontsize=8, color=INK, zorder=3)
     for above, below in sorted(arrows):
         (x, top), (end, bottom) = places[above], places[below]
         far = top - bottom > 1 and abs(x - end) < 0.1
         panel.annotate(
             "",
-            xy=(end + (0.15 if far else 0), bottom + (0.1 if far else 0.23)),
-            xytext=(x + (0.15 if far else 0), top - (0.1 if far else 0.23)),
+            xy=(end + (width / 2 + 0.01 if far else 0), bottom + (0.1 if far else 0.23)),
+            xytext=(x + (width / 2 + 0.01 if far else 0), top - (0.1 if far else 0.23)),
             zorder=1,
             arrowprops={
                 "arrowstyle": "-|>",
@@ -125,9 +152,9 @@ def _draw(panel: Any, rows: list[list[str]], arrows: set[tuple[str, str]]) -> No
 
 
 def main() -> None:
-    """Write ``two_caches.svg`` and ``house.svg``."""
+    """Write ``two_caches.svg``, ``ten_minutes.svg`` and ``house.svg``."""
     matplotlib.rcParams["svg.hashsalt"] = "wandlib"  # the same picture is the same file
-    for name, figure in (("two_caches", caches()), ("house", house())):
+    for name, figure in (("two_caches", caches()), ("ten_minutes", ten_minutes()), ("house", house())):
         figure.savefig(HERE / f"{name}.svg", metadata={"Date": None})
 
 

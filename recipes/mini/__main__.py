@@ -21,7 +21,7 @@ Hours on two cores, for 20 hours of speech, 3 of them with sound, and for 40::
     choice      0.3    0.3   the teacher's errors on held-out sentences are printed: look before the student is trained
     student     0.6    0.6   320 steps, 3.9 million tokens; the teacher's forward pass comes on top
     all         7.1   10.3
-    evaluate    1.5, long_form 0.5, ablation 3
+    evaluate    1.5, long_form 0.7, ablation 3
 
 Of evaluate, long_form and ablation they are estimated. The machine had two x86-64 cores without bfloat16, on which a
 product of two 1024 x 1024 matrices took 29 ms on one core.
@@ -163,7 +163,7 @@ def main(
         int, typer.Option(help="Processes that make speech and train codec and teacher, one thread each.")
     ] = 2,
 ) -> None:
-    """Make the embedded voice from nothing: speech by Kokoro, a codec, a vocoder, an aligner, the teacher.
+    """Make the embedded voice from nothing: speech by Kokoro, a codec, a vocoder, an aligner, teacher and student.
 
     It takes a working day on two cores; the head of this module says how much of it each stage. Stop it at any time:
     the next run goes on.

@@ -19,6 +19,8 @@ from recipes.mini.corpus import Utterance, read_shards
 from recipes.mini.speakers import SPEAKERS
 from recipes.mini.train_student import Variant, load_teacher
 from wandlib.systems.mini.features import CODES_PER_SECOND
+from wandlib.systems.mini.streaming import look_ahead
+from wandlib.systems.mini.weights import load_acoustics
 
 TEMPLATES = Path(__file__).parent / "card_templates"
 KOKORO = """\
@@ -87,9 +89,9 @@ def guidance_training(folder: Path) -> str:
     if not (folder / "guidance.pt").exists():
         return "Its text does not guide it (`recipes/mini/guidance.py`)."
     return (
-        "Then it was taught to speak in one pass as it does under classifier-free guidance, with its text against "
-        f"without: weight {guidance.WEIGHT:g}, among codes at least {guidance.PLAUSIBLE:g} times as probable as the "
-        f"best one; {spent(folder, 'guidance')}."
+        "Then it learned to give in one pass what classifier-free guidance gives in two: its prediction with the text, "
+        f"pushed away from that without the text (weight {guidance.WEIGHT:g}, among codes at least "
+        f"{guidance.PLAUSIBLE:g} times as probable as the best one); {spent(folder, 'guidance')}."
     )
 
 
@@ -112,6 +114,7 @@ def write(folder: Path, corpus: Path, target: Path) -> None:
     acoustic = ("aligner", "codec", "vocoder", "tuned_vocoder")
     facts: dict[str, Any] = data_facts(read_shards(corpus)) | {
         "contrast": written["codec"]["contrast"],
+        "look_ahead": look_ahead(*load_acoustics(target)[:2]),
         "acoustic_training": "; ".join(spent(folder, name) for name in acoustic),
         "parameters": f"{sum(value.numel() for value in teacher.parameters()) / 1e6:.1f}",
         "layers": config.num_hidden_layers,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wandlib.systems import decoding
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.system import MiniSystem
+from wandlib.systems.settings import Long
 
 Sound = NDArray[np.float32]
 
@@ -45,10 +46,10 @@ class Endless(Protocol):
 
 
 def speak(
-    system: MiniSystem, attention: Attention, speaker: str, texts: Iterable[str]
+    system: MiniSystem, attention: Attention, speaker: str, texts: Iterable[str], long: Long = "one cache"
 ) -> Iterator[tuple[Sentence, Sound]]:
-    """Speak texts in one cache, see :class:`Endless`."""
-    settings = system.settings_type.make({"attention": attention, "temperature": 0.0, "long": "one cache"})
+    """Speak texts in one cache, see :class:`Endless`; ``long="parts"``: each part of each in a cache of its own."""
+    settings = system.settings_type.make({"attention": attention, "temperature": 0.0, "long": long})
     trace, begun = system.new_trace(settings), list[str]()
 
     def noted() -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""Ten minutes and an hour of prose in one decode: ``python -m recipes.mini.long_form --write``, half an hour.
+"""Ten minutes and an hour of prose in one decode: ``python -m recipes.mini.long_form --write``, 40 minutes.
 
 The held-out novel is read sentence by sentence in one cache (:mod:`recipes.mini.endless`): by the student under its
-window, and by the teacher with full attention on the same text, as far as it gets. Groups of whole sentences of about
+window, and by the teacher with full attention on the same text, as far as it gets; and by the student in parts, each in
+a cache of its own, to show what one cache costs. Groups of whole sentences of about
 12 s are judged by themselves: word errors by Whisper tiny.en, similarity to the speaker's reference by resemblyzer, the
 cache, and the time of a step. A decode is given up after five sentences in a row without an end. Each decode is kept on
 disk by the sum of the weights, and measured once.
@@ -16,9 +17,10 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +42,7 @@ from wandlib.evaluation.speakers import similarity
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE
 from wandlib.systems.mini.system import MiniSystem
+from wandlib.systems.settings import Long
 
 HERE = Path(__file__).parent
 RESULTS, REPORT = HERE / "long_form.json", HERE / "LONG_FORM.md"
@@ -52,8 +55,15 @@ GIVE_UP = 5
 KEPT = 20
 """Seconds at the end whose sound is kept."""
 Group = dict[str, Any]
-Decode = tuple[Path | None, Attention, str, float, Path]
-"""Voice folder, attention, speaker, minutes, and where the answer is kept."""
+Way = Literal["window", "parts", "full"]
+WAYS: dict[Way, tuple[str, Attention, Long]] = {
+    "window": ("student", "window", "one cache"),
+    "parts": ("student in parts", "window", "parts"),
+    "full": ("teacher", "full", "one cache"),
+}
+"""Who reads, and how."""
+Decode = tuple[Path | None, Way, str, float, Path]
+"""Voice folder, way, speaker, minutes, and where the answer is kept."""
 
 
 def text_to_read() -> list[str]:
@@ -148,10 +158,12 @@ def work(job: Decode) -> dict[str, Any]:
     """Do one decode, or read what it found before; the sound of its end is written next to it."""
     import soundfile
 
-    assets, attention, speaker, minutes, path = job
+    assets, way, speaker, minutes, path = job
     if not path.exists():
         torch.set_num_threads(1)
-        found, last = measure(assets, attention, speaker, minutes, text_to_read())
+        _, attention, long = WAYS[way]
+        speak = partial(endless.speak, long=long)
+        found, last = measure(assets, attention, speaker, minutes, text_to_read(), speak)
         soundfile.write(path.with_suffix(".flac"), last, SAMPLE_RATE)
         write_json(path, found)
     answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -179,6 +191,19 @@ def compared(groups: Sequence[Group], key: str, draws: int = 4000) -> tuple[floa
         drawn.append((times @ values) / (times @ weights))
         means.append(float(values.sum() / weights.sum()))
     return means[0], means[1], between_draws(means[1] - means[0], drawn[1] - drawn[0], min(map(len, edges)))
+
+
+def one_cache_less_parts(decodes: Sequence[dict[str, Any]], parts: Sequence[dict[str, Any]], draws: int = 4000) -> str:
+    """Return the WER of all groups of the first less that of the second, with the interval between them."""
+    rng, drawn, means, counts = np.random.default_rng(0), [], [], []
+    for some in (decodes, parts):
+        values, weights = rate([group for decode in some for group in decode["groups"]], "WER")
+        times = rng.multinomial(len(values), [1 / len(values)] * len(values), size=draws)
+        drawn.append((times @ values) / (times @ weights))
+        means.append(float(values.sum() / weights.sum()))
+        counts.append(len(values))
+    apart = between_draws(means[0] - means[1], drawn[0] - drawn[1], min(counts))
+    return f"{means[0]:.3f} in one cache, {means[1]:.3f} in parts: {shown(apart, signed=True)}"
 
 
 def line(name: str, decode: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +253,12 @@ def document(result: dict[str, Any]) -> str:
         "",
         markdown_table([line(name, decode) for name, decode in decodes.items()]),
     ]
+    names = {name for name in short if name.startswith("student in parts, ")}
+    heard = all("words" in group for decode in short.values() for group in decode["groups"])
+    if names and heard:
+        alone = [short[name.replace(" in parts", "")] for name in sorted(names)]
+        apart = one_cache_less_parts(alone, [short[name] for name in sorted(names)])
+        lines += ["", f"WER of the student over all of these ten minutes: {apart}."]
     for part, minutes in ((short, 1), (long, 5)):
         if part:
             lines += [
@@ -240,7 +271,7 @@ def document(result: dict[str, Any]) -> str:
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="Of each speaker, student and teacher.")] = 10.0,
+    minutes: Annotated[float, typer.Option(help="Of each speaker and way.")] = 10.0,
     longest: Annotated[float, typer.Option(help="Of the first speaker, the student once; 0: not.")] = 60.0,
     speakers: Annotated[list[str] | None, typer.Option("--speaker", help="Default: three of the voice's.")] = None,
     assets: Annotated[Path | None, typer.Option(help="Voice folder; default: the shipped one.")] = None,
@@ -253,22 +284,20 @@ def main(
     chosen = speakers or everybody[:: max(1, len(everybody) // 3)][:3]
     kept = kept_in(folder, assets)
     kept.mkdir(parents=True, exist_ok=True)
-    wanted: list[tuple[Attention, str, float]] = [("window", name, minutes) for name in chosen]
-    wanted += [("full", name, minutes) for name in chosen]
+    wanted: list[tuple[Way, str, float]] = [(way, name, minutes) for way in WAYS for name in chosen]
     wanted += [("window", chosen[0], longest)] if longest else []
     text = hashlib.sha256(Path(prose.__file__).read_bytes()).hexdigest()[:6]
     jobs = [(assets, how, name, long, kept / f"{how}-{name}-{long:g}-{text}.json") for how, name, long in wanted]
     os.environ["OMP_NUM_THREADS"] = "1"
     with workers_of(workers) as pool:
         found = list(tqdm(pool.imap(work, jobs), total=len(jobs), desc="decodes"))
-    names = {"window": "student", "full": "teacher"}
     result = {
         "seconds of a group": GROUP_SECONDS,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "date": time.strftime("%Y-%m-%d"),
         "voice": digest_of(assets),
         "decodes": {
-            f"{names[how]}, {name}" + (f", {long:g} min" if long != minutes else ""): decode | {"minutes asked": long}
+            f"{WAYS[how][0]}, {name}" + (f", {long:g} min" if long != minutes else ""): decode | {"minutes asked": long}
             for (how, name, long), decode in zip(wanted, found, strict=True)
         },
     }

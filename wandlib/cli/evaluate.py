@@ -75,7 +75,10 @@ def evaluate(
     top_k: Annotated[int | None, typer.Option(help="Sample among this many best codes.")] = None,
     recognizer: Annotated[
         Literal["faster-whisper", "whisper", "wav2vec2", "pocketsphinx"],
-        typer.Option(help="Who transcribes: faster-whisper (tiny.en, offline), or one whose weights are fetched."),
+        typer.Option(
+            help="Who transcribes: faster-whisper (tiny.en, offline), pocketsphinx (offline, weak), or whisper or "
+            "wav2vec2, whose weights are fetched."
+        ),
     ] = "faster-whisper",
     recognizer_model: Annotated[
         str | None,

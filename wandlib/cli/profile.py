@@ -39,7 +39,12 @@ def profile(
     ] = None,
     window: Annotated[
         int | None,
-        typer.Option("--window", "-w", min=1, help="Generated keys a step sees; default: the paper's, else 32."),
+        typer.Option(
+            "--window",
+            "-w",
+            min=1,
+            help="Generated keys a step sees; default: the paper's, else 32 (the embedded student has 16).",
+        ),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Utterances at once.")] = 1,
     warmup: Annotated[int, typer.Option(min=0, help="Steps before the measured ones.")] = 20,

@@ -52,7 +52,12 @@ def say(
         str | None, typer.Argument(help="What to say; - reads standard input and speaks line by line as it comes.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .wav, .flac or .ogg file; - writes WAV to standard output.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help=f"A .wav, .flac or .ogg file; - writes WAV to standard output. Default: {DEFAULT_FILE}, or --play.",
+        ),
     ] = None,
     play: Annotated[bool, typer.Option("--play", help="Play the sound while it is being made.")] = False,
     texts: Annotated[

@@ -23,6 +23,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from app.curves import bytes_in_use
 from app.stage import has_student, three_sides
 from app.turns import take_turns
+from wandlib.profiling.estimate import cache_bytes
 from wandlib.systems import load_system
 
 MEGABYTE = 1e6
@@ -59,6 +60,18 @@ def test_it_speaks_three_times(served: Served) -> None:
     said = max(sides[side]["speech_seconds"] for side in ("full", "window"))
     assert f"after {said:.0f} s of speech" in answer[NUMBERS], (
         "the two that the numbers compare, however long a third is"
+    )
+
+
+def test_a_long_text_is_compared_in_one_cache(served: Served) -> None:
+    """By default the teacher reads in parts: its cache would begin anew where the student's goes on."""
+    text = " ".join(["The birch canoe slid on the smooth planks."] * 3)
+    assert len(served.system.count_symbols(text)) > 1
+    full = served.compare(text, speaker(served), window=served.system.window)[RESULT]["sides"]["full"]
+    assert len(full["parts"]) > 1
+    token = cache_bytes(served.system.models["full"].config, conditioning=1, generated=0, dtype=torch.float32)
+    assert full["cache_bytes"] / token > sum(full["parts"]), (
+        "all codes are there at the end, not those of the last part"
     )
 
 

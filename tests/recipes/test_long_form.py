@@ -48,6 +48,14 @@ def test_the_first_sentence_is_what_the_library_says(system: MiniSystem) -> None
         assert sentence.ended == (alone.trace.finish == "end")
 
 
+def test_in_parts_each_sentence_is_spoken_as_if_alone(system: MiniSystem) -> None:
+    name = system.speakers[0]
+    for sentence, sound in endless.speak(system, "window", name, TEXTS[:3], long="parts"):
+        alone = system.synthesize(sentence.text, name, "window", temperature=0.0)
+        assert sentence.codes == len(alone.codes)
+        np.testing.assert_allclose(sound, alone.waveform, atol=1e-4)
+
+
 def constant(codes: int) -> endless.Endless:
     """Make a speaker whose sentence n sounds as the number n."""
 
@@ -139,6 +147,15 @@ def test_last_minutes_against_first_ones() -> None:
     assert line["WER apart"].startswith("+0.100")
     assert line["sentences without an end"] == "0 of 90"
     assert [row["WER, x"] for row in long_form.course({"x": decode}, 5)] == [0, pytest.approx(6 / 150)]
+
+
+def test_one_cache_against_parts() -> None:
+    """10 words a group: an error in 6 of 30 groups, and in 12 of 60, which are no more."""
+    one = {"groups": groups(30)}
+    assert long_form.one_cache_less_parts([one, one], [one, one]).startswith("0.020 in one cache, 0.020 in parts: ")
+    none = {"groups": groups(30)[:24]}
+    said = long_form.one_cache_less_parts([one], [none])
+    assert said.startswith("0.020 in one cache, 0.000 in parts: +0.020 (+0.0")
 
 
 def test_the_report_quotes_the_results() -> None:

@@ -249,15 +249,16 @@ SCHEDULE = [(3 + (7 * n) % 6, 9 + (5 * n) % 9) for n in range(40)]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"static": True, "block_capacity": 8}], ids=["dynamic", "static"])
 @pytest.mark.parametrize("tiny", LANGUAGE_MODELS, ids=str)
 @torch.no_grad()
-def test_forty_blocks_and_five_hundred_steps(tiny: Tiny) -> None:
+def test_forty_blocks_and_five_hundred_steps(tiny: Tiny, options: dict[str, Any]) -> None:
     """Token by token what recomputing under the dense mask gives, at bytes that stand still."""
     pinned, window, blocks = 7, 6, 2
     model = tiny.build(max_position_embeddings=1024)
     plain = copy.deepcopy(model)
     convert(model, window, blocks=blocks, pinned=pinned)
-    cache = WandCache(model.config, window, pinned=pinned, blocks=blocks)
+    cache = WandCache(model.config, window, pinned=pinned, blocks=blocks, **options)
     ids, logits, kinds = stream(model, cache, SCHEDULE, pinned)
     assert kinds.count("g") >= 500
     expected = dense(plain, tiny, ids, [kinds], window, pinned, blocks)
@@ -265,7 +266,7 @@ def test_forty_blocks_and_five_hundred_steps(tiny: Tiny) -> None:
     generated = torch.tensor([kind == "g" for kind in kinds])
     assert torch.equal(expected[0, :-1].argmax(-1)[generated[1:]], ids[0, 1:][generated[1:]])
     shape = model.config.get_text_config()
-    longest = max(one[0] + other[0] for one, other in pairwise(SCHEDULE))
+    longest = 2 * 8 if options else max(one[0] + other[0] for one, other in pairwise(SCHEDULE))
     slots = pinned + longest + window
     heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
     assert cache.nbytes == 2 * 3 * heads * 8 * slots * 4

@@ -21,7 +21,9 @@ from benchmarks.texts import texts
 from wandlib.evaluation.report import put_measured
 
 CPU = BENCHMARKS | {"distillation": distillation}
-ALL = CPU | {"cuda": cuda, "endless": endless, "texts": texts}
+APART = {"endless": endless, "texts": texts}
+"""Not part of a whole run, and kept by themselves."""
+ALL = CPU | {"cuda": cuda} | APART
 
 
 def main(
@@ -36,8 +38,11 @@ def main(
     write: Annotated[bool, typer.Option(help="Keep the numbers: results/, README.md.")] = False,
 ) -> None:
     """Measure what a decoding step costs with full attention and with the window."""
-    if write and (quick or only):
-        raise typer.BadParameter("--write keeps whole runs only: leave out --quick and --only")
+    apart = only[0] if only and len(only) == 1 and only[0] in APART else ""
+    if write and (quick or (only and not apart)):
+        raise typer.BadParameter(
+            f"--write keeps whole runs, or {' or '.join(APART)} alone: leave out --quick and other --only"
+        )
     names = only or (["cuda"] if device.startswith("cuda") else list(CPU))
     for name in names:
         if name not in ALL:
@@ -52,7 +57,7 @@ def main(
     result = run(names, Settings(device, quick))
     print(report(result))
     if write:
-        keep(result)
+        keep(result | ({"part": apart} if apart else {}))
 
 
 def run(names: list[str], settings: Settings) -> dict[str, Any]:
@@ -78,10 +83,11 @@ def run(names: list[str], settings: Settings) -> dict[str, Any]:
 def keep(result: dict[str, Any]) -> None:
     """Write a result, its figure, and the README's tables."""
     RESULTS.mkdir(exist_ok=True)
-    name = file_name(result["machine"])
-    result["figure"] = f"{name}.svg"
-    (sweep,) = [sweep for sweep in result["sweeps"] if sweep["title"].endswith("bf16, batch 16")]
-    save(step_times(sweep), RESULTS / result["figure"])
+    name = file_name(f"{result['machine']} {result.get('part', '')}")
+    for sweep in result["sweeps"]:
+        if sweep["title"].endswith("bf16, batch 16"):
+            result["figure"] = f"{name}.svg"
+            save(step_times(sweep), RESULTS / result["figure"])
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     README.write_text(put_measured(README.read_text(encoding="utf-8"), stored_reports()), encoding="utf-8")
 

@@ -84,7 +84,8 @@ def sweep_table(sweep: dict[str, Any]) -> str:
 def report(result: dict[str, Any]) -> str:
     """Format one machine's result as markdown."""
     rows = [Row(**row) for row in result["rows"]]
-    head = f"### {result['machine']}\n\ntorch {result['torch']}, transformers {result['transformers']}, "
+    part = f": {result['part']}" if "part" in result else ""
+    head = f"### {result['machine']}{part}\n\ntorch {result['torch']}, transformers {result['transformers']}, "
     targets = [
         {"where": row.where, "what": row.what, "measured": row.value, "target": row.target, "": row.verdict}
         for row in rows

@@ -340,6 +340,11 @@ def test_a_run_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert targets == ["", "", ">= 1.5", "", ">= 3.0", ""] * 2, "32 and 16 bit, each beside the floor"
     assert report.report(stored) in readme.read_text(encoding="utf-8")
     assert (tmp_path / "results" / stored["figure"]).read_text(encoding="utf-8").startswith("<?xml")
+    command.keep(command.run(["texts"], QUICK) | {"part": "texts"})
+    apart = json.loads((tmp_path / "results" / f"{name}-texts.json").read_text(encoding="utf-8"))
+    assert "figure" not in apart
+    for one in (stored, apart):
+        assert report.report(one) in readme.read_text(encoding="utf-8"), "one beside the other"
 
 
 def test_figure_is_the_same_file_each_time(tmp_path: Path) -> None:
@@ -362,7 +367,8 @@ def invoke(*arguments: str) -> Any:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--write", "--quick"), "whole runs only"),
+        (("--write", "--quick"), "whole runs"),
+        (("--write", "--only", "beams"), "whole runs"),
         (("--only", "nothing"), "no benchmark 'nothing'"),
         (("--only", "cuda", "--device", "cuda"), "finds no GPU"),
     ],

@@ -54,10 +54,10 @@ def main(
     if threads is not None:
         torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
-    result = run(names, Settings(device, quick))
+    result = run(names, Settings(device, quick)) | ({"part": apart} if apart else {})
     print(report(result))
     if write:
-        keep(result | ({"part": apart} if apart else {}))
+        keep(result)
 
 
 def run(names: list[str], settings: Settings) -> dict[str, Any]:
@@ -84,10 +84,10 @@ def keep(result: dict[str, Any]) -> None:
     """Write a result, its figure, and the README's tables."""
     RESULTS.mkdir(exist_ok=True)
     name = file_name(f"{result['machine']} {result.get('part', '')}")
-    for sweep in result["sweeps"]:
-        if sweep["title"].endswith("bf16, batch 16"):
-            result["figure"] = f"{name}.svg"
-            save(step_times(sweep), RESULTS / result["figure"])
+    if "part" not in result:
+        result["figure"] = f"{name}.svg"
+        (sweep,) = [sweep for sweep in result["sweeps"] if sweep["title"].endswith("bf16, batch 16")]
+        save(step_times(sweep), RESULTS / result["figure"])
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     README.write_text(put_measured(README.read_text(encoding="utf-8"), stored_reports()), encoding="utf-8")
 

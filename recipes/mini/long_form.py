@@ -180,30 +180,22 @@ def rate(groups: Sequence[Group], key: str) -> tuple[np.ndarray, np.ndarray]:
     return values, weights
 
 
-def compared(groups: Sequence[Group], key: str, draws: int = 4000) -> tuple[float, float, Interval]:
-    """(first minutes, last minutes, their difference with its 95 % interval, bootstrapped over groups of sentences)."""
-    total = groups[-1]["second"] + groups[-1]["seconds"]
-    edges = [group for group in groups if group["second"] < EDGE], [g for g in groups if g["second"] >= total - EDGE]
+def apart(one: Sequence[Group], other: Sequence[Group], key: str, draws: int = 4000) -> tuple[float, float, Interval]:
+    """(one, the other, the other less the one with its 95 % interval, bootstrapped over groups of sentences)."""
     rng, drawn, means = np.random.default_rng(0), [], []
-    for part in edges:
+    for part in (one, other):
         values, weights = rate(part, key)
         times = rng.multinomial(len(part), [1 / len(part)] * len(part), size=draws)
         drawn.append((times @ values) / (times @ weights))
         means.append(float(values.sum() / weights.sum()))
-    return means[0], means[1], between_draws(means[1] - means[0], drawn[1] - drawn[0], min(map(len, edges)))
+    return means[0], means[1], between_draws(means[1] - means[0], drawn[1] - drawn[0], min(len(one), len(other)))
 
 
-def one_cache_less_parts(decodes: Sequence[dict[str, Any]], parts: Sequence[dict[str, Any]], draws: int = 4000) -> str:
-    """Return the WER of all groups of the first less that of the second, with the interval between them."""
-    rng, drawn, means, counts = np.random.default_rng(0), [], [], []
-    for some in (decodes, parts):
-        values, weights = rate([group for decode in some for group in decode["groups"]], "WER")
-        times = rng.multinomial(len(values), [1 / len(values)] * len(values), size=draws)
-        drawn.append((times @ values) / (times @ weights))
-        means.append(float(values.sum() / weights.sum()))
-        counts.append(len(values))
-    apart = between_draws(means[0] - means[1], drawn[0] - drawn[1], min(counts))
-    return f"{means[0]:.3f} in one cache, {means[1]:.3f} in parts: {shown(apart, signed=True)}"
+def compared(groups: Sequence[Group], key: str) -> tuple[float, float, Interval]:
+    """Return the first minutes, the last minutes and their difference, as :func:`apart` does."""
+    total = groups[-1]["second"] + groups[-1]["seconds"]
+    first, last = [g for g in groups if g["second"] < EDGE], [g for g in groups if g["second"] >= total - EDGE]
+    return apart(first, last, key)
 
 
 def line(name: str, decode: dict[str, Any]) -> dict[str, Any]:
@@ -253,12 +245,17 @@ def document(result: dict[str, Any]) -> str:
         "",
         markdown_table([line(name, decode) for name, decode in decodes.items()]),
     ]
-    names = {name for name in short if name.startswith("student in parts, ")}
+    names = [name for name in short if name.startswith("student in parts, ")]
     heard = all("words" in group for decode in short.values() for group in decode["groups"])
     if names and heard:
-        alone = [short[name.replace(" in parts", "")] for name in sorted(names)]
-        apart = one_cache_less_parts(alone, [short[name] for name in sorted(names)])
-        lines += ["", f"WER of the student over all of these ten minutes: {apart}."]
+        whole = [name.replace(" in parts", "") for name in names]
+        parts, one_cache = ([g for name in some for g in short[name]["groups"]] for some in (names, whole))
+        in_parts, in_one, difference = apart(parts, one_cache, "WER")
+        lines += [
+            "",
+            f"WER of the student over all of these ten minutes: {in_one:.3f} in one cache, {in_parts:.3f} in parts: "
+            f"{shown(difference, signed=True)}.",
+        ]
     for part, minutes in ((short, 1), (long, 5)):
         if part:
             lines += [

@@ -151,11 +151,20 @@ def test_last_minutes_against_first_ones() -> None:
 
 def test_one_cache_against_parts() -> None:
     """10 words a group: an error in 6 of 30 groups, and in 12 of 60, which are no more."""
-    one = {"groups": groups(30)}
-    assert long_form.one_cache_less_parts([one, one], [one, one]).startswith("0.020 in one cache, 0.020 in parts: ")
-    none = {"groups": groups(30)[:24]}
-    said = long_form.one_cache_less_parts([one], [none])
-    assert said.startswith("0.020 in one cache, 0.000 in parts: +0.020 (+0.0")
+    one, twice, none = groups(30), groups(30) * 2, groups(30)[:24]
+    assert long_form.apart(twice, twice, "WER")[:2] == (0.02, 0.02)
+    of_none, of_one, difference = long_form.apart(none, one, "WER")
+    assert (of_none, of_one, difference.value) == (0.0, 0.02, 0.02)
+    assert 0 < difference.low < 0.01
+    decodes = {"student, a": one, "student in parts, a": none}
+    result = {
+        "seconds of a group": 12, "machine": "one", "date": "today",
+        "decodes": {
+            name: {"seconds": 20 * len(of), "given up": False, "groups": of, "minutes asked": 10}
+            for name, of in decodes.items()
+        },
+    }  # fmt: skip
+    assert "0.020 in one cache, 0.000 in parts: +0.020 (+0.0" in long_form.document(result)
 
 
 def test_the_report_quotes_the_results() -> None:

@@ -32,5 +32,5 @@ def example_sides() -> list[ExampleSide]:
             steps=[Step(index, milliseconds, held) for index, (milliseconds, held) in enumerate(costs)],
             parts=side["parts"],
         )
-        found.append(ExampleSide(key, side["label"], side["attention"], trace))
+        found.append(ExampleSide(key, side["label"], side["attention"], trace, side["one_cache"]))
     return found

@@ -74,6 +74,7 @@ def describe(sides: list[Side], window: int) -> dict[str, Any]:
                 "window": side.window,
                 "conditioning": side.trace.conditioning,
                 "parts": side.trace.parts,
+                "one_cache": side.one_cache,
                 "ended": side.ended,
                 "seconds": side.sound_seconds,
                 "milliseconds": [round(value, 2) for value in side.trace.milliseconds],

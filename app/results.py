@@ -125,6 +125,12 @@ def warnings(sides: Sequence[Side], window: int | None, trained: int) -> list[st
         found.append(
             f"This voice says long texts in parts, {parts} here. Each begins with an empty cache: dotted lines above."
         )
+    joined = max((len(side.trace.parts) for side in sides if side.one_cache), default=0)
+    if joined > 1:
+        found.append(
+            f"This text was read in {joined} parts in one cache. Each brings a text of its own, so the cache's curves "
+            "step up where one begins. The window forgets older parts; full attention keeps them all."
+        )
     if window is not None and window * FAR <= trained:
         found.append(f"W = {window} is far below {trained}, for which the student was trained: expect lost words.")
     if window is not None and window >= FAR * trained:
@@ -188,6 +194,7 @@ def as_json(sides: Sequence[Side], request: Request) -> dict[str, Any]:
                 "window": side.window,
                 "conditioning": side.trace.conditioning,
                 "parts": side.trace.parts,
+                "one_cache": side.one_cache,
                 "ended": side.ended,
                 "speech_seconds": side.sound_seconds,
                 "seconds": side.seconds,

@@ -277,6 +277,18 @@ class TestWords:
         made[1].ended = "limit"
         assert "never found the end" in results.warnings(made, 8, 8)[0]
 
+    def test_parts_are_a_warning(self) -> None:
+        """Whether they share a cache or not, the curves show where one begins."""
+        made = self.finished()
+        for side in made:
+            side.trace.parts[:] = [20, 15]
+        (said,) = results.warnings(made, 8, 8)
+        assert "in parts, 2 here" in said
+        for side in made:
+            side.one_cache = True
+        (said,) = results.warnings(made, 8, 8)
+        assert "in 2 parts in one cache" in said
+
     @pytest.mark.parametrize(("window", "words"), [(2, "far below 8"), (8, None), (32, "far above 8")])
     def test_window_far_from_the_trained_one(self, window: int, words: str | None) -> None:
         found = results.warnings(self.finished(), window, 8)
@@ -297,6 +309,8 @@ class TestWords:
         for side, words in zip(("full", "window"), found["shown"]["cache"], strict=False):
             assert results.size(bytes_in_use(stored[side])[-1]) == words
         assert bytes_in_use(stored["window"]).max() < bytes_in_use(stored["full"]).max()
+        assert (np.diff(bytes_in_use(stored["full"])) > 0).all(), "one cache: nothing begins anew"
+        assert (np.diff(bytes_in_use(stored["window"])) >= 0).all()
 
     def test_stored_times_are_those_of_a_quiet_machine(self) -> None:
         """A step's time hardly grows with the few hundred before it: where it doubles, other work came in between."""

@@ -1,9 +1,9 @@
-"""What each part of the method is worth: ``make ablation``, three hours on two cores; it goes on where it stopped.
+"""What each part of the method is worth: ``make ablation``, six hours on two cores; it goes on where it stopped.
 
 Every trained row starts from the teacher's weights and has 60 steps of 16 rows of tokens, with three seeds
 (:mod:`recipes.mini.ablation_rows`). Each is measured on held-out rows, single and streams, near the reference and far
-from it; by twenty sentences x four speakers, greedy; and by a stream of each speaker in one cache. What was measured is
-on disk, a file for each row and seed of a voice.
+from it; by twenty sentences x four speakers, greedy; and, where blocks or positions differ, by a stream of each speaker
+in one cache. What was measured is on disk, a file for each row and seed of a voice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers import Qwen2ForCausalLM
 
 import wandlib
 from recipes.mini import endless, long_form, spoken, train_student
-from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER
+from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER, WITH_STREAM
 from recipes.mini.ablation_tables import document, lines
 from recipes.mini.evaluate import digest_of
 from recipes.mini.files import write_json, written_before
@@ -164,10 +164,16 @@ def stream(system: MiniSystem, assets: Path | None) -> list[dict[str, Any]]:
     return found
 
 
+def path_of(job: Job) -> Path:
+    """Return where the measurements of a row with one seed are."""
+    folder, _, _, voice, name, seed = job
+    return folder / "ablation" / voice / f"{slug_of(name)}-{seed}-{instruments()}.json"
+
+
 def measure(job: Job) -> dict[str, Any]:
     """One row with one seed, from disk where it was measured before."""
     folder, corpus, assets, voice, name, seed = job
-    path = folder / "ablation" / voice / f"{slug_of(name)}-{seed}-{instruments()}.json"
+    path = path_of(job)
     report = path.with_suffix(".report.json")
     if not path.exists():
         torch.set_num_threads(1)
@@ -178,7 +184,8 @@ def measure(job: Job) -> dict[str, Any]:
         if ROWS[name].spoken:
             system = system_of(folder, assets, model, variant)
             speak(system, name, seed).to_json(report)
-            result["sentences"] = stream(system, assets)
+            if name in WITH_STREAM:
+                result["sentences"] = stream(system, assets)
         write_json(path, result)
     measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return measured | ({"report": Report.from_json(report)} if ROWS[name].spoken else {})
@@ -208,8 +215,9 @@ def main(
     assets: Annotated[Path | None, typer.Option(help="The voice made from it; default: the shipped one.")] = None,
     rows: Annotated[list[str] | None, typer.Option("--row", help="Some rows only; nothing is written.")] = None,
     workers: Annotated[int, typer.Option(help="Rows at a time, one thread each.")] = 2,
+    so_far: Annotated[bool, typer.Option("--so-far", help="Measure nothing more: write what was measured.")] = False,
 ) -> None:
-    """Train and measure every row with every seed, and write RESULTS.md: three hours on two cores."""
+    """Train and measure every row with every seed, and write RESULTS.md: six hours on two cores."""
     chosen = rows or list(ROWS)
     unknown = sorted(set(chosen) - set(ROWS))
     if unknown:
@@ -221,6 +229,10 @@ def main(
     voice = digest_of(assets)
     (folder / "ablation" / voice).mkdir(parents=True, exist_ok=True)
     jobs = list(jobs_of(folder, corpus, assets, voice, [*dict.fromkeys((TEACHER, *chosen))]))
+    if so_far:
+        jobs = [job for job in jobs if path_of(job).exists()]
+        if not any(job[4] == TEACHER for job in jobs):
+            raise typer.BadParameter(f"the teacher was not measured yet in {folder / 'ablation' / voice}")
     os.environ["OMP_NUM_THREADS"] = "1"
     with workers_of(workers, maxtasksperchild=1) as pool:
         answers = list(tqdm(pool.imap(measure, jobs), total=len(jobs), desc="rows"))

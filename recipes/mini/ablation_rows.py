@@ -108,3 +108,5 @@ TABLES = (
     ("Beyond the paper, on held-out rows alone", [*ROWS][4:5] + [*ROWS][-3:], (*CODES, "CE, streams", "KL, streams")),
 )
 """Title, rows and columns."""
+WITH_STREAM = {name for _, names, columns in TABLES if "WER, streams" in columns for name in names}
+"""Rows that also read a stream."""

@@ -83,7 +83,7 @@ def of_streams(runs: list[dict[str, Any]]) -> Measured:
     return {
         (sentence["sentence"], number): (sentence["word errors"], sentence["words"])
         for number, run in enumerate(runs)
-        for sentence in run["sentences"]
+        for sentence in run.get("sentences", [])
         if "words" in sentence
     }
 

@@ -15,7 +15,18 @@ from tiny_rows import talk
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from recipes.mini import ablation, shipped, spoken, train_student
-from recipes.mini.ablation_rows import CURRICULUM, DIRECT, ROWS, SEEDS, SHORT, STUDENT, TABLES, TEACHER, UNTRAINED
+from recipes.mini.ablation_rows import (
+    CURRICULUM,
+    DIRECT,
+    ROWS,
+    SEEDS,
+    SHORT,
+    STUDENT,
+    TABLES,
+    TEACHER,
+    UNTRAINED,
+    WITH_STREAM,
+)
 from recipes.mini.ablation_tables import crossed, document, lines
 from recipes.mini.rows import Speech
 from wandlib.evaluation.error_rates import ErrorCounts
@@ -45,6 +56,8 @@ def test_rows_differ_in_one_thing_each() -> None:
 def test_every_row_is_in_a_table_and_every_table_has_rows() -> None:
     placed = {name for _, names, _ in TABLES for name in names}
     assert placed == set(ROWS)
+    assert {CURRICULUM, f"{CURRICULUM}, no gap"} < WITH_STREAM
+    assert all(ROWS[name].spoken for name in WITH_STREAM)
 
 
 def test_seeds_are_of_training() -> None:
@@ -160,7 +173,10 @@ def test_a_line_is_the_mean_of_its_seeds_beside_the_teacher() -> None:
 
 def test_the_document_has_a_table_for_what_was_measured_and_nothing_else() -> None:
     names = ["CE, direct", "KL, direct", "unknown row"]
-    rows = lines({TEACHER: [run(0, 0, TEACHER)]} | {name: [run(1, 0, name)] for name in names})
+    measured = {TEACHER: [run(0, 0, TEACHER)]} | {name: [run(1, 0, name)] for name in names}
+    del measured["KL, direct"][0]["sentences"]  # not every row reads a stream
+    rows = lines(measured)
+    assert ["WER, streams" in row for row in rows] == [True, True, False, True]
     result = {"sentences": "2 sentences", "recognizer": "planted", "machine": "m", "date": "d", "attention mass": []}
     text = document(result | {"rows": rows, "beyond the paper": []})
     assert "**What each part is worth.**" in text

@@ -514,3 +514,23 @@ def test_bytes_that_are_no_utf8_on_the_real_command_line(tmp_path: Path) -> None
     made = subprocess.run([sys.executable, "-c", program, "say", "-", "-o", "-"], input=b"Hello.\n", **options)
     assert made.returncode == 0
     assert len(made.stdout) > 44 + 16_000
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
+    """``wandlib say ... -o - | head -c 1000``: the pipe is closed while there is more to say."""
+    program = textwrap.dedent("from wandlib.cli.app import app; app()")
+    environment = os.environ | {"PYTHONPATH": str(Path(wandlib.__file__).parents[1])}
+    command = [sys.executable, "-c", program, "say", " ".join(["Once more, then."] * 20), "-o", "-"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as speaking:
+        assert speaking.stdout is not None
+        assert speaking.stderr is not None
+        assert speaking.stdout.read(1000).startswith(b"RIFF")
+        speaking.stdout.close()
+        told = speaking.stderr.read().decode()
+    assert speaking.returncode == 1
+    assert "ended before the text did" in told
+    assert "error" not in told.lower()
+    assert "Traceback" not in told

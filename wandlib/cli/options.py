@@ -156,6 +156,8 @@ def exit_on_input_error() -> Iterator[None]:
     """Turn errors that a user can mend into one line and exit status 1."""
     try:
         yield
+    except BrokenPipeError:  # who reads standard output has had enough: typer ends quietly
+        raise
     except (InputError, OSError, ImportError) as error:
         cure = "; pip install 'wandlib[all]' installs every part" if isinstance(error, ModuleNotFoundError) else ""
         message = f"{error}{cure}".encode("utf-8", "backslashreplace").decode("utf-8")

@@ -27,10 +27,10 @@ help: ## show this list
 demo: $(VENV)/.installed-app ## hear it: the app on 127.0.0.1:7860
 	$(BIN)/python -m app
 
-test: lint types $(VENV)/.installed-all ## ruff, imports, types and the tests that take seconds: about 10 minutes on 2 cores
+test: lint types $(VENV)/.installed-all ## ruff, imports, types and the tests that take seconds: about 15 minutes on 2 cores
 	$(PYTEST) -m 'not slow'
 
-test-slow: $(VENV)/.installed-all ## the tests that train, compile or sweep over whole families of models
+test-slow: $(VENV)/.installed-all ## the tests that train, compile, start processes or load the app for minutes
 	$(PYTEST) -m 'slow and not families'
 
 test-families: $(VENV)/.installed-all ## every decoder that transformers registers, against docs/families.md: minutes

@@ -1,6 +1,6 @@
 """Every decoder that transformers registers obeys a window or is refused, as docs/families.md says.
 
-``make test-families`` runs all; the families of ``KINDS``, one or more of each kind, are in ``make test-slow`` as well.
+``make test-families`` runs all; the families of ``KINDS``, one or more of each kind, are in ``make test`` as well.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ FAST = {name for names in KINDS for name in names.split()}
 
 def marks(family: Family) -> list[pytest.MarkDecorator]:
     """Mark what is left to `make test-families`."""
-    return [] if family.type in FAST else [pytest.mark.families]
+    return [] if family.type in FAST else [pytest.mark.slow, pytest.mark.families]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # models say much about tiny configs
 @pytest.mark.parametrize("family", [pytest.param(f, id=str(f), marks=marks(f)) for f in FAMILIES])
 def test_equal_or_refused(family: Family) -> None:

@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.conversion import convert
 from wandlib.cli import app as cli
-from wandlib.evaluation.error_rates import PocketSphinx, Resemblyzer, error_rates, similarity
+from wandlib.evaluation.error_rates import error_rates
+from wandlib.evaluation.recognizers import FasterWhisper
+from wandlib.evaluation.speakers import Resemblyzer, similarity
 from wandlib.profiling.estimate import cache_bytes
 from wandlib.systems import InputError, load_system
 from wandlib.systems.clauses import clauses
@@ -119,7 +121,7 @@ def _unwindowed(tts: MiniSystem) -> torch.nn.Module:
 
 
 def test_stream_is_synthesize_in_parts(tts: MiniSystem) -> None:
-    text = " ".join([SENTENCE] * 12)
+    text = " ".join([SENTENCE] * 5)
     parts = list(tts.stream(text, seed=1))
     assert len(parts) > 1
     assert np.array_equal(np.concatenate(parts), tts.synthesize(text, seed=1).waveform)
@@ -127,14 +129,14 @@ def test_stream_is_synthesize_in_parts(tts: MiniSystem) -> None:
 
 def test_every_speaker_is_understood_and_recognized(tts: MiniSystem) -> None:
     """Loose bounds that a broken voice cannot meet; the model card has the numbers."""
-    recognize, encode = PocketSphinx(), Resemblyzer()
+    recognize, encode = FasterWhisper(threads=1, window=15), Resemblyzer()
     texts = [SENTENCE, "Rice is often served in round bowls.", "The boy was there when the sun rose."]
     heard, vectors = [], {}
     for name in tts.speakers:
         spoken = [tts.synthesize(text, reference=name) for text in texts]
         heard += [recognize(speech.waveform, speech.sample_rate) for speech in spoken]
         vectors[name] = [encode(speech.waveform, speech.sample_rate) for speech in spoken]
-    assert error_rates(texts * len(tts.speakers), heard).cer < 0.4
+    assert error_rates(texts * len(tts.speakers), heard).wer < 0.25
     for name, own in vectors.items():
         inside = np.mean([similarity(own[0], own[1]), similarity(own[1], own[2])])
         outside = np.mean([similarity(own[1], other[1]) for label, other in vectors.items() if label != name])
@@ -264,10 +266,12 @@ def test_a_piece_of_marks_alone_is_left_out(tts: MiniSystem) -> None:
 
 
 def test_one_cache_is_for_one_text(tts: MiniSystem) -> None:
-    parts = tts.synthesize_many([LONG], attention="window", batch_size=2)[0]
-    assert np.array_equal(parts.codes, tts.synthesize(LONG, attention="window", long="parts").codes)
+    text = LONG[:200]
+    parts = tts.synthesize_many([text], attention="window", batch_size=2)[0]
+    assert len(parts.trace.parts) > 1
+    assert np.array_equal(parts.codes, tts.synthesize(text, attention="window", long="parts").codes)
     with pytest.raises(InputError, match="'one cache' is decoded alone"):
-        tts.synthesize_many([LONG], long="one cache")
+        tts.synthesize_many([text], long="one cache")
 
 
 @given(st.text("ab. \n!", max_size=120), st.integers(2, 30))
@@ -287,7 +291,7 @@ def test_a_part_that_finds_no_end_is_reported(tts: MiniSystem, monkeypatch: pyte
     from wandlib.systems.decoding import Sampler
 
     honest = Sampler.__call__
-    parts = tts.parts(" ".join([SENTENCE] * 8))
+    parts = tts.parts(" ".join([SENTENCE] * 5))
     limit = 25 + 5 * len(parts[0])
     count = 0
 
@@ -298,7 +302,7 @@ def test_a_part_that_finds_no_end_is_reported(tts: MiniSystem, monkeypatch: pyte
         return FIRST_CODE if token == END and count <= limit else token
 
     monkeypatch.setattr(Sampler, "__call__", stubborn)
-    trace = tts.synthesize(" ".join([SENTENCE] * 8), temperature=0).trace
+    trace = tts.synthesize(" ".join([SENTENCE] * 5), temperature=0).trace
     assert len(trace.parts) == len(parts) > 1
     assert trace.parts[0] == limit
     assert trace.finish == "limit"

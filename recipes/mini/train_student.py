@@ -44,7 +44,10 @@ class Variant:
     blocks: int = BLOCKS
     max_gap: int = MAX_GAP
     ce_weight: float = 0.1
-    """The paper has 1. But the speech itself is not guided by its text; the teacher is, and so shall the student be."""
+    """The library has 1, the paper does not say.
+
+    But the speech itself is not guided by its text; the teacher is, and so shall the student be.
+    """
     kl_weight: float = 1.0
     divergence: str = "skew"
     hidden_weight: float = 0.0

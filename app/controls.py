@@ -32,7 +32,7 @@ def text_box(stage: Stage, tab: str, value: str, limit: int, lines: int = 4) -> 
 
 def voice(stage: Stage, tab: str) -> tuple[gr.Dropdown, gr.Audio, gr.Textbox]:
     """Add the choice of a built-in speaker, or a recording in its place; some systems ask what that says."""
-    speakers = stage.system.speakers
+    speakers, embedded = stage.system.speakers, stage.system.name == "mini"
     speaker = gr.Dropdown(
         speakers, value=next(iter(speakers), None), label="Speaker", elem_id=f"{tab}-speaker", filterable=False
     )
@@ -55,6 +55,7 @@ def voice(stage: Stage, tab: str) -> tuple[gr.Dropdown, gr.Audio, gr.Textbox]:
             "One speaker, 3 to 10 seconds are best, up to 20 MB; one that is too short or too long is refused. While a "
             "recording is here, it is used in place of the speaker above. Imitate a person's voice only with that "
             "person's consent."
+            + (" The embedded voice does not imitate people: it comes out nearer to its own." if embedded else "")
         )
     recording.upload(usable, recording, recording, api_visibility="private", show_progress="hidden")
     return speaker, recording, transcript

@@ -1,4 +1,4 @@
-"""Window: one text at five sizes of the window, in one player and one plot."""
+"""Window: one text at four sizes of the window and with full attention, in one player and one plot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gradio as gr
 
 from app import controls
 from app.request import TEXT_LIMIT, Request, read_request
-from app.stage import Stage
+from app.stage import Stage, long_of
 from app.tabs.compare import EXAMPLES
 from app.turns import Side
 from app.view import Updates, View
@@ -34,7 +34,7 @@ def build(stage: Stage) -> None:
             buttons = controls.buttons("windows", "Speak five times")
             gr.Markdown(
                 f"The student was trained for W = {stage.system.window}. A smaller window saves little more, since "
-                "text and reference stay visible always, and loses words; a larger one changes nothing that you hear."
+                "the reference and the last texts stay visible, and loses words; a larger one saves less."
                 if stage.untrained is not None
                 else "Full attention and four windows on the same weights."
             )
@@ -59,7 +59,7 @@ def build(stage: Stage) -> None:
     ) -> Iterator[Updates]:
         def read() -> Request:
             asked = read_request(stage.system, text, speaker, recording, stage.system.window, transcript=transcript)
-            return replace(asked, further={"weights": weights})
+            return replace(asked, long=long_of(stage.system), further={"weights": weights})
 
         yield from view.run(read, lambda asked: sides(weights), request.session_hash or "")
 

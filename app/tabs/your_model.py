@@ -27,9 +27,9 @@ def build(stage: Stage) -> None:
     """Build the tab for any speech system."""
     gr.HTML(describe(stage), elem_id="model")
     gr.Markdown(
-        f"Show another one: {', '.join(f'`{name}`' for name in SYSTEMS)} load their published checkpoints, with a "
-        "student of yours beside the teacher where you trained one. Every tab then speaks with it; the blind test "
-        "needs a voice that is built in.\n"
+        f"Show another one: {', '.join(f'`{name}`' for name in SYSTEMS)} load their published checkpoints, `mini` and "
+        "`cosyvoice2` with the student that lies in `student/` beside the teacher, if there is one. Every tab then "
+        "speaks with it; the blind test needs a voice that is built in.\n"
         f"{COMMAND}\nA system that is none of these is a class with one method: `docs/extending.md`."
     )
 

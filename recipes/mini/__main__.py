@@ -1,6 +1,6 @@
 """The recipe as one command: ``python -m recipes.mini`` runs every stage, and goes on where it stopped.
 
-Checkpoints and data live under ``runs/mini`` (about 6 GB); the result is written to ``wandlib/assets/mini``. Speech
+Checkpoints and data live under ``runs/mini`` (about 3 GB); the result is written to ``wandlib/assets/mini``. Speech
 that lies elsewhere is named by ``$WANDLIB_SPEECH``. After it: ``python -m recipes.mini.evaluate --write``,
 ``python -m recipes.mini.long_form --write``, ``make ablation``.
 

@@ -1,7 +1,8 @@
 """Which phone sounds when: a small phone recognizer, trained with CTC, then forced alignment.
 
-It needs no timing from the synthesizer, so it serves human speech as well. The teacher uses the result in training
-only: two of its heads are pulled towards the phone being spoken.
+It needs no timing from the synthesizer, so it serves human speech as well. Codec and teacher use the
+result in training only: the rate of the codes is measured with it, and two of the teacher's heads are pulled towards
+the phone being spoken.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The five clips of docs/audio: ``python -m recipes.mini.clips``, after ``python -m recipes.mini.long_form``.
 
-One sentence by the teacher, by the same weights under the window, and by the student; and the last 20 seconds of ten
-minutes in one decode, by the student and by full attention. Vorbis, at most 100 kB each.
+One sentence by the teacher, by the same weights under the window, and by the student; and the last 20 seconds of the
+student's ten minutes in one decode, and of what full attention spoke until it was given up. Vorbis, at most 100 kB
+each.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def write(path: Path, sound: NDArray[np.float32]) -> None:
     )
 
 
-def ends(folder: Path, assets: Path | None) -> dict[str, NDArray[np.float32]]:
-    """Return the last seconds of the first ten minutes that student and teacher have spoken.
+def ends(folder: Path, assets: Path | None, speaker: str) -> dict[str, NDArray[np.float32]]:
+    """Return the last seconds of the ten minutes that student and teacher have spoken, in the voice of a speaker.
 
     Raises
     ------
@@ -57,10 +58,11 @@ def ends(folder: Path, assets: Path | None) -> dict[str, NDArray[np.float32]]:
     """
     found = {}
     for attention, name in (("window", "student"), ("full", "full_attention")):
-        paths = sorted(kept_in(folder, assets).glob(f"{attention}-*-10-*.flac"))
+        paths = sorted(kept_in(folder, assets).glob(f"{attention}-{speaker}-10-*.flac"))
         if not paths:
             raise FileNotFoundError(
-                f"no ten minutes by {name} in {folder}: run `python -m recipes.mini.long_form` with these weights first"
+                f"no ten minutes by {name} and {speaker} in {folder}: run `python -m recipes.mini.long_form` with "
+                "these weights first"
             )
         found[f"ten_minutes_{name}"] = soundfile.read(paths[0], dtype="float32")[0]
     return found
@@ -73,8 +75,9 @@ def main(
     speaker: Annotated[str | None, typer.Option(help="Who speaks; default: the first speaker.")] = None,
 ) -> None:
     """Write the clips."""
-    clips = ends(folder, assets)
     system, untrained = MiniSystem.load(assets), MiniSystem.load(assets, student=False)
+    speaker = speaker or system.speakers[0]
+    clips = ends(folder, assets, speaker)
     clips["teacher"] = system.synthesize(TEXT, speaker, "full").waveform
     clips["untrained"] = untrained.synthesize(TEXT, speaker, "window").waveform
     clips["student"] = system.synthesize(TEXT, speaker, "window").waveform

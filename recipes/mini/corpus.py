@@ -117,7 +117,7 @@ def read_shards(folder: Path, pattern: str = "[0-9][0-9][0-9][0-9]") -> list[Utt
         for entry in json.loads(path.with_suffix(".json").read_text(encoding="utf-8")):
             found.append(Utterance(path=path, **entry))
     if not found:
-        raise FileNotFoundError(f"no shards in {folder}: run `python -m recipes.mini speech corpus` first")
+        raise FileNotFoundError(f"no shards in {folder}: run `python -m recipes.mini speech hearing corpus` first")
     return found
 
 

@@ -1,7 +1,7 @@
 """Codes of the whole corpus, from the trained codec: what the language model learns to write.
 
-A code is of four frames. Encoded from its second, third or fourth frame on, the same speech has other codes: each pass
-over the speech is of another shift, and nothing is read twice.
+A code is of four frames. Encoded from its second, third or fourth frame on, the same speech has other codes: each of
+the teacher's passes over the speech is of another shift. Guidance and student read the codes of the first one again.
 """
 
 from __future__ import annotations

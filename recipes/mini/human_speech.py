@@ -2,7 +2,7 @@ r"""Human speech for the same recipe: LibriTTS and CMU ARCTIC, through torchaudi
 
     python -m recipes.mini.human_speech libritts --subset train-clean-100 --download
     python -m recipes.mini.human_speech arctic --subset slt --subset bdl --download
-    python -m recipes.mini analysis aligner vocoder codec codes teacher export \
+    python -m recipes.mini analysis aligner vocoder codec codes teacher student export \
         --folder runs/human --target runs/human/voice
 
 torchaudio downloads, unpacks and checks the archives; the files are read with soundfile, which needs no extra codec

@@ -159,7 +159,7 @@ class Kokoro:
         return np.asarray(self._session.run(None, self._inputs(text, voice, speed))[0], np.float32).ravel()
 
     def before_sound(self, text: str, voice: str, speed: float = 1.0) -> Inside:
-        """Compute what Kokoro makes its sound from, a fifteenth of the work. Raises as :meth:`speak` does."""
+        """Compute what Kokoro makes its sound from, a small part of the work. Raises as :meth:`speak` does."""
         inputs = self._inputs(text, voice, speed)
         hidden, pitch = self._front.run(None, inputs)
         return Inside(np.ascontiguousarray(hidden[0].T), pitch.ravel(), inputs["style"][0].copy())

@@ -1,4 +1,4 @@
-"""Rows of tokens that teacher and student learn from: half of them streams, half single utterances.
+"""Rows of tokens that teacher and student learn from: streams, and single utterances.
 
     BEGIN, 75 codes of the speaker | TEXT phones SPEECH, codes | TEXT phones SPEECH, codes | ... | END
 
@@ -88,7 +88,7 @@ class Speech:
         ]
 
     def rows(self, seed: int) -> list[Row]:
-        """Return one pass: as many streams as single utterances, in random order."""
+        """Return one pass: as many streams as single utterances, and what fits no stream; in random order."""
         rng, read = random.Random(f"{seed} rows"), self._read(seed)
         everything = list(range(len(read)))
         trial = self._streams(read, everything, seed)

@@ -2,8 +2,8 @@
 
     python -m recipes.mini shipped
 
-leaves everything in place for the ablation, to train another student, or to go on with the teacher. Codec and vocoder
-need speech to go on with: the stages up to ``spectra``.
+leaves everything in place for the ablation, to train another student (remove ``student/`` first), or to go on with the
+teacher. Codec and vocoder need speech to go on with: the stages up to ``aligner``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Kokoro's spectra without its sound: most of what codec and language models learn from, in a tenth of the time.
 
-Nine tenths of Kokoro's work is its generator, which makes 24,000 samples a second of 80 vectors, a pitch and a style.
+Nearly all of Kokoro's work is its generator, which makes 24,000 samples a second of 80 vectors, a pitch and a style.
 The codec and the language models hear mel spectra and pitch alone, and a small network can read those off the vectors:
 the shortcut. It learns from speech whose sound there is (stages pairs and shortcut). Then the jobs that follow those of
 the speech are not spoken, but become shards of the corpus that have spectra and no sound (stage spectra).

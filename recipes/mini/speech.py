@@ -1,6 +1,6 @@
 """Speech to learn from: Kokoro's speakers read free texts, 24 kHz, in resumable shards.
 
-    python -m recipes.mini.speech --hours 20 --workers 2
+    python -m recipes.mini.speech --hours 3 --workers 2
 
 One shard is ``NNNN.flac`` (utterances end to end) with ``NNNN.json``: for each utterance its text, speaker, speed,
 start and end in samples, how much silence was cut before it, the source of its text, and its passage with its place

@@ -39,7 +39,7 @@ from wandlib.systems.speech import Speech, Trace
 
 Sound = NDArray[np.float32]
 SAMPLED = TEMPERATURE or 0.35
-"""The temperature that is measured beside greedy decoding: the default one, or the ablation's."""
+"""The temperature that is measured beside greedy decoding: the default one, or .35 where that is greedy."""
 SOURCES = ("source", "mel", "codec")
 
 

@@ -1,8 +1,8 @@
 """Train the student: the teacher's weights, taught by the teacher to speak under a window of ``WINDOW`` codes.
 
-Cross-entropy on the codes plus the skew KL divergence to the teacher on the same rows, half of which are streams whose
-text expires (:mod:`recipes.mini.rows`), while the window closes (:class:`wandlib.WindowCurriculum`): the paper's
-recipe, run by :class:`wandlib.WandTrainer`.
+Cross-entropy on the codes plus the skew KL divergence to the teacher on the same rows, two of five of them streams
+whose text expires (:mod:`recipes.mini.rows`), while the window closes (:class:`wandlib.WindowCurriculum`): the
+paper's recipe, run by :class:`wandlib.WandTrainer`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Variant:
 def training_rows(speech: Speech, variant: Variant, world: int) -> tuple[list[Row], int]:
     """Return the rows to train on and the steps: of all of the speech no more than :data:`PASSES` passes have.
 
-    They are not the rows that the teacher has read: of those it knows too much.
+    They are other rows than those of the teacher's passes, of which it knows too much; the guidance has read a third
+    of them.
     """
     wanted, found, number = variant.steps * BATCH * world, list[Row](), 0
     while len(found) < wanted and (number < PASSES or variant.share < 1):

@@ -1,12 +1,13 @@
 """Train the teacher: a stock Qwen2 with full attention that speaks after [reference codes | text].
 
-Half of its rows are streams of several texts (:mod:`recipes.mini.rows`), so that it can teach a student whose text
-expires. Cross-entropy on the codes, and a pull on two heads towards the phone being spoken (the alignment of
-:mod:`recipes.mini.align`), which makes the text take hold within minutes instead of hours. A tenth of the
-codes that it reads, not of those it is to write, are hidden from it: what comes next is then to be found in the text,
-and a code of its own that is a little wrong does not lead it astray. A tenth of the rows have no words, so that what
-the words change can be told and strengthened (:mod:`recipes.mini.guidance`). Codes that sound alike share a part of
-their embeddings (:mod:`recipes.mini.digits`). Matrices are trained with Muon, the rest with AdamW.
+Two of five of its rows, and more than half of its tokens, are streams of several texts (:mod:`recipes.mini.rows`), so
+that it can teach a student whose text expires. Cross-entropy on the codes, and a pull on two heads towards the phone
+being spoken (the alignment of :mod:`recipes.mini.align`), which makes the text take hold within minutes instead of
+hours. A tenth of the codes that it reads, not of those it is to write, are hidden from it: what comes next is then to
+be found in the text, and a code of its own that is a little wrong does not lead it astray. A tenth of the rows have
+no words, so that what the words change can be told and strengthened (:mod:`recipes.mini.guidance`). Codes that sound
+alike share a part of their embeddings (:mod:`recipes.mini.digits`). Matrices are trained with Muon, the rest with
+AdamW.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ HIDDEN_CODE = VOCABULARY - 1
 def build_config() -> Qwen2Config:
     """Return the teacher's architecture: 5.9 million parameters, 12 MB in 16 bits.
 
-    The time that training takes sets the size: with twice as many parameters, half as many tokens could be read
-    (Hoffmann et al., arXiv 2203.15556). Such a teacher's held-out loss was its training loss: it lacked tokens.
+    The time that training takes sets the size: a teacher twice as large, which could read half as many tokens
+    (Hoffmann et al., arXiv 2203.15556), had the same loss held out as in training: it lacked tokens. This one reads
+    all four times.
     """
     return Qwen2Config(
         vocab_size=VOCABULARY,

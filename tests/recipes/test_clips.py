@@ -24,10 +24,12 @@ def test_the_ends_are_of_these_weights(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(clips, "kept_in", lambda folder, assets: folder / "abc")
     (tmp_path / "abc").mkdir()
     for attention, level in (("window", 0.1), ("full", 0.2)):
-        soundfile.write(tmp_path / "abc" / f"{attention}-clara-10-1.flac", np.full(100, level, np.float32), 16_000)
-    found = clips.ends(tmp_path, None)
+        for speaker, louder in (("alice", 2), ("clara", 1)):
+            sound = np.full(100, louder * level, np.float32)
+            soundfile.write(tmp_path / "abc" / f"{attention}-{speaker}-10-1.flac", sound, 16_000)
+    found = clips.ends(tmp_path, None, "clara")
     assert found["ten_minutes_student"][0] == pytest.approx(0.1, abs=1e-3)
     assert found["ten_minutes_full_attention"][0] == pytest.approx(0.2, abs=1e-3)
     (tmp_path / "abc" / "full-clara-10-1.flac").unlink()
-    with pytest.raises(FileNotFoundError, match="no ten minutes by full_attention"):
-        clips.ends(tmp_path, None)
+    with pytest.raises(FileNotFoundError, match="no ten minutes by full_attention and clara"):
+        clips.ends(tmp_path, None, "clara")

@@ -39,7 +39,10 @@ Student = Annotated[
 TrainedSystem = Annotated[str | None, typer.Option("--system", help=f"Which system: {', '.join(TRAINING)}.")]
 Device = Annotated[str, typer.Option(help="Where it runs: cpu, cuda, cuda:1, mps.")]
 Speaker = Annotated[str | None, typer.Option("--speaker", "-s", help="A built-in speaker; default: the first.")]
-Reference = Annotated[Path | None, typer.Option("--reference", help="An audio file with the voice to speak in.")]
+Reference = Annotated[
+    Path | None,
+    typer.Option("--reference", help="An audio file with the voice to speak in; mini does not imitate people."),
+]
 Transcript = Annotated[str | None, typer.Option(help="What the recording of --reference says.")]
 Extra = Annotated[
     list[str] | None,

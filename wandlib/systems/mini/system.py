@@ -41,7 +41,7 @@ REFERENCE_CODES = 75
 """3 s of the reference go into the prompt, as in training."""
 WHOLE_SYMBOLS, PART_SYMBOLS = 100, 70
 """A text of more symbols than the first is spoken in parts of at most the second, cut at punctuation, until a rest of
-at most the first is left. In training, a text block of a stream has 42 on average; with blocks of up to 150 the student
+at most the first is left. In training, a text block of a stream has 46 on average; with blocks of up to 150 the student
 lost its place in 4 of 18 odd texts."""
 MAXIMUM_SYMBOLS = 4_000
 """The limit of one piece: more than MAXIMUM_CHARACTERS of prose have. Digits and emoji become many phones each."""

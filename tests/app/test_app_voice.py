@@ -75,6 +75,14 @@ def test_a_long_text_is_compared_in_one_cache(served: Served) -> None:
     )
 
 
+@pytest.mark.slow
+def test_all_windows_read_a_long_text_in_one_cache(served: Served) -> None:
+    text = " ".join(["The birch canoe slid on the smooth planks."] * 3)
+    answer = tuple(served.client.predict(text, speaker(served), None, "student", api_name="/windows"))
+    sides = answer[RESULT]["sides"].values()
+    assert [(len(side["parts"]) > 1, side["one_cache"]) for side in sides] == 5 * [(True, True)]
+
+
 def test_student_is_told_from_the_teacher(served: Served) -> None:
     assert has_student(served.system)
     assert not has_student(load_system("mini", student=False))

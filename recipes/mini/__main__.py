@@ -21,7 +21,7 @@ Hours on two cores, for 20 hours of speech, 3 of them with sound, and for 40::
     choice      0.3    0.3   the teacher's errors on held-out sentences are printed: look before the student is trained
     student     0.6    0.6   320 steps, 3.9 million tokens; the teacher's forward pass comes on top
     all         7.1   10.3
-    evaluate    1.5, long_form 0.7, ablation 3
+    evaluate    1.5, long_form 0.7, ablation 6
 
 Of evaluate, long_form and ablation they are estimated. The machine had two x86-64 cores without bfloat16, on which a
 product of two 1024 x 1024 matrices took 29 ms on one core.

@@ -26,7 +26,7 @@ from transformers import Qwen2ForCausalLM
 import wandlib
 from recipes.mini import endless, long_form, spoken, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER, WITH_STREAM
-from recipes.mini.ablation_tables import document, lines
+from recipes.mini.ablation_tables import OVER, SO_FAR, document, lines
 from recipes.mini.evaluate import digest_of
 from recipes.mini.files import write_json, written_before
 from recipes.mini.listening import identity, instruments, recognizer
@@ -246,6 +246,7 @@ def main(
         "voice": voice,
         "recognizer": "none" if isinstance(listen, Unavailable) else f"Whisper {listen.name}",
         "sentences": f"{len(SENTENCES)} sentences x {len(FOUR)} speakers",
+        "intervals": SO_FAR if so_far else OVER,
         "rows": [row for row in table if "WER" in row],
         "beyond the paper": [row for row in table if "WER" not in row],
         "attention mass": attention_masses(folder, corpus),

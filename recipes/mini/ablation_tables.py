@@ -17,6 +17,7 @@ from wandlib.evaluation.error_rates import Interval, between_draws
 from wandlib.evaluation.report import Report, markdown_table
 
 OVER = "sentences and training seeds (three are few: where *WER by seed* differs much, they are too narrow)"
+SO_FAR = "sentences and as many training seeds as the tables say (of one, they do not know how another run would end)"
 Measured = Mapping[tuple[str, int], tuple[float, float]]
 """(value, weight) of a sentence, all speakers together, of a training seed."""
 
@@ -135,7 +136,7 @@ def document(result: dict[str, Any]) -> str:
     rows = {row["row"]: row for row in (*result["rows"], *result["beyond the paper"])}
     parts = [
         f"{result['sentences']}, greedy, heard by {result['recognizer']}. CE and KL, nats a code, on held-out rows,",
-        f"means over seeds. Intervals of 95 % over {result.get('intervals', OVER)};",
+        f"means over seeds. Intervals of 95 % over {result['intervals']};",
         "differences are paired with the teacher's on the same sentences: an interval that holds 0 shows none.",
         "Failures: no end, runaway, early stop, repetition.",
     ]

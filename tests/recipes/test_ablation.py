@@ -27,7 +27,7 @@ from recipes.mini.ablation_rows import (
     UNTRAINED,
     WITH_STREAM,
 )
-from recipes.mini.ablation_tables import crossed, document, lines
+from recipes.mini.ablation_tables import OVER, crossed, document, lines
 from recipes.mini.rows import Speech
 from wandlib.evaluation.error_rates import ErrorCounts
 from wandlib.evaluation.report import Report, Utterance, put_measured
@@ -178,6 +178,7 @@ def test_the_document_has_a_table_for_what_was_measured_and_nothing_else() -> No
     rows = lines(measured)
     assert ["WER, streams" in row for row in rows] == [True, True, False, True]
     result = {"sentences": "2 sentences", "recognizer": "planted", "machine": "m", "date": "d", "attention mass": []}
+    result["intervals"] = OVER
     text = document(result | {"rows": rows, "beyond the paper": []})
     assert "**What each part is worth.**" in text
     assert "**Windows.**" not in text  # the teacher alone is no comparison

@@ -261,6 +261,7 @@ def test_every_benchmark_runs(name: str, untraced: None) -> None:
         assert len(sweep.floor) == 1
 
 
+@pytest.mark.slow
 def test_endless_runs() -> None:
     """Bytes stand still from the second minute to the end of the hour; full attention stops where memory ends."""
     part = endless.endless(QUICK, most=1e6)
@@ -292,6 +293,7 @@ def test_a_filled_stream_is_where_a_decoded_one_is() -> None:
     assert endless.most_blocks(shape, 1200, 75, 1.0) == len(endless.TEXTS)
 
 
+@pytest.mark.slow
 def test_texts_a_minute_are_counted() -> None:
     rows = {row.what: row.value for row in texts.texts(QUICK).rows}
     assert len(rows) == 6

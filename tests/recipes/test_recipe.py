@@ -75,7 +75,7 @@ def test_empty_utterances_are_left_out(tmp_path: Path) -> None:
 
 
 def test_no_shards(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"recipes\.mini speech corpus"):
+    with pytest.raises(FileNotFoundError, match=r"recipes\.mini speech hearing corpus"):
         corpus.read_shards(tmp_path)
 
 

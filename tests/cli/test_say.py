@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import textwrap
 import wave
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from wandlib.systems import registry
 from wandlib.systems.base import InputError, Trace
 
 SAMPLES_PER_WORD = STEPS_PER_WORD * 640
+SAY = [sys.executable, "-m", "wandlib", "say"]
+"""The command in a process of its own."""
 
 
 class Forgetful(FakeSystem):
@@ -504,14 +505,12 @@ def test_half_of_a_character_in_a_line_is_a_failure_of_that_line(run: Any) -> No
 @pytest.mark.slow
 def test_bytes_that_are_no_utf8_on_the_real_command_line(tmp_path: Path) -> None:
     """Latin-1 in an argument, and a stream through a real pipe."""
-    program = textwrap.dedent("from wandlib.cli.app import app; app()")
-    environment = os.environ | {"PYTHONPATH": str(Path(wandlib.__file__).parents[1])}
-    options: Any = {"cwd": tmp_path, "env": environment, "capture_output": True, "check": False}
-    refused = subprocess.run([sys.executable, "-c", program, "say", b"caf\xe9"], **options)
+    options: Any = {"cwd": tmp_path, "capture_output": True, "check": False}
+    refused = subprocess.run([*SAY, b"caf\xe9"], **options)
     assert refused.returncode == 1
     assert b"half of a character" in b" ".join(refused.stderr.split())
     assert b"Traceback" not in refused.stderr
-    made = subprocess.run([sys.executable, "-c", program, "say", "-", "-o", "-"], input=b"Hello.\n", **options)
+    made = subprocess.run([*SAY, "-", "-o", "-"], input=b"Hello.\n", **options)
     assert made.returncode == 0
     assert len(made.stdout) > 44 + 16_000
 
@@ -519,12 +518,8 @@ def test_bytes_that_are_no_utf8_on_the_real_command_line(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path: Path) -> None:
     """``wandlib say ... -o - | head -c 1000``: the pipe is closed while there is more to say."""
-    program = textwrap.dedent("from wandlib.cli.app import app; app()")
-    environment = os.environ | {"PYTHONPATH": str(Path(wandlib.__file__).parents[1])}
-    command = [sys.executable, "-c", program, "say", " ".join(["Once more, then."] * 20), "-o", "-"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as speaking:
+    command = [*SAY, " ".join(["Once more, then."] * 20), "-o", "-"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as speaking:
         assert speaking.stdout is not None
         assert speaking.stderr is not None
         assert speaking.stdout.read(1000).startswith(b"RIFF")

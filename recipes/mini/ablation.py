@@ -8,6 +8,7 @@ in one cache. What was measured is on disk, a file for each row and seed of a vo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ from transformers import Qwen2ForCausalLM
 import wandlib
 from recipes.mini import endless, long_form, spoken, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER, WITH_STREAM
-from recipes.mini.ablation_tables import OVER, SO_FAR, document, lines
+from recipes.mini.ablation_tables import document, lines, mark_of
 from recipes.mini.evaluate import digest_of
 from recipes.mini.files import write_json, written_before
 from recipes.mini.listening import identity, instruments, recognizer
@@ -52,9 +53,10 @@ Job = tuple[Path, Path, Path | None, str, str, int]
 """Folder, corpus, voice folder and its sum, row and seed."""
 
 
-def slug_of(name: str) -> str:
-    """Make a name for files."""
-    return "".join(letter if letter.isalnum() else "_" for letter in name)
+def slug_of(name: str, seed: int, *depends_on: object) -> str:
+    """Make a name for files, with a mark of all that what is in them depends on."""
+    mark = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:8]
+    return f"{''.join(letter if letter.isalnum() else '_' for letter in name)}-{seed}-{mark}"
 
 
 def variant_of(name: str, seed: int) -> Variant:
@@ -92,8 +94,8 @@ def model_of(folder: Path, corpus: Path, voice: str, name: str, seed: int) -> Qw
         return train_student.load_student(folder)
     if ROWS[name].variant is None:
         return train_student.load_teacher(folder)
-    slug = f"ablation/{voice}/{slug_of(name)}-{seed}"
-    return train_student.train(folder, corpus, variant_of(name, seed), slug)
+    variant = variant_of(name, seed)
+    return train_student.train(folder, corpus, variant, f"ablation/{voice}/{slug_of(name, seed, variant)}")
 
 
 def held_out(folder: Path, corpus: Path, model: Qwen2ForCausalLM, variant: Variant) -> dict[str, float]:
@@ -167,7 +169,9 @@ def stream(system: MiniSystem, assets: Path | None) -> list[dict[str, Any]]:
 def path_of(job: Job) -> Path:
     """Return where the measurements of a row with one seed are."""
     folder, _, _, voice, name, seed = job
-    return folder / "ablation" / voice / f"{slug_of(name)}-{seed}-{instruments()}.json"
+    streamed = STREAMED if name in WITH_STREAM else 0
+    slug = slug_of(name, seed, variant_of(name, seed), ROWS[name].spoken, SENTENCES, FOUR, streamed)
+    return folder / "ablation" / voice / f"{slug}-{instruments()}.json"
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -180,6 +184,8 @@ def measure(job: Job) -> dict[str, Any]:
         started, variant = time.monotonic(), variant_of(name, seed)
         model = model_of(folder, corpus, voice, name, seed)
         result: dict[str, Any] = {"training minutes": (time.monotonic() - started) / 60}
+        if ROWS[name].variant is not None and not ROWS[name].shipped:
+            result["utterances"] = train_student.utterances_read(corpus, variant)
         result |= held_out(folder, corpus, model, variant)
         if ROWS[name].spoken:
             system = system_of(folder, assets, model, variant)
@@ -246,13 +252,14 @@ def main(
         "voice": voice,
         "recognizer": "none" if isinstance(listen, Unavailable) else f"Whisper {listen.name}",
         "sentences": f"{len(SENTENCES)} sentences x {len(FOUR)} speakers",
-        "intervals": SO_FAR if so_far else OVER,
         "rows": [row for row in table if "WER" in row],
         "beyond the paper": [row for row in table if "WER" not in row],
         "attention mass": attention_masses(folder, corpus),
     }
-    result |= written_before(RESULTS, voice, "findings")
+    result |= written_before(RESULTS, voice, "findings", "findings of")
     print(document(result))
+    if result.get("findings of") != mark_of(result):
+        print(f'Read the findings in {RESULTS.name} anew, then say there: "findings of": "{mark_of(result)}"')
     if not rows:
         RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         REPORT.write_text(put_measured(REPORT.read_text(encoding="utf-8"), document(result)), encoding="utf-8")

@@ -23,7 +23,7 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
         partial.write_text(json.dumps(value, indent=indent), encoding="utf-8")
 
 
-def written_before(path: Path, voice: str, name: str) -> dict[str, Any]:
-    """Return what somebody wrote by hand into results under ``name``, if they are of the same voice."""
+def written_before(path: Path, voice: str, *names: str) -> dict[str, Any]:
+    """Return what somebody wrote by hand into results under ``names``, if they are of the same voice."""
     before = json.loads(path.read_text(encoding="utf-8"))
-    return {name: before[name]} if before.get("voice") == voice and name in before else {}
+    return {name: before[name] for name in names if name in before} if before.get("voice") == voice else {}

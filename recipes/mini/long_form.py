@@ -1,11 +1,11 @@
-"""Ten minutes and an hour of prose in one decode: ``python -m recipes.mini.long_form --write``, 40 minutes.
+"""Ten minutes and an hour of prose in one decode: ``python -m recipes.mini.long_form --write``, about an hour.
 
 The held-out novel is read sentence by sentence in one cache (:mod:`recipes.mini.endless`): by the student under its
 window, and by the teacher with full attention on the same text, as far as it gets; and by the student in parts, each in
-a cache of its own, to show what one cache costs. Groups of whole sentences of about
-12 s are judged by themselves: word errors by Whisper tiny.en, similarity to the speaker's reference by resemblyzer, the
-cache, and the time of a step. A decode is given up after five sentences in a row without an end. Each decode is kept on
-disk by the sum of the weights, and measured once.
+a cache of its own, to show what one cache costs, and what is the text's and not the time's. Groups of whole sentences
+of about 12 s are judged by themselves: word errors by Whisper tiny.en, similarity to the speaker's reference by
+resemblyzer, the cache, and the time of a step. A decode is given up after five sentences in a row without an end. Each
+decode is kept on disk by the sum of the weights, and measured once.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ WAYS: dict[Way, tuple[str, Attention, Long]] = {
     "full": ("teacher", "full", "one cache"),
 }
 """Who reads, and how."""
+LONGEST_BY: tuple[Way, ...] = ("window", "parts")
+"""Ways to read the longest text: in parts, an error is of the text and not of the time that went by."""
 Decode = tuple[Path | None, Way, str, float, Path]
 """Voice folder, way, speaker, minutes, and where the answer is kept."""
 
@@ -193,9 +195,26 @@ def apart(one: Sequence[Group], other: Sequence[Group], key: str, draws: int = 4
 
 def compared(groups: Sequence[Group], key: str) -> tuple[float, float, Interval]:
     """Return the first minutes, the last minutes and their difference, as :func:`apart` does."""
-    total = groups[-1]["second"] + groups[-1]["seconds"]
+    total = length(groups)
     first, last = [g for g in groups if g["second"] < EDGE], [g for g in groups if g["second"] >= total - EDGE]
     return apart(first, last, key)
+
+
+def length(groups: Sequence[Group]) -> float:
+    """Return the seconds of a decode."""
+    return float(groups[-1]["second"] + groups[-1]["seconds"])
+
+
+def halves(name: str, groups: Sequence[Group]) -> dict[str, Any]:
+    """Compare the second half of a decode with the first: another text, but many more words than two minutes have."""
+    middle, row = length(groups) / 2, dict[str, Any](decode=name)
+    parts = [g for g in groups if g["second"] < middle], [g for g in groups if g["second"] >= middle]
+    for key in ("WER", "similarity"):
+        if all(("words" if key == "WER" else key) in group for group in groups):
+            first, second, difference = apart(*parts, key)
+            row |= {f"{key}, first half": first, f"second half ({key})": second}
+            row[f"{key} apart"] = shown(difference, signed=True)
+    return row
 
 
 def line(name: str, decode: dict[str, Any]) -> dict[str, Any]:
@@ -233,6 +252,21 @@ def course(decodes: dict[str, dict[str, Any]], minutes: float) -> list[dict[str,
     return rows
 
 
+def cost_of_one_cache(decodes: dict[str, dict[str, Any]], which: str) -> list[str]:
+    """Compare all that the student read in parts with the same text in one cache; nothing where it did not do both."""
+    names = [name for name in decodes if name.startswith("student in parts, ")]
+    whole = [name.replace(" in parts", "") for name in names]
+    heard = all("words" in group for name in (*names, *whole) for group in decodes[name]["groups"])
+    if not names or not heard:
+        return []
+    parts, one_cache = ([g for name in some for g in decodes[name]["groups"]] for some in (names, whole))
+    in_parts, in_one, difference = apart(parts, one_cache, "WER")
+    return [
+        f"WER of the student over all of {which}: {in_one:.3f} in one cache, {in_parts:.3f} in parts: "
+        f"{shown(difference, signed=True)}."
+    ]
+
+
 def document(result: dict[str, Any]) -> str:
     """Write the measured part of LONG_FORM.md."""
     decodes = result["decodes"]
@@ -245,17 +279,10 @@ def document(result: dict[str, Any]) -> str:
         "",
         markdown_table([line(name, decode) for name, decode in decodes.items()]),
     ]
-    names = [name for name in short if name.startswith("student in parts, ")]
-    heard = all("words" in group for decode in short.values() for group in decode["groups"])
-    if names and heard:
-        whole = [name.replace(" in parts", "") for name in names]
-        parts, one_cache = ([g for name in some for g in short[name]["groups"]] for some in (names, whole))
-        in_parts, in_one, difference = apart(parts, one_cache, "WER")
-        lines += [
-            "",
-            f"WER of the student over all of these ten minutes: {in_one:.3f} in one cache, {in_parts:.3f} in parts: "
-            f"{shown(difference, signed=True)}.",
-        ]
+    if long:
+        table = markdown_table([halves(name, decode["groups"]) for name, decode in long.items()])
+        lines += ["", "The long decodes by halves:", "", table]
+    lines += ["", *cost_of_one_cache(short, "the short decodes"), *cost_of_one_cache(long, "the long one")]
     for part, minutes in ((short, 1), (long, 5)):
         if part:
             lines += [
@@ -269,7 +296,7 @@ def document(result: dict[str, Any]) -> str:
 
 def main(
     minutes: Annotated[float, typer.Option(help="Of each speaker and way.")] = 10.0,
-    longest: Annotated[float, typer.Option(help="Of the first speaker, the student once; 0: not.")] = 60.0,
+    longest: Annotated[float, typer.Option(help="Of the first speaker, by the student; 0: not.")] = 60.0,
     speakers: Annotated[list[str] | None, typer.Option("--speaker", help="Default: three of the voice's.")] = None,
     assets: Annotated[Path | None, typer.Option(help="Voice folder; default: the shipped one.")] = None,
     folder: Annotated[Path, typer.Option(help="Where decodes are kept.")] = Path("runs/mini/long_form"),
@@ -282,7 +309,7 @@ def main(
     kept = kept_in(folder, assets)
     kept.mkdir(parents=True, exist_ok=True)
     wanted: list[tuple[Way, str, float]] = [(way, name, minutes) for way in WAYS for name in chosen]
-    wanted += [("window", chosen[0], longest)] if longest else []
+    wanted += [(way, chosen[0], longest) for way in LONGEST_BY] if longest else []
     text = hashlib.sha256(Path(prose.__file__).read_bytes()).hexdigest()[:6]
     jobs = [(assets, how, name, long, kept / f"{how}-{name}-{long:g}-{text}.json") for how, name, long in wanted]
     os.environ["OMP_NUM_THREADS"] = "1"

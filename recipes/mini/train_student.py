@@ -31,7 +31,7 @@ WINDOW = 16
 BLOCKS = 2
 """Texts that stay visible: the one being spoken and the one before it."""
 UNBOUNDED = 4096
-"""A window that hides nothing, and blocks that never expire."""
+"""A window that hides nothing of a row or of a sentence, and blocks that never expire."""
 BATCH = 16
 """Rows of each process in a step; the shipped student has two processes."""
 
@@ -54,7 +54,7 @@ class Variant:
     schedule: str = "cosine"
     window_start: int = 64
     hard_fraction: float = 0.4
-    """More than the paper's 10 %: in so short a run the learning rate is spent before the last tenth."""
+    """More than the library's 10 %: in so short a run the learning rate is spent before the last tenth."""
     lora: bool = False
     full: bool = False
     """Train on under full attention with cross-entropy alone: what the same steps do without a window."""
@@ -66,7 +66,7 @@ class Variant:
 
 
 def training_rows(speech: Speech, variant: Variant, world: int) -> tuple[list[Row], int]:
-    """Return the rows to train on and the steps: of all of the speech no more than :data:`PASSES` passes have.
+    """Return the rows in the order of training, and the steps: of all of the speech no more than :data:`PASSES` passes.
 
     They are other rows than those of the teacher's passes, of which it knows too much; the guidance has read a third
     of them.
@@ -75,7 +75,15 @@ def training_rows(speech: Speech, variant: Variant, world: int) -> tuple[list[Ro
     while len(found) < wanted and (number < PASSES or variant.share < 1):
         found += speech.rows(1000 * variant.seed + PASSES + number)
         number += 1
-    return found, min(variant.steps, max(1, len(found) // (BATCH * world)))
+    steps = min(variant.steps, max(1, len(found) // (BATCH * world)))
+    return rows.in_batches(found, BATCH * world, variant.seed), steps
+
+
+def utterances_read(corpus: Path, variant: Variant) -> int:
+    """Count the utterances that one process reads in a variant's steps, each once."""
+    speech, _ = read_speech(corpus, variant.share)
+    training, steps = training_rows(speech, variant, 1)
+    return len({number for row in training[: steps * BATCH] for number in row["utterances"]})
 
 
 def read_speech(corpus: Path, share: float = 1.0) -> tuple[Speech, Speech]:
@@ -136,7 +144,7 @@ def train(folder: Path, corpus: Path, variant: Variant, name: str) -> Qwen2ForCa
             model=student,
             teacher=None if variant.lora else load_teacher(folder),
             args=arguments(replace(variant, steps=steps), output),
-            train_dataset=rows.in_batches(training, BATCH * world, variant.seed),
+            train_dataset=training,
             eval_dataset=held_out.rows(0),
             data_collator=rows.collator(variant.max_gap, seed=variant.seed),
         )

@@ -27,7 +27,7 @@ from recipes.mini.ablation_rows import (
     UNTRAINED,
     WITH_STREAM,
 )
-from recipes.mini.ablation_tables import OVER, crossed, document, lines
+from recipes.mini.ablation_tables import crossed, document, lines, mark_of, untrained_row
 from recipes.mini.rows import Speech
 from wandlib.evaluation.error_rates import ErrorCounts
 from wandlib.evaluation.report import Report, Utterance, put_measured
@@ -49,7 +49,7 @@ def test_rows_differ_in_one_thing_each() -> None:
         if base is DIRECT and row.variant == DIRECT:
             continue
         assert len(changed(row.variant, base)) == (2 if row.variant.lora else 1), name
-    slugs = [ablation.slug_of(name) for name in ROWS]
+    slugs = [ablation.slug_of(name, 0) for name in ROWS]
     assert len(set(slugs)) == len(slugs)
 
 
@@ -58,6 +58,29 @@ def test_every_row_is_in_a_table_and_every_table_has_rows() -> None:
     assert placed == set(ROWS)
     assert {CURRICULUM, f"{CURRICULUM}, no gap"} < WITH_STREAM
     assert all(ROWS[name].spoken for name in WITH_STREAM)
+    assert {untrained_row(name) for name in ROWS} - set(ROWS) == {None}
+    assert untrained_row(f"{CURRICULUM}, W = 8") == "window only, W = 8"
+    assert untrained_row("CE, no window") is untrained_row(TEACHER) is untrained_row("unknown row") is None
+
+
+def test_what_was_measured_otherwise_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's name changes with the row, the sentences and, where it reads one, the stream."""
+
+    def path(name: str) -> Path:
+        return ablation.path_of((Path(), Path(), None, "sum", name, 1))
+
+    jobs = [path(name) for name in ROWS]
+    assert len(set(jobs)) == len(ROWS)
+    monkeypatch.setattr(ablation, "STREAMED", 14)
+    assert [path(name) == before for name, before in zip(ROWS, jobs, strict=True)] == [
+        name not in WITH_STREAM for name in ROWS
+    ]
+    before = path("CE, direct")
+    monkeypatch.setattr(ablation, "SENTENCES", ["Another one."])
+    assert path("CE, direct") != before
+    before = path("CE, direct")
+    monkeypatch.setitem(ROWS, "CE, direct", replace(ROWS["CE, direct"], variant=replace(DIRECT, kl_weight=0.1)))
+    assert path("CE, direct") != before
 
 
 def test_seeds_are_of_training() -> None:
@@ -149,7 +172,11 @@ def run(wrong: int, seed: int, name: str) -> dict[str, Any]:
         Utterance(name, text, "clara", seed, "", ErrorCounts(wrong, 4, wrong, 20), 0.9, {}, [], 1.0, 2.0, 3, 0.1)
         for text in ("one", "two", "three", "four", "five", "six")
     ]
-    stream = [{"sentence": f"clara {place}", "word errors": wrong, "words": 8} for place in range(6)]
+    stream = [
+        {"sentence": f"{who} {place}", "word errors": errors, "words": 8}
+        for who, errors in (("clara", wrong), ("victor", wrong + 4))
+        for place in range(6)
+    ]
     losses = {"ce": 3.0 + wrong, "kl": 0.1, "agreement": 0.9, "ce, streams": 3.5, "ce, far": 4.0}
     return losses | {"report": Report({"recognizer": "planted"}, rows), "sentences": stream}
 
@@ -157,15 +184,20 @@ def run(wrong: int, seed: int, name: str) -> dict[str, Any]:
 def test_a_line_is_the_mean_of_its_seeds_beside_the_teacher() -> None:
     measured = {
         TEACHER: [run(0, 0, TEACHER)],
-        "CE, direct": [run(wrong, seed, "CE") for seed, wrong in enumerate((1, 2, 3))],
+        UNTRAINED: [run(4, 0, UNTRAINED)],
+        "CE, direct": [run(wrong, seed, "CE") | {"utterances": 7} for seed, wrong in enumerate((1, 2, 3))],
     }
-    teacher, other = lines(measured)
+    teacher, untrained, other = lines(measured)
     assert teacher["WER - teacher's, 95 %"] == ""
     assert other["CE"] == 5.0
     assert other["CE, range"] == "4.000 to 6.000"
     assert other["WER"] == 0.5
     assert other["WER - teacher's, 95 %"].startswith("+0.2")
-    assert other["WER, streams"].startswith("0.250 (")
+    assert other["WER - untrained's, 95 %"].startswith("-0.7")
+    assert not {"WER - untrained's, 95 %"} & {*teacher, *untrained}
+    assert other["utterances read"] == 7
+    assert other["WER, streams"] == 0.5
+    assert other["WER of each"] == "0.250 / 0.750"
     assert other["failures"] == "0 of 18"
     assert other["seeds"] == 3
     assert other["WER by seed"] == "0.250 / 0.500 / 0.750"
@@ -178,11 +210,30 @@ def test_the_document_has_a_table_for_what_was_measured_and_nothing_else() -> No
     rows = lines(measured)
     assert ["WER, streams" in row for row in rows] == [True, True, False, True]
     result = {"sentences": "2 sentences", "recognizer": "planted", "machine": "m", "date": "d", "attention mass": []}
-    result["intervals"] = OVER
-    text = document(result | {"rows": rows, "beyond the paper": []})
+    result |= {"rows": rows, "beyond the paper": []}
+    text = document(result)
     assert "**What each part is worth.**" in text
     assert "**Windows.**" not in text  # the teacher alone is no comparison
     assert "| unknown row | 1 |" in text.split("**Other rows.**")[1]
+
+
+def test_findings_that_were_written_for_other_rows_say_so() -> None:
+    result: dict[str, Any] = {
+        "sentences": "2 sentences",
+        "recognizer": "planted",
+        "machine": "m",
+        "date": "d",
+        "attention mass": [],
+        "rows": lines({TEACHER: [run(0, 0, TEACHER)], "CE, direct": [run(1, 0, "CE")]}),
+        "beyond the paper": [],
+        "findings": ["CE is worse."],
+    }
+    result["findings of"] = mark_of(result)
+    old = "were written for an earlier measurement"
+    assert "CE is worse." in document(result)
+    assert old not in document(result)
+    result["rows"][1]["WER"] = 0.0
+    assert old in document(result)
 
 
 def test_the_report_quotes_the_results() -> None:

@@ -164,7 +164,17 @@ def test_one_cache_against_parts() -> None:
             for name, of in decodes.items()
         },
     }  # fmt: skip
-    assert "0.020 in one cache, 0.000 in parts: +0.020 (+0.0" in long_form.document(result)
+    text = long_form.document(result)
+    assert "all of the short decodes: 0.020 in one cache, 0.000 in parts: +0.020 (+0.0" in text
+    assert "all of the long one" not in text
+
+
+def test_a_long_decode_by_halves() -> None:
+    """The six errors are in the last six of thirty groups."""
+    row = long_form.halves("student, a", groups(30))
+    assert (row["WER, first half"], row["second half (WER)"]) == (0, pytest.approx(6 / 150))
+    assert row["WER apart"].startswith("+0.040 (+0.0")
+    assert row["similarity apart"].startswith("-0.004 (-0.0")
 
 
 def test_the_report_quotes_the_results() -> None:

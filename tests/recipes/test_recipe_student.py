@@ -59,6 +59,17 @@ def test_nothing_is_read_more_often_than_it_has_shifts_unless_speech_is_to_be_sc
     assert len(few) >= 10 * train_student.BATCH
 
 
+def test_the_utterances_that_a_variant_reads_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a little speech; of much, no more than the steps have rows of single utterances for."""
+    speech = Speech(talk(40))
+    monkeypatch.setattr(train_student, "read_speech", lambda corpus, share: (speech, speech))
+    assert train_student.utterances_read(Path(), Variant(steps=1000)) == len(speech.spoken)
+    monkeypatch.setattr(train_student, "BATCH", 4)
+    first = train_student.training_rows(speech, Variant(steps=2), world=1)[0][:8]
+    expected = len({number for row in first for number in row["utterances"]})
+    assert train_student.utterances_read(Path(), Variant(steps=2)) == expected < len(speech.spoken)
+
+
 def test_the_student_reads_other_rows_than_the_teacher_did() -> None:
     speech = Speech(talk(40))
     rows, _ = train_student.training_rows(speech, Variant(steps=1000), world=2)

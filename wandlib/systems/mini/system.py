@@ -20,7 +20,7 @@ from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE, LogMel
 from wandlib.systems.mini.parts import pieces, split
 from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt, text_block
 from wandlib.systems.mini.reference import read_reference
-from wandlib.systems.mini.streaming import MiniSoundStream
+from wandlib.systems.mini.streaming import FIRST, LARGEST, WHOLE, MiniSoundStream
 from wandlib.systems.mini.text import MAXIMUM_CHARACTERS, SYMBOLS, Phonemizer
 from wandlib.systems.mini.vocoder import Vocoder
 from wandlib.systems.mini.weights import (
@@ -41,8 +41,8 @@ REFERENCE_CODES = 75
 """3 s of the reference go into the prompt, as in training."""
 WHOLE_SYMBOLS, PART_SYMBOLS = 100, 70
 """A text of more symbols than the first is spoken in parts of at most the second, cut at punctuation, until a rest of
-at most the first is left. In training, a text block of a stream has 46 on average; with blocks of up to 150 the student
-lost its place in 4 of 18 odd texts."""
+at most the first is left. In training, a text block of a stream has 46 on average; in blocks of 150 the student loses
+its place now and then."""
 MAXIMUM_SYMBOLS = 4_000
 """The limit of one piece: more than MAXIMUM_CHARACTERS of prose have. Digits and emoji become many phones each."""
 MAXIMUM_TEXT = 500_000
@@ -195,6 +195,7 @@ class MiniSystem(SpeechSystem):
         temperature = TEMPERATURE if settings.temperature is None else settings.temperature
         sampler = Sampler(settings.seed, temperature, settings.top_k or TOP_K, allowed=ALLOWED)
         voice, cache, begun = None, self._long_cache(settings), False
+        first, largest = (FIRST, LARGEST) if streaming else (WHOLE, WHOLE)
         for text in texts:
             for symbols in self._parts(text):
                 voice = self.voice(reference) if voice is None else voice
@@ -207,7 +208,7 @@ class MiniSystem(SpeechSystem):
                     ends=frozenset({END}),
                     # Speech has two codes a symbol; five are more than any voice needs.
                     limit=25 + 5 * len(symbols),
-                    sound=MiniSoundStream(self.codec, self.vocoder, voice.vector),
+                    sound=MiniSoundStream(self.codec, self.vocoder, voice.vector, first, largest),
                     code=lambda token: token - FIRST_CODE,
                     cache=cache,
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, TypeGuard
 from urllib.parse import urlencode
 
 from wandlib.systems.base import InputError, SpeechSystem
+from wandlib.systems.clauses import sentence_ends
 from wandlib.systems.settings import Long, check_text
 
 TEXT_LIMIT = 1_000
@@ -136,11 +138,13 @@ def pieces(text: str, longest: int = 600) -> list[str]:
     found: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text):
         piece = ""
-        for sentence in re.split(r"(?<=[.!?…][\"'”’)\s])\s*", " ".join(paragraph.split())):
-            if piece and len(piece) + len(sentence) > longest:
+        line = " ".join(paragraph.split())
+        ends = [0, *sentence_ends(line), len(line)]
+        for start, end in itertools.pairwise(ends):
+            if piece and len(piece) + end - start > longest:
                 found.append(piece.strip())
                 piece = ""
-            piece += sentence if not piece or piece.endswith(" ") else f" {sentence}"
+            piece += line[start:end]
         if any(character.isalnum() for character in piece):
             found.append(piece.strip())
     return found

@@ -416,3 +416,4 @@ class TestRequest:
         assert all(piece.endswith((".", "end")) for piece in found)
         assert pieces(" \n\n ... ") == []
         assert pieces("x" * 900) == ["x" * 900]
+        assert pieces("With Dr. Jones. Then " + "x" * 20, 10) == ["With Dr. Jones.", "Then " + "x" * 20]

@@ -33,6 +33,12 @@ def test_memory_of_training_is_of_the_checkpoint_that_is_given(tmp_path: Path) -
     assert "llasa comes without weights: give the folder of its checkpoint" in " ".join(without.output.split())
 
 
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, [*SHORT, str(tmp_path / "missing")])
+    assert result.exit_code == 1
+    assert f"error: no folder {tmp_path / 'missing'}: give a folder with a config.json" in result.output
+
+
 @pytest.mark.parametrize(("option", "name"), [("--json", "p.json"), ("--plot", "p.svg")])
 def test_what_was_measured_is_not_written_over(
     option: str, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

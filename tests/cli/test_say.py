@@ -165,6 +165,14 @@ def test_a_full_disk_is_one_line(run: Any) -> None:
     assert "error: cannot write 'full.flac'" in said(result)
 
 
+def test_an_error_is_one_line_however_long_the_path_in_it(run: Any) -> None:
+    """A path that is cut in two can be neither copied nor searched for."""
+    name = f"{'long_' * 30}.flac"
+    Path(name).symlink_to("/dev/full")
+    result = run("one", "-o", name, "--force")
+    assert f"error: cannot write '{name}'" in result.output
+
+
 def test_nothing_on_standard_input(run: Any) -> None:
     result = run("-", given=b"\n \n")
     assert result.exit_code == 1

@@ -31,6 +31,9 @@ WORDS = st.sampled_from(
         "a" * 90,
         "你好。",
         "e.g. ",
+        "— ",
+        "no. ",
+        "&amp; ",
         "\t",
     ]
 )
@@ -64,6 +67,10 @@ def test_no_letter_is_lost_and_none_is_too_long(words: list[str]) -> None:
         ("Short, whole. " + "x" * 60 + ", cut, not again", ["Short, whole.", "x" * 60 + ",", "cut, not again"]),
         ("A line\nand another", ["A line", "and another"]),
         ("你好。今天", ["你好。", "今天"]),
+        ("Notes\n— first", ["Notes", "— first"]),
+        ("See Fig. 3 and no. 5 on Dec. 25. Go on.", ["See Fig. 3 and no. 5 on Dec. 25.", "Go on."]),
+        ("**Bold.** «Stop.» Then", ["**Bold.**", "«Stop.»", "Then"]),
+        ("x" * 60 + " Smith &amp; Wesson, and so on", ["x" * 60 + " Smith &amp; Wesson,", "and so on"]),
         ("*** ... One. ***", ["One."]),
     ],
 )  # fmt: skip

@@ -164,7 +164,7 @@ def exit_on_input_error() -> Iterator[None]:
     except (InputError, OSError, ImportError) as error:
         cure = "; pip install 'wandlib[all]' installs every part" if isinstance(error, ModuleNotFoundError) else ""
         message = f"{error}{cure}".encode("utf-8", "backslashreplace").decode("utf-8")
-        console.print(f"[red]error:[/red] {escape(message)}", highlight=False)
+        console.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 

@@ -157,6 +157,8 @@ def config_of(name: str, positions: int) -> PreTrainedConfig:
 
     from wandlib.profiling.paper_systems import SHAPES
 
+    if name[:1] in "./~" and not Path(name).expanduser().is_dir():
+        raise InputError(f"no folder {name}: give a folder with a config.json, or {', '.join(SHAPES)}")
     try:
         config: PreTrainedConfig = SHAPES[name].config if name in SHAPES else AutoConfig.from_pretrained(name)
     except ValueError as error:

@@ -21,10 +21,15 @@ SOON = 60
 LONGEST = 300
 """Characters. At 15 characters a second, 20 s."""
 
-_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]]*\s|[,;:][\"'”’)\]]*\s|\s[-–—]+\s|[。！？；，、]|\n")
+_CLOSING = r"\"'”’)\]»›*_"
+_END = re.compile(rf"(?<![.!?…])[.!?…]+[{_CLOSING}]*\s|[,;:][{_CLOSING}]*\s|[^\S\n][-–—]+\s|[。！？；，、]|\n")
+_SENTENCE_END = re.compile(rf"[.!?…][{_CLOSING}]*\s|\n\s*\n")
 _ABBREVIATION = re.compile(
-    r"\b(?:Dr|Mr|Mrs|Ms|St|Prof|Gen|Rev|Sen|Capt|Lt|Col|Sgt|Jr|Sr|vs|approx|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\.\s$"
+    r"(?:\b(?:(?i:dr|mr|mrs|ms|st|mt|prof|gen|rev|sen|rep|gov|capt|lt|col|maj|sgt|jr|sr|vs|approx|dept|etc|al|cf|no|nos|"
+    r"figs?|pp?|ch|vol|sec|eq)|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\."
+    r"|&#?\w{1,31};)\s$"
 )
+"""What ends no clause: whoever reads the longer one sees what follows, and cuts it there if it did end a sentence."""
 
 
 def clauses(pieces: Iterable[str]) -> Iterator[str]:
@@ -72,15 +77,21 @@ def _first_end(text: str) -> int | None:
         mark, end = match.group(), match.end()
         if "\n" in mark:
             return end
-        if mark[0] in ",;:" or mark[0].isspace():
-            if end >= SOON:
-                return end
-        elif mark[0] != "." or not _ABBREVIATION.search(text[:end]):
+        if _ABBREVIATION.search(text[:end]):
+            continue
+        if end >= SOON or not (mark[0] in ",;:" or mark[0].isspace()):
             return end
     if len(text) <= LONGEST:
         return None
     space = text.rfind(" ", 1, LONGEST)
     return LONGEST if space < 0 else space + 1
+
+
+def sentence_ends(text: str, start: int = 0, end: int | None = None) -> Iterator[int]:
+    """Yield where the sentences and paragraphs of a text end, within a part of it; not after an abbreviation."""
+    for match in _SENTENCE_END.finditer(text, start, len(text) if end is None else end):
+        if not _ABBREVIATION.search(text[max(start, match.end() - LONGEST) : match.end()]):
+            yield match.end()
 
 
 def _pronounceable(clause: str) -> bool:

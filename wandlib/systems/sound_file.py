@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,8 +48,10 @@ def open_sound(
     InputError
         If there is no such file, or it is too large, no audio, or of too many channels, samples a second or seconds.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"a recording is given as the path of a file, not as {type(path).__name__}: give {wanted}")
     target = Path(path)
-    if not target.is_file():
+    if not is_file(target):
         raise InputError(f"no reference file {target.name!r}: give {wanted}")
     size = target.stat().st_size
     if size > MAXIMUM_BYTES:
@@ -68,6 +71,14 @@ def open_sound(
             yield file
         except soundfile.LibsndfileError as error:
             raise _unreadable(target, error) from error
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file; not for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
 
 
 def _unreadable(target: Path, error: Exception) -> InputError:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from wandlib.systems import load_system
 from wandlib.systems.base import InputError
 from wandlib.systems.mini.features import SAMPLE_RATE
 from wandlib.systems.mini.reference import LEVEL, check_header, clean_reference, read_reference
@@ -144,6 +145,29 @@ def test_what_is_no_number_in_a_file(tmp_path: Path, value: float) -> None:
     soundfile.write(tmp_path / "nan.wav", sound, SAMPLE_RATE, subtype="FLOAT")
     with pytest.raises(InputError, match="NaN or infinite"):
         read_reference(tmp_path / "nan.wav")
+
+
+def test_what_is_no_path() -> None:
+    """In a process of its own: here the types of arguments are checked before."""
+    program = """
+import numpy as np, wandlib
+tts = wandlib.load_system("mini")
+for given in (5, b"ruth", np.zeros(16_000, np.float32), ["ruth"]):
+    try:
+        tts.synthesize("Hi.", given)
+    except wandlib.InputError as error:
+        print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert [line.partition(": give an audio file")[0] for line in run.stdout.splitlines()] == [
+        f"a recording is given as the path of a file, not as {name}" for name in ("int", "bytes", "ndarray", "list")
+    ]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".wav", "a\0b", "a\0b.wav"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(InputError, match=r"no speaker named|no reference file"):
+        load_system("mini").voice(name)  # type: ignore[attr-defined]
 
 
 def test_bad_files(tmp_path: Path) -> None:

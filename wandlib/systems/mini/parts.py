@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from wandlib.systems.clauses import sentence_ends
 from wandlib.systems.mini.text import PUNCTUATION, SPACE
-
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s|\n")
 
 
 def pieces(text: str, limit: int) -> Iterator[str]:
     """Yield a text in pieces of at most ``limit`` characters, cut at the last sentence end that fits, else word."""
     start = 0
     while len(text) - start > limit:
-        ends = [match.end() for match in _SENTENCE_END.finditer(text, start, start + limit)]
-        space = text.rfind(" ", start + 1, start + limit)
+        ends = list(sentence_ends(text, start, start + limit))
+        space = max(text.rfind(blank, start + 1, start + limit) for blank in " \n")
         end = ends[-1] if ends else space + 1 if space > 0 else start + limit
         if text[start:end].strip():
             yield text[start:end]

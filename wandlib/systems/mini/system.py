@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from wandlib.systems.mini.codec import CODES, Codec
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE, LogMel
 from wandlib.systems.mini.parts import pieces, split
 from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt, text_block
+from wandlib.systems.mini.reading import joined
 from wandlib.systems.mini.reference import read_reference
 from wandlib.systems.mini.streaming import FIRST, LARGEST, WHOLE, MiniSoundStream
-from wandlib.systems.mini.text import MAXIMUM_CHARACTERS, SYMBOLS, Phonemizer
+from wandlib.systems.mini.text import MAXIMUM_CHARACTERS, SYMBOLS, Phonemizer, check_script, scripts_of
 from wandlib.systems.mini.vocoder import Vocoder
 from wandlib.systems.mini.weights import (
     ASSETS,
@@ -34,6 +36,7 @@ from wandlib.systems.mini.weights import (
     student_settings,
 )
 from wandlib.systems.settings import InputError, Settings, check_text
+from wandlib.systems.sound_file import is_file
 
 __all__ = ["ASSETS", "MiniSystem", "Voice", "save_voices"]
 
@@ -164,9 +167,9 @@ class MiniSystem(SpeechSystem):
         """
         if reference is None:
             return next(iter(self.voices.values()))
-        if str(reference) in self.voices:
-            return self.voices[str(reference)]
-        if not Path(reference).suffix and not Path(reference).is_file():
+        if isinstance(reference, str) and reference in self.voices:
+            return self.voices[reference]
+        if isinstance(reference, str) and not Path(reference).suffix and not is_file(Path(reference)):
             raise InputError(
                 f"no speaker named {str(reference)!r}: there are {', '.join(self.voices)}, or give an audio file"
             )
@@ -196,8 +199,9 @@ class MiniSystem(SpeechSystem):
         sampler = Sampler(settings.seed, temperature, settings.top_k or TOP_K, allowed=ALLOWED)
         voice, cache, begun = None, self._long_cache(settings), False
         first, largest = (FIRST, LARGEST) if streaming else (WHOLE, WHOLE)
+        scripts = Counter[str]()
         for text in texts:
-            for symbols in self._parts(text):
+            for symbols in self._parts(text, scripts):
                 voice = self.voice(reference) if voice is None else voice
                 new = text_block(symbols) if begun else prompt(voice.codes, symbols)
                 begun = cache is not None
@@ -244,19 +248,25 @@ class MiniSystem(SpeechSystem):
             For a text without anything to pronounce, of more than ``MAXIMUM_TEXT`` characters, or with a piece of more
             than ``MAXIMUM_SYMBOLS``.
         """
-        found = self._parts(text)
+        found = self._parts(text, Counter())
         if not found:
             raise InputError(NOTHING)
         return found
 
-    def _parts(self, text: str) -> list[list[int]]:
-        """Return the parts; none of a text, or of a clause in a stream, that is marks alone: "* * *"."""
+    def _parts(self, text: str, scripts: Counter[str]) -> list[list[int]]:
+        """Return the parts; none of a text, or of a clause in a stream, that is marks alone: "* * *".
+
+        ``scripts`` counts the letters of the clauses before, and grows: one in another script is read, as it is in a
+        whole text.
+        """
         if len(check_text(text)) > MAXIMUM_TEXT:
             raise InputError(f"the text has {len(text):,} characters, the limit is {MAXIMUM_TEXT:,}: speak it in parts")
+        scripts += scripts_of(text)
+        check_script(scripts)
         found: list[list[int]] = []
-        for piece in pieces(text, MAXIMUM_CHARACTERS):
+        for piece in pieces(joined(text) or text, MAXIMUM_CHARACTERS):
             with ONE_READER:
-                symbols = self._phonemize(piece)
+                symbols = self._phonemize.read(piece)
             if len(symbols) > MAXIMUM_SYMBOLS:
                 raise InputError(
                     f"{len(piece):,} characters of the text read as {len(symbols):,} phones, the limit is "

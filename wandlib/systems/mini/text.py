@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 
 from wandlib.systems.espeak import LOGGER, load_espeak
+from wandlib.systems.mini.reading import joined, written_out
 from wandlib.systems.settings import InputError, check_text
 
 VOWELS = "iː ɪ i ᵻ ɛ æ ə ɐ ʌ ɑː ɑ ɔː ɔ ʊ uː u ɜː ɚ eɪ aɪ aʊ ɔɪ oʊ oː a e o".split()
@@ -27,8 +28,7 @@ MAXIMUM_CHARACTERS = 2_000
 _ABBREVIATION = re.compile(
     r"\b(?:(?i:dr|mr|mrs|ms|st|prof|jr|sr|vs|approx|dept|gen|lt|capt|rev|e\.g|i\.e)|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\.$"
 )
-_NUMBERED = re.compile(r"\b(?i:no|fig|vol|ch|pp?)\.$")
-_CLAUSE_END = re.compile(r"[,;:.!?]+(?=[\s\"')\]]|$)|\s[-–—]+\s|—")
+_CLAUSE_END = re.compile(r"[,;:.!?]+(?=[\s\"')\]»›}]|$)|\s[-–—]+\s|—")
 _WORD = 40
 """Characters of the longest word before a point that may be an abbreviation."""
 # HTML's attributes that may stand without a value.
@@ -46,12 +46,10 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[\da-fA-F]{1,6}|[A-Za-z][A-Za-z\d]{1,31});
 # raised and lowered digits, which are numbers by themselves.
 _STAND_IN = re.compile("[^\\x00-\\x7f¼½¾⅓⅔™№µªº²³¹\u2070-\u2079\u2080-\u2089]+")
 _PHONE = re.compile("|".join(sorted(map(re.escape, (*CONSONANTS, *VOWELS)), key=len, reverse=True)))
-_MONEY = re.compile(
-    r"([$£€])\s?((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?![\d,.]*\d)"
-    r"((?i:[ -]?(?:thousand|million|billion|trillion|bn|tn)|[kmb]))?\b"
-)
-_UNITS = {"$": "dollar", "£": "pound", "€": "euro"}
-_MAGNITUDES = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion", "tn": "trillion"}
+_APOSTROPHE = re.compile(r"(?<=[^\W\d_])[´`ʼ‛′＇](?=[^\W\d_])")
+_CAPITALS = re.compile(r"\b(?:IT|US)\b")
+FULL = 500
+"""Characters of IPA. Of a clause of about a thousand phones or more, espeak-ng drops the rest and says nothing."""
 _REPLACEMENTS = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "…": "...", "ˌ": None, "\u200d": None})
 
 
@@ -73,8 +71,13 @@ class Phonemizer:
         Raises
         ------
         InputError
-            For a text that :func:`check` refuses.
+            For a text that :func:`check` or :func:`check_script` refuses.
         """
+        check_script(scripts_of(text))
+        return self.read(text)
+
+    def read(self, text: str) -> list[str]:
+        """Return the symbols of ``text``, whatever script it is in: a part of what :func:`check_script` let pass."""
         check(text)
         symbols: list[str] = []
         for clause, mark in clauses(text):
@@ -84,9 +87,19 @@ class Phonemizer:
                 symbols += [*phones, mark]
         return symbols
 
+    def _ipa(self, clause: str) -> str:
+        """Return what espeak-ng makes of a clause; of a long one, of its halves."""
+        ipa: str = self._backend.phonemize([clause], strip=True)[0]
+        middle = len(clause) // 2
+        if len(ipa) < FULL or not middle:
+            return ipa
+        space = clause.find(" ", middle)
+        cut = clause.rfind(" ", 0, middle) if space < 0 else space
+        cut = middle if cut < 1 else cut
+        return f"{self._ipa(clause[:cut].strip())} {self._ipa(clause[cut:].strip())}"
+
     def _phones(self, clause: str) -> list[str]:
-        (ipa,) = self._backend.phonemize([clause], strip=True)
-        symbols: list[str] = []
+        ipa, symbols = self._ipa(clause), list[str]()
         for word in unicodedata.normalize("NFC", ipa).translate(_REPLACEMENTS).split():
             symbols += [SPACE] if symbols else []
             symbols += parse_word(word)
@@ -119,8 +132,7 @@ def check(text: str) -> None:
     Raises
     ------
     InputError
-        When the text is empty, beyond :data:`MAXIMUM_CHARACTERS`, mostly in other letters than Latin ones, or holds
-        SSML or HTML tags, NUL or half a character.
+        When the text is empty, beyond :data:`MAXIMUM_CHARACTERS`, or holds SSML or HTML tags, NUL or half a character.
     """
     if not text.strip():
         raise InputError("the text is empty: write something to say")
@@ -132,22 +144,29 @@ def check(text: str) -> None:
     tag = _TAG.search(text)
     if tag is not None:
         raise InputError(f"the text holds the tag {tag.group()[:40]!r}: SSML and HTML are not read, send plain text")
-    strange = other_script(text)
-    if strange:
-        raise InputError(f"the text is mostly in another script ({strange}): this voice reads English alone")
 
 
-def other_script(text: str) -> str:
-    """Return the script of most letters, by its Unicode name, where fewer than half are Latin; else "".
+def check_script(scripts: Counter[str]) -> None:
+    """Refuse a text of which fewer than half of the letters are Latin.
+
+    Raises
+    ------
+    InputError
+        Naming the script of most letters.
+    """
+    if 2 * scripts["LATIN"] < scripts.total():
+        most = scripts.most_common(1)[0][0].capitalize().replace("Cjk", "Chinese")
+        raise InputError(f"the text is mostly in another script ({most}): this voice reads English alone")
+
+
+def scripts_of(text: str) -> Counter[str]:
+    """Count the letters of a text by their script's Unicode name.
 
     A Greek letter that stands alone is a sign of mathematics, and espeak-ng knows its name.
     """
     words = re.sub(r"(?<!\w)[\u0370-\u03ff](?!\w)", "", plain(text))
     letters = (letter for letter in words if letter.isalpha() or "\u2800" < letter < "\u2900")  # Braille's are signs
-    scripts = Counter(unicodedata.name(letter, "UNKNOWN").split()[0] for letter in letters)
-    if 2 * scripts["LATIN"] >= scripts.total():
-        return ""
-    return scripts.most_common(1)[0][0].capitalize().replace("Cjk", "Chinese")
+    return Counter(unicodedata.name(letter, "UNKNOWN").split()[0] for letter in letters)
 
 
 def clauses(text: str) -> list[tuple[str, str]]:
@@ -155,19 +174,21 @@ def clauses(text: str) -> list[tuple[str, str]]:
 
     Points inside numbers and after abbreviations stay with their clause, for espeak-ng to read.
     """
-    cleaned = " ".join(plain(text).translate(_REPLACEMENTS).split())
-    cleaned = _MONEY.sub(_spoken_money, cleaned)
+    cleaned = written_out(joined(plain(_APOSTROPHE.sub("'", text)).translate(_REPLACEMENTS)))
     found: list[tuple[str, str]] = []
     start = 0
     for match in _CLAUSE_END.finditer(cleaned):
         following = cleaned[match.end() :].strip()
-        if match.group() == "." and following:
-            before = _last_word(cleaned[max(start, match.end() - _WORD) : match.end()])
-            if _ABBREVIATION.search(before) or (following[0].isdigit() and _NUMBERED.search(before)):
-                continue
-        found.append((cleaned[start : match.start()].strip(), _mark(match.group())))
+        marks = match.group()
+        if marks[0] == "." and following:
+            point = match.start() + 1
+            if _ABBREVIATION.search(_last_word(cleaned[max(start, point - _WORD) : point])):
+                marks = marks[1:]
+                if not marks:
+                    continue
+        found.append((_lowered(cleaned[start : match.start()].strip()), _mark(marks)))
         start = match.end()
-    found.append((cleaned[start:].strip(), "."))
+    found.append((_lowered(cleaned[start:].strip()), "."))
     return [(clause, mark) for clause, mark in found if any(map(str.isalnum, clause)) or _has_symbol(clause)]
 
 
@@ -186,17 +207,10 @@ def _last_word(text: str) -> str:
     return "" if len(word) >= _WORD else word
 
 
-def _spoken_money(match: re.Match[str]) -> str:
-    """Espeak-ng reads the sign first, people say it last: $42.50 is 42 dollars 50, $1.5m is 1.5 million dollars."""
-    sign, number, magnitude = match.groups()
-    unit = _UNITS[sign]
-    if magnitude:
-        name = magnitude.strip(" -").lower()
-        return f"{number} {_MAGNITUDES.get(name, name)} {unit}s"
-    whole, _, cents = number.partition(".")
-    if len(cents) != 2:
-        whole, cents = number, ""
-    return f"{whole} {unit}{'' if whole == '1' else 's'} {cents}".rstrip()
+def _lowered(clause: str) -> str:
+    """Return a clause in capitals with those words in small letters that espeak-ng would spell: "LET US GO"."""
+    shouted = clause.isupper() and len(clause.split()) > 2
+    return _CAPITALS.sub(lambda match: match.group().lower(), clause) if shouted else clause
 
 
 def _has_symbol(clause: str) -> bool:

@@ -42,11 +42,12 @@ def check_folder(folder: str | Path | None) -> Path:
         Naming the first file that is missing.
     """
     root = Path(folder) if folder is not None else ASSETS
+    cure = "the embedded voice is incomplete; install the package again"
+    if folder is not None:
+        cure = "give a folder that holds a voice, as the recipe writes it, or leave it out for the shipped one"
     for needed in NEEDED:
         if not (root / needed).is_file():
-            raise FileNotFoundError(
-                f"no {needed} in {root}: the embedded voice is incomplete; install the package again"
-            )
+            raise FileNotFoundError(f"no {needed} in {root}: {cure}")
     return root
 
 

@@ -1,0 +1,261 @@
+"""What people write in one way and say in another: figures, abbreviations, signs, lines.
+
+espeak-ng reads plain words and numbers well. What it spells out, or reads as no speaker would, is written out before:
+a rule is a pattern and what is said in its place, and the rules apply in their order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+Spoken = str | Callable[[re.Match[str]], str]
+
+_NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_MONTHS = "January February March April May June July August September October November December".split()
+_MONTH = {month[:3]: month for month in _MONTHS} | {"Sept": "September"}
+_DAY = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday"}
+_DAY |= {"Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday"}
+_TITLE = {
+    "Adm": "Admiral", "Cmdr": "Commander", "Col": "Colonel", "Ft": "Fort", "Gov": "Governor", "Hon": "Honorable",
+    "Maj": "Major", "Mt": "Mount", "Pres": "President", "Rep": "Representative", "Sen": "Senator", "Sgt": "Sergeant",
+}  # fmt: skip
+_PLACE = {
+    "Ave": "Avenue", "Bldg": "Building", "Blvd": "Boulevard", "Co": "Company", "Corp": "Corporation",
+    "Hwy": "Highway", "Inc": "Incorporated", "Ltd": "Limited", "Rd": "Road",
+}  # fmt: skip
+_COUNTED = {
+    "no": "number", "nos": "numbers", "fig": "figure", "figs": "figures", "p": "page", "pp": "pages",
+    "ch": "chapter", "vol": "volume", "sec": "section", "eq": "equation",
+}  # fmt: skip
+_UNIT = {
+    "km/h": "kilometers per hour", "kph": "kilometers per hour", "mph": "miles per hour", "m/s": "meters per second",
+    "km": "kilometers", "cm": "centimeters", "mm": "millimeters", "mi": "miles", "yd": "yards",
+    "ft": "feet", "kg": "kilograms", "mg": "milligrams", "g": "grams", "lb": "pounds", "lbs": "pounds", "oz": "ounces",
+    "ml": "milliliters", "mL": "milliliters", "l": "liters", "L": "liters", "h": "hours", "hr": "hours", "hrs": "hours",
+    "min": "minutes", "mins": "minutes", "sec": "seconds", "secs": "seconds", "ms": "milliseconds",
+    "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "kB": "kilobytes", "KB": "kilobytes",
+    "MB": "megabytes", "GB": "gigabytes", "TB": "terabytes", "kW": "kilowatts", "kWh": "kilowatt hours",
+}  # fmt: skip
+_ONE = {"feet": "foot", "hertz": "hertz", "kilohertz": "kilohertz", "megahertz": "megahertz", "gigahertz": "gigahertz"}
+_PART = {2: "half", 3: "third", 4: "quarter", 5: "fifth", 6: "sixth", 8: "eighth", 10: "tenth"}
+_DECADES = ("hundreds", "tens", *"twenties thirties forties fifties sixties seventies eighties nineties".split())
+_CURRENCY = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
+_MAGNITUDE = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion", "tn": "trillion"}
+_RULERS = (
+    "Albert|Alexander|Benedict|Catherine|Charles|Edward|Elizabeth|Francis|Frederick|George|Gregory|Gustav|Henry|Innocent|"
+    "Ivan|James|John|John Paul|Leo|Louis|Ludwig|Mary|Napoleon|Nicholas|Otto|Paul|Peter|Philip|Pius|Ramses|Richard|"
+    "Rudolf|Urban|Victor|Wilhelm|William"
+)
+_IN_PARTS = (
+    "Act|Appendix|Article|Book|Chapter|Class|Figure|Grade|Level|Mark|Part|Phase|Psalm|Scene|Section|Stage|Table|Title|"
+    "Type|Volume|War"
+)
+_ROMAN = r"(?=[IVXLC]+\b)((?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3}))(?<=[IVXLC])\b"
+_SIGN = "[\U0001f300-\U0001f3fa\U0001f400-\U0001faff\u2600-\u27bf]"
+"""Pictures, but the tones of skin."""
+
+
+def _table(names: dict[str, str]) -> str:
+    """Return a pattern of names, the longest first."""
+    return "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+
+
+def _roman(digits: str) -> int:
+    """Return the value of a Roman numeral."""
+    values = [{"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}[digit] for digit in digits]
+    return sum(-one if one < two else one for one, two in zip(values, [*values[1:], 0], strict=True))
+
+
+def _ordinal(number: int) -> str:
+    return f"{number}{'th' if 10 < number % 100 < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+
+
+def _counted(number: str) -> str:
+    """Return a number that counts something, so that it is not taken for a year."""
+    return f"{int(number):,}" if number.isdecimal() and len(number) == 4 else number
+
+
+def _round_ordinal(match: re.Match[str]) -> str:
+    """Of a multiple of a hundred espeak-ng reads the ending as a word of its own."""
+    number = int(match.group(1).replace(",", ""))
+    for size, name in ((10**9, "billion"), (10**6, "million"), (1000, "thousand"), (100, "hundred")):
+        if number and number % size == 0:
+            return f"{number // size} {name}th"
+    return match.group()
+
+
+def _year(match: re.Match[str]) -> str:
+    century, years = match.groups()
+    return (
+        f"{century} hundred" if years == "00" else f"{century} oh {years[1]}" if years < "10" else f"{century} {years}"
+    )
+
+
+def _decade(match: re.Match[str]) -> str:
+    century, ten = match.group(1) or "", int(match.group(2))
+    if century in ("10", "20") and not ten:
+        return f"{int(century) // 10} thousands"
+    return f"{century} {_DECADES[ten]}".strip() if century or ten > 1 else match.group()
+
+
+def _date(match: re.Match[str]) -> str:
+    year, month, day = match.group("year"), int(match.group("month")), int(match.group("day"))
+    if month > 12 >= day and "/" in match.group():
+        month, day = day, month
+    return f"{_MONTHS[month - 1]} {_ordinal(day)}, {year}" if 1 <= month <= 12 and 1 <= day <= 31 else match.group()
+
+
+def _hour(match: re.Match[str]) -> str:
+    hour, half = match.groups()
+    return f"{int(hour)} {half}" if half else f"{int(hour)} o'clock"
+
+
+def _fraction(match: re.Match[str]) -> str:
+    whole, part, of = match.group(1), int(match.group(2)), int(match.group(3))
+    if of not in _PART or part >= of:
+        return match.group().replace("/", " ")
+    name = _PART[of] if part == 1 else "halves" if of == 2 else f"{_PART[of]}s"
+    return f"{whole} and {part} {name}" if whole else f"{part} {name}"
+
+
+def _with_unit(match: re.Match[str]) -> str:
+    number, unit, letter, power = match.groups()
+    name = _UNIT[unit] if unit else {"m": "meters", "s": "seconds"}[letter]
+    if number == "1":
+        first, *rest = name.split(" ", 1)
+        name = " ".join([_ONE.get(first, first.removesuffix("s")), *rest])
+    return f"{_counted(number)} {({'²': 'square ', '³': 'cubic '}).get(power, '')}{name}"
+
+
+def _amount(match: re.Match[str]) -> str:
+    """People say the sign last: $42.50 is 42 dollars 50, $1.5m is 1.5 million dollars."""
+    sign, number, magnitude = match.groups()
+    unit = _CURRENCY[sign][0]
+    if magnitude:
+        name = magnitude.strip(" -").lower()
+        return f"{number} {_MAGNITUDE.get(name, name)} {unit}s"
+    whole, _, cents = number.partition(".")
+    if len(cents) != 2:
+        whole, cents = number, ""
+    return f"{_counted(whole)} {unit}{'' if whole == '1' else 's'} {'' if cents == '00' else cents}".rstrip()
+
+
+def _coins(match: re.Match[str]) -> str:
+    name = _CURRENCY[match.group(1)][1]
+    return f"{int(match.group(2))} {'pence' if name == 'penny' else name + 's'}"
+
+
+def _telephone(match: re.Match[str]) -> str:
+    return ", ".join(" ".join(group) for group in re.findall(r"\d+", match.group()))
+
+
+def _digits(match: re.Match[str]) -> str:
+    """Past a billion espeak-ng does not count, and of many digits in a row it reads the first ones alone."""
+    return " ".join(match.group().replace(".", "p")).replace("p", "point")
+
+
+def _loosened(match: re.Match[str]) -> str:
+    """Of a very long word espeak-ng reads the start alone."""
+    return re.sub(r"(?<=[/\\|_=&+*%@~-])(?=\w)", " ", match.group())
+
+
+_RULES: list[tuple[str, Spoken]] = [
+    # Markdown, which language models write.
+    (r"\[([^\[\]]{1,200})\]\(https?://[^()\s]{1,500}\)", r"\1"),
+    *2 * [(r"(?<![\w*_~`])(\*{1,3}|_{1,3}|~~|`{1,3})(?=[^\s*_~`])([^*_~`]{1,500})(?<=\S)\1(?!\w)", r"\2")],
+    (r"(?<=[.!?,;:\"'])(?:\[\d{1,3}\]|[⁰¹²³⁴⁵⁶⁷⁸⁹]+)(?=\s|$)", ""),
+    # Abbreviations; the point stays where it may end the sentence.
+    (r"\be\.\s?g\.,?", "for example"),
+    (r"\bi\.\s?e\.,?", "that is"),
+    (r"\bvs\.?(?=\s)", "versus"),
+    (r"\betc\.(?=[,;:)]|\s+[a-z])", "etc"),
+    (r"\bet al\.(?=\s+[a-z(])", "et al"),
+    (r"\bcf\.(?=\s)", "compare"),
+    (rf"\b({_table(_TITLE)})\.(?=\s+[A-Z])", lambda m: _TITLE[m.group(1)]),
+    (r"(?<=[a-z\d] )St\.(?=[,;:)]|\s+[a-z]|$)", "Street"),
+    (rf"(?<=[A-Za-z\d&] )({_table(_PLACE)})\.(?=[,;:)]|\s+[a-z])", lambda m: _PLACE[m.group(1)]),
+    (rf"(?<=[A-Za-z\d&] )({_table(_PLACE)})\.(?=\s|$)", lambda m: _PLACE[m.group(1)] + "."),
+    (rf"\b({_table(_MONTH)})\.?(?=\s+\d)", lambda m: _MONTH[m.group(1)]),
+    (rf"(?<=\d )({_table(_MONTH)})\b\.?(?!\w)", lambda m: _MONTH[m.group(1)]),
+    (
+        rf"\b({_table(_DAY)})\.?(?=,?\s+(?:\d|{'|'.join(_MONTHS)}))",
+        lambda m: _DAY[m.group(1)],
+    ),
+    (rf"\b(?i:({_table(_COUNTED)}))\.\s?(?=\d)", lambda m: _COUNTED[m.group(1).lower()] + " "),
+    # Roman numerals: World War II, Henry VIII, Apollo XI; but not the pronoun, grade C, and an IV drip.
+    (rf"\b({_IN_PARTS}) (?!I [a-z]|[LC]\b){_ROMAN}(?!\.\w)", lambda m: f"{m.group(1)} {_roman(m.group(2))}"),
+    (rf"\b({_RULERS}) (?![ILC]\b){_ROMAN}", lambda m: f"{m.group(1)} the {_ordinal(_roman(m.group(2)))}"),
+    (rf"(?<!\w)(?=I[IX]|VI|X[IV]){_ROMAN}(?!\.\w)", lambda m: str(_roman(m.group(1)))),
+    (r"\bIV\b", "I V"),
+    # Money.
+    (rf"([$£€])\s?({_NUMBER})\s?[-–—]\s?\1?({_NUMBER})(?![\w,.]*\d)", r"\2 to \1\3"),
+    (
+        r"([$£€])\s?((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?![\d,.]*\d)"
+        r"((?i:[ -]?(?:thousand|million|billion|trillion|bn|tn)|[kmb]))?\b",
+        _amount,
+    ),
+    (r"([$£€])\.(\d\d)\b(?!\.\d)", _coins),
+    # Dates, times and telephones.
+    (r"(?<![\d/-])(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)(?![\d/-])", _date),
+    (r"(?<![\d/-])(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})(?![\d/-])", _date),
+    (r"(?<![\d:.])(\d{1,2}:\d\d)\s?[-–]\s?(\d{1,2}:\d\d)(?![\d:])", r"\1 to \2"),
+    (r"(?<![\d:.])(\d{1,2}):00(?![\d:])(?:\s?([aApP]\.?[mM]\b\.?))?(?!\s?o'clock)", _hour),
+    (r"(?<![\d:.])(\d{1,2}):0([1-9])(?![\d:])", r"\1 oh \2"),
+    (
+        r"(?<![\w-])(?:(?:\+?1[-. ])?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}|\d{3}-\d{4})(?![\w-]|\.\d)",
+        _telephone,
+    ),
+    # Units, ranges, years, decades, ordinals, fractions.
+    (rf"(?<![\w,.-])({_NUMBER})[-–]({_NUMBER})(?![\d-]|[.,]\d)", r"\1 to \2"),
+    (rf"(?<![\w.,$£€])({_NUMBER})(?: ?({_table(_UNIT)})| (m|s))([²³])?(?![\w/°²³])(?:\.(?=\s+[a-z]))?", _with_unit),
+    (r"(?<![\w.,])['‘]?(1\d|20)?(\d)0s\b", _decade),
+    (r"(?<![\w.,:/+#-])(1[1-9]|20(?=[1-9]))(\d\d)(?![\w:/+%-]|[.,]\d)", _year),
+    (r"\b(\d{1,3}(?:,\d{3})+|\d+)(?<=00)th\b", _round_ordinal),
+    (r"(?<![\w./])(?:(\d{1,3}) )?(\d{1,2})/(\d{1,2})(?![\w/]|\.\d)", _fraction),
+    # Signs and powers.
+    (r"(?<=\d) [-−] (?=\d[^.?!\n]*=)", " minus "),
+    (r"#(?=\d)", "number "),
+    (r"(?<!\w)~(?=[\d$£€])", "about "),
+    (r"(?<=[A-Za-z\d)])²", " squared"),
+    (r"(?<=[A-Za-z\d)])³", " cubed"),
+    (r"(?<=[A-Za-z\d)])\^(?=[A-Za-z\d(])", " to the power of "),
+    # What is too long to be read in one.
+    (r"(?<![\w.,])\d{13,}(?![\w,]|\.\d)|(?<![\w.,])\d+\.\d{7,}(?![\w.])", _digits),
+    (rf"(?<={_SIGN})(?={_SIGN})", " "),
+    (r"\S{41,}", _loosened),
+]
+RULES = [(re.compile(pattern), spoken) for pattern, spoken in _RULES]
+
+
+def written_out(text: str) -> str:
+    """Return a text of one line as it is said, in words and figures that espeak-ng reads as people do."""
+    for pattern, spoken in RULES:
+        text = pattern.sub(spoken, text)
+    return text
+
+
+_ITEM = re.compile(r"(?:[-*•‣]|\d{1,3}[.)])\s+(?=\S)")
+_MARKER = re.compile(r"(?:[-*•‣]|#{1,6})\s+(?=\S)")
+_RULE = re.compile(r"[\s*_=~#·•—–-]*")
+_ENDED = re.compile(r"[.,;:!?…—-][\"'”’)\]*_~`]*$")
+
+
+def joined(text: str) -> str:
+    """Return a text of several lines in one; where its writer broke it on purpose, and no mark stands, a full stop.
+
+    That is at a blank line, around an item of a list and after a heading, and where the next word would have fit into
+    the line.
+    """
+    lines = [line.strip() for line in text.split("\n")]
+    width, found = max(map(len, lines)), ""
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if _RULE.fullmatch(line):  # a blank line, or one that is drawn
+            found = found.rstrip() if not found or _ENDED.search(found.rstrip()) else f"{found.rstrip()}."
+            found += " "
+            continue
+        found += _MARKER.sub("", line, count=1) if _MARKER.match(line) else line
+        word = following.partition(" ")[0]
+        broken = line[0] == "#" or bool(_ITEM.match(following)) or (word and len(line) + 1 + len(word) <= width)
+        found += ". " if broken and not _ENDED.search(line) else " "
+    return " ".join(found.split())

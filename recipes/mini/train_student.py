@@ -27,7 +27,7 @@ from recipes.mini.train_teacher import build_model
 from wandlib.distillation.checkpoints import last_checkpoint
 
 WINDOW = 16
-"""Codes, .64 s: where the teacher's own weights have twice its errors (README), which training is to mend."""
+"""Codes, .64 s: where the teacher's own weights have about twice its errors (README), which training is to mend."""
 BLOCKS = 2
 """Texts that stay visible: the one being spoken and the one before it."""
 UNBOUNDED = 4096

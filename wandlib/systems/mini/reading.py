@@ -17,12 +17,14 @@ _MONTH = {month[:3]: month for month in _MONTHS} | {"Sept": "September"}
 _DAY = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday"}
 _DAY |= {"Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday"}
 _TITLE = {
-    "Adm": "Admiral", "Cmdr": "Commander", "Col": "Colonel", "Ft": "Fort", "Gov": "Governor", "Hon": "Honorable",
-    "Maj": "Major", "Mt": "Mount", "Pres": "President", "Rep": "Representative", "Sen": "Senator", "Sgt": "Sergeant",
+    "Adm": "Admiral", "Capt": "Captain", "Cmdr": "Commander", "Col": "Colonel", "Ft": "Fort", "Gen": "General",
+    "Gov": "Governor", "Hon": "Honorable", "Lt": "Lieutenant", "Maj": "Major", "Ms": "Miz", "Mt": "Mount",
+    "Pres": "President", "Prof": "Professor", "Rep": "Representative", "Rev": "Reverend", "Sen": "Senator",
+    "Sgt": "Sergeant",
 }  # fmt: skip
 _PLACE = {
     "Ave": "Avenue", "Bldg": "Building", "Blvd": "Boulevard", "Co": "Company", "Corp": "Corporation",
-    "Hwy": "Highway", "Inc": "Incorporated", "Ltd": "Limited", "Rd": "Road",
+    "Hwy": "Highway", "Inc": "Incorporated", "Jr": "Junior", "Ltd": "Limited", "Rd": "Road", "Sr": "Senior",
 }  # fmt: skip
 _COUNTED = {
     "no": "number", "nos": "numbers", "fig": "figure", "figs": "figures", "p": "page", "pp": "pages",
@@ -44,7 +46,7 @@ _CURRENCY = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", 
 _MAGNITUDE = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion", "tn": "trillion"}
 _RULERS = (
     "Albert|Alexander|Benedict|Catherine|Charles|Edward|Elizabeth|Francis|Frederick|George|Gregory|Gustav|Henry|Innocent|"
-    "Ivan|James|John|John Paul|Leo|Louis|Ludwig|Mary|Napoleon|Nicholas|Otto|Paul|Peter|Philip|Pius|Ramses|Richard|"
+    "Ivan|James|John|Leo|Louis|Ludwig|Mary|Napoleon|Nicholas|Otto|Paul|Peter|Philip|Pius|Ramses|Richard|"
     "Rudolf|Urban|Victor|Wilhelm|William"
 )
 _IN_PARTS = (
@@ -169,6 +171,10 @@ _RULES: list[tuple[str, Spoken]] = [
     (r"\be\.\s?g\.,?", "for example"),
     (r"\bi\.\s?e\.,?", "that is"),
     (r"\bvs\.?(?=\s)", "versus"),
+    (r"\bapprox\.(?=\s)", "approximately"),
+    (r"\bca\.\s*(?=\d)", "circa "),
+    (r"\bw/o\b", "without"),
+    (r"\bPh\.\s?D\b", "P H D"),
     (r"\betc\.(?=[,;:)]|\s+[a-z])", "etc"),
     (r"\bet al\.(?=\s+[a-z(])", "et al"),
     (r"\bcf\.(?=\s)", "compare"),
@@ -178,10 +184,7 @@ _RULES: list[tuple[str, Spoken]] = [
     (rf"(?<=[A-Za-z\d&] )({_table(_PLACE)})\.(?=\s|$)", lambda m: _PLACE[m.group(1)] + "."),
     (rf"\b({_table(_MONTH)})\.?(?=\s+\d)", lambda m: _MONTH[m.group(1)]),
     (rf"(?<=\d )({_table(_MONTH)})\b\.?(?!\w)", lambda m: _MONTH[m.group(1)]),
-    (
-        rf"\b({_table(_DAY)})\.?(?=,?\s+(?:\d|{'|'.join(_MONTHS)}))",
-        lambda m: _DAY[m.group(1)],
-    ),
+    (rf"\b({_table(_DAY)})\.?(?=,?\s+(?:\d|{'|'.join(_MONTHS)}))", lambda m: _DAY[m.group(1)]),
     (rf"\b(?i:({_table(_COUNTED)}))\.\s?(?=\d)", lambda m: _COUNTED[m.group(1).lower()] + " "),
     # Roman numerals: World War II, Henry VIII, Apollo XI; but not the pronoun, grade C, and an IV drip.
     (rf"\b({_IN_PARTS}) (?!I [a-z]|[LC]\b){_ROMAN}(?!\.\w)", lambda m: f"{m.group(1)} {_roman(m.group(2))}"),
@@ -242,20 +245,35 @@ _ENDED = re.compile(r"[.,;:!?…—-][\"'”’)\]*_~`]*$")
 
 
 def joined(text: str) -> str:
-    """Return a text of several lines in one; where its writer broke it on purpose, and no mark stands, a full stop.
+    """Return a text of several lines in one; where its writer broke it on purpose, and no mark stands, with a mark.
 
-    That is at a blank line, around an item of a list and after a heading, and where the next word would have fit into
-    the line.
+    That is a full stop at a blank line, around an item of a list and after a heading; and where the next word would
+    have fit into the line: a full stop, or a comma if that word has a small letter.
     """
-    lines = [line.strip() for line in text.split("\n")]
-    width, found = max(map(len, lines)), ""
+    blocks: list[list[str]] = [[]]
+    for line in map(str.strip, text.split("\n")):
+        if not _RULE.fullmatch(line):
+            blocks[-1].append(line)
+        elif blocks[-1]:  # a blank line, or one that is drawn
+            blocks.append([])
+    found = [_in_one_line(block) for block in blocks if block]
+    return " ".join([*(_closed(block, ".") for block in found[:-1]), *found[-1:]])
+
+
+def _in_one_line(lines: list[str]) -> str:
+    """Return the lines of a paragraph, which is as wide as the longest of them."""
+    width, found = max(map(len, lines)), list[str]()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        if _RULE.fullmatch(line):  # a blank line, or one that is drawn
-            found = found.rstrip() if not found or _ENDED.search(found.rstrip()) else f"{found.rstrip()}."
-            found += " "
-            continue
-        found += _MARKER.sub("", line, count=1) if _MARKER.match(line) else line
-        word = following.partition(" ")[0]
-        broken = line[0] == "#" or bool(_ITEM.match(following)) or (word and len(line) + 1 + len(word) <= width)
-        found += ". " if broken and not _ENDED.search(line) else " "
-    return " ".join(found.split())
+        marker, item, word = _MARKER.match(line), _ITEM.match(following), following.partition(" ")[0]
+        said = line[marker.end() :] if marker else line
+        if following and (item or (marker and line[0] == "#")):
+            said = _closed(said, ".")
+        elif following and len(line) + 1 + len(word) <= width:
+            said = _closed(said, "," if word[0].islower() else ".")
+        found += said.split()
+    return " ".join(found)
+
+
+def _closed(line: str, mark: str) -> str:
+    """Return a line with a mark at its end, unless there is one."""
+    return line if _ENDED.search(line) else line + mark

@@ -22,6 +22,9 @@ SAID = [
     ("Chapter IV: the part I wrote", "Chapter 4: the part I wrote"),
     ("Part I was long, Type C was not", "Part I was long, Type C was not"),
     ("Louis XIV's Apollo XI and an IV drip", "Louis the 14th's Apollo 11 and an I V drip"),
+    ("Sixtus IV, Edmund II, Pius X, Malcolm X", "Sixtus the 4th, Edmund the 2nd, Pius the 10th, Malcolm X"),
+    ("James V. Forrestal", "James V. Forrestal"),
+    ("factor XIII, The II Corps, WW II, XX", "factor 13, The 2 Corps, WW 2, XX"),
     ("Mary I know, Chapter Like, Class Civic", "Mary I know, Chapter Like, Class Civic"),
     # Money.
     ("$5.00, $100,000.00, $1.00", "5 dollars, 100,000 dollars, 1 dollar"),
@@ -42,10 +45,12 @@ SAID = [
     ("100th, 1000th, 1,000,000th, 112th", "1 hundredth, 1 thousandth, 1 millionth, 112th"),
     # Fractions, ranges, telephones, signs.
     ("1/2 cup, 2 1/2 hours, 3/4, 24/7, and/or", "1 half cup, 2 and 1 half hours, 3 quarters, 24 7, and/or"),
+    ("1/16, 1/60, 9/11, 140/90, 1/1,000", "1 sixteenth, 1 over 60, 9 11, 140/90, 1/1,000"),
+    ("12:00 o'clock, (980-1037), 700-5000", "12 o'clock, (980 to 1037), 700 to 5000"),
     ("pages 5-10 or 5–10, 2-3-4, F-16", "pages 5 to 10 or 5 to 10, 2-3-4, F-16"),
     ("555-867-5309, (555) 867-5309, 555-1234", "5 5 5, 8 6 7, 5 3 0 9, 5 5 5, 8 6 7, 5 3 0 9, 5 5 5, 1 2 3 4"),
     ("5 - 3 = 2, #1, ~5", "5 minus 3 = 2, number 1, about 5"),
-    ("2^10, x², 20 m²", "2 to the power of 10, x squared, 20 square meters"),
+    ("2^10, x², (a+b)^3, 20 m²", "2 to the power of 10, x squared, (a+b) cubed, 20 square meters"),
     # Units.
     ("5 km, 1 km, 100 km/h, 3.5kg, 1 ft", "5 kilometers, 1 kilometer, 100 kilometers per hour, 3.5 kilograms, 1 foot"),
     ("10 lbs. of it, 5 m tall, 747s, 5G", "10 pounds of it, 5 meters tall, 747s, 5G"),

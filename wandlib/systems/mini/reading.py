@@ -40,18 +40,18 @@ _UNIT = {
     "MB": "megabytes", "GB": "gigabytes", "TB": "terabytes", "kW": "kilowatts", "kWh": "kilowatt hours",
 }  # fmt: skip
 _ONE = {"feet": "foot", "hertz": "hertz", "kilohertz": "kilohertz", "megahertz": "megahertz", "gigahertz": "gigahertz"}
-_PART = {2: "half", 3: "third", 4: "quarter", 5: "fifth", 6: "sixth", 8: "eighth", 10: "tenth"}
+_PART = {
+    2: "half", 3: "third", 4: "quarter", 5: "fifth", 6: "sixth", 7: "seventh", 8: "eighth", 9: "ninth", 10: "tenth",
+    12: "twelfth", 16: "sixteenth", 20: "twentieth", 32: "thirty-second", 64: "sixty-fourth",
+}  # fmt: skip
 _DECADES = ("hundreds", "tens", *"twenties thirties forties fifties sixties seventies eighties nineties".split())
 _CURRENCY = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent")}
 _MAGNITUDE = {"k": "thousand", "m": "million", "b": "billion", "bn": "billion", "tn": "trillion"}
-_RULERS = (
-    "Albert|Alexander|Benedict|Catherine|Charles|Edward|Elizabeth|Francis|Frederick|George|Gregory|Gustav|Henry|Innocent|"
-    "Ivan|James|John|Leo|Louis|Ludwig|Mary|Napoleon|Nicholas|Otto|Paul|Peter|Philip|Pius|Ramses|Richard|"
-    "Rudolf|Urban|Victor|Wilhelm|William"
-)
+_RULERS = "Charles|Edward|Frederick|George|Gustav|Henry|James|John|Leo|Louis|Ludwig|Paul|Philip|Pius"
+"""Whose fifth or tenth has one letter: other names with one are of people, as Malcolm X."""
 _IN_PARTS = (
-    "Act|Appendix|Article|Book|Chapter|Class|Figure|Grade|Level|Mark|Part|Phase|Psalm|Scene|Section|Stage|Table|Title|"
-    "Type|Volume|War"
+    "Act|Apollo|Appendix|Article|Book|Bowl|Chapter|Class|Fantasy|Figure|Grade|Level|Mark|Part|Phase|Psalm|Rocky|Saturn|"
+    "Scene|Section|Stage|Table|Title|Type|Vatican|Volume|War|Wars"
 )
 _ROMAN = r"(?=[IVXLC]+\b)((?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3}))(?<=[IVXLC])\b"
 _SIGN = "[\U0001f300-\U0001f3fa\U0001f400-\U0001faff\u2600-\u27bf]"
@@ -116,7 +116,7 @@ def _hour(match: re.Match[str]) -> str:
 def _fraction(match: re.Match[str]) -> str:
     whole, part, of = match.group(1), int(match.group(2)), int(match.group(3))
     if of not in _PART or part >= of:
-        return match.group().replace("/", " ")
+        return match.group().replace("/", " over " if part == 1 else " ")
     name = _PART[of] if part == 1 else "halves" if of == 2 else f"{_PART[of]}s"
     return f"{whole} and {part} {name}" if whole else f"{part} {name}"
 
@@ -174,7 +174,7 @@ _RULES: list[tuple[str, Spoken]] = [
     (r"\bapprox\.(?=\s)", "approximately"),
     (r"\bca\.\s*(?=\d)", "circa "),
     (r"\bw/o\b", "without"),
-    (r"\bPh\.\s?D\b", "P H D"),
+    (r"\bPh\.\s?D(?:\.(?=[,;)]|\s+[a-z])|\b)", "P H D"),
     (r"\betc\.(?=[,;:)]|\s+[a-z])", "etc"),
     (r"\bet al\.(?=\s+[a-z(])", "et al"),
     (r"\bcf\.(?=\s)", "compare"),
@@ -186,9 +186,13 @@ _RULES: list[tuple[str, Spoken]] = [
     (rf"(?<=\d )({_table(_MONTH)})\b\.?(?!\w)", lambda m: _MONTH[m.group(1)]),
     (rf"\b({_table(_DAY)})\.?(?=,?\s+(?:\d|{'|'.join(_MONTHS)}))", lambda m: _DAY[m.group(1)]),
     (rf"\b(?i:({_table(_COUNTED)}))\.\s?(?=\d)", lambda m: _COUNTED[m.group(1).lower()] + " "),
-    # Roman numerals: World War II, Henry VIII, Apollo XI; but not the pronoun, grade C, and an IV drip.
+    # Roman numerals: World War II, Henry VIII, factor XI; but not the pronoun, grade C, and an IV drip.
     (rf"\b({_IN_PARTS}) (?!I [a-z]|[LC]\b){_ROMAN}(?!\.\w)", lambda m: f"{m.group(1)} {_roman(m.group(2))}"),
-    (rf"\b({_RULERS}) (?![ILC]\b){_ROMAN}", lambda m: f"{m.group(1)} the {_ordinal(_roman(m.group(2)))}"),
+    (
+        rf"\b((?!(?:The|An?|In|On|At|Of|To|For|And)\b)[A-Z][a-z]+) (?=I[IVX]|VI|X[IV]){_ROMAN}(?!\.\w)",
+        lambda m: f"{m.group(1)} the {_ordinal(_roman(m.group(2)))}",
+    ),
+    (rf"\b({_RULERS}) ([VX])\b(?!\. [A-Z])", lambda m: f"{m.group(1)} the {_ordinal(_roman(m.group(2)))}"),
     (rf"(?<!\w)(?=I[IX]|VI|X[IV]){_ROMAN}(?!\.\w)", lambda m: str(_roman(m.group(1)))),
     (r"\bIV\b", "I V"),
     # Money.
@@ -203,25 +207,24 @@ _RULES: list[tuple[str, Spoken]] = [
     (r"(?<![\d/-])(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)(?![\d/-])", _date),
     (r"(?<![\d/-])(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})(?![\d/-])", _date),
     (r"(?<![\d:.])(\d{1,2}:\d\d)\s?[-–]\s?(\d{1,2}:\d\d)(?![\d:])", r"\1 to \2"),
-    (r"(?<![\d:.])(\d{1,2}):00(?![\d:])(?:\s?([aApP]\.?[mM]\b\.?))?(?!\s?o'clock)", _hour),
+    (r"(?<![\d:.])(\d{1,2}):00(?=\s?o'clock)", r"\1"),
+    (r"(?<![\d:.])(\d{1,2}):00(?![\d:])(?:\s?([aApP]\.?[mM]\b\.?))?", _hour),
     (r"(?<![\d:.])(\d{1,2}):0([1-9])(?![\d:])", r"\1 oh \2"),
-    (
-        r"(?<![\w-])(?:(?:\+?1[-. ])?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}|\d{3}-\d{4})(?![\w-]|\.\d)",
-        _telephone,
-    ),
+    (r"(?<![\w-])(?:\+?1[-. ])?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![\w-]|\.\d)", _telephone),
+    (r"(?:(?<=[Cc]all )|(?<=[Dd]ial )|(?<![\w-])(?=555))\d{3}-\d{4}(?![\w-]|\.\d)", _telephone),
     # Units, ranges, years, decades, ordinals, fractions.
     (rf"(?<![\w,.-])({_NUMBER})[-–]({_NUMBER})(?![\d-]|[.,]\d)", r"\1 to \2"),
     (rf"(?<![\w.,$£€])({_NUMBER})(?: ?({_table(_UNIT)})| (m|s))([²³])?(?![\w/°²³])(?:\.(?=\s+[a-z]))?", _with_unit),
     (r"(?<![\w.,])['‘]?(1\d|20)?(\d)0s\b", _decade),
     (r"(?<![\w.,:/+#-])(1[1-9]|20(?=[1-9]))(\d\d)(?![\w:/+%-]|[.,]\d)", _year),
-    (r"\b(\d{1,3}(?:,\d{3})+|\d+)(?<=00)th\b", _round_ordinal),
-    (r"(?<![\w./])(?:(\d{1,3}) )?(\d{1,2})/(\d{1,2})(?![\w/]|\.\d)", _fraction),
+    (r"(?<![\w.,/])(\d{1,3}(?:,\d{3})+|\d+)(?<=00)th\b", _round_ordinal),
+    (r"(?<![\w./])(?:(\d{1,3}) )?(\d{1,2})/(\d{1,2})(?![\w/]|[.,]\d)", _fraction),
     # Signs and powers.
     (r"(?<=\d) [-−] (?=\d[^.?!\n]*=)", " minus "),
     (r"#(?=\d)", "number "),
     (r"(?<!\w)~(?=[\d$£€])", "about "),
-    (r"(?<=[A-Za-z\d)])²", " squared"),
-    (r"(?<=[A-Za-z\d)])³", " cubed"),
+    (r"(?<=[A-Za-z\d)])(?:²|\^2\b)", " squared"),
+    (r"(?<=[A-Za-z\d)])(?:³|\^3\b)", " cubed"),
     (r"(?<=[A-Za-z\d)])\^(?=[A-Za-z\d(])", " to the power of "),
     # What is too long to be read in one.
     (r"(?<![\w.,])\d{13,}(?![\w,]|\.\d)|(?<![\w.,])\d+\.\d{7,}(?![\w.])", _digits),

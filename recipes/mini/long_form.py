@@ -184,13 +184,16 @@ def rate(groups: Sequence[Group], key: str) -> tuple[np.ndarray, np.ndarray]:
 
 def apart(one: Sequence[Group], other: Sequence[Group], key: str, draws: int = 4000) -> tuple[float, float, Interval]:
     """(one, the other, the other less the one with its 95 % interval, bootstrapped over groups of sentences)."""
-    rng, drawn, means = np.random.default_rng(0), [], []
-    for part in (one, other):
-        values, weights = rate(part, key)
-        times = rng.multinomial(len(part), [1 / len(part)] * len(part), size=draws)
-        drawn.append((times @ values) / (times @ weights))
-        means.append(float(values.sum() / weights.sum()))
-    return means[0], means[1], between_draws(means[1] - means[0], drawn[1] - drawn[0], min(len(one), len(other)))
+    rng = np.random.default_rng(0)
+    (first, drawn_first), (last, drawn_last) = (resampled(part, key, rng, draws) for part in (one, other))
+    return first, last, between_draws(last - first, drawn_last - drawn_first, min(len(one), len(other)))
+
+
+def resampled(groups: Sequence[Group], key: str, rng: np.random.Generator, draws: int) -> tuple[float, np.ndarray]:
+    """Return a metric over groups, and over as many groups drawn with replacement, [draws]."""
+    values, weights = rate(groups, key)
+    times = rng.multinomial(len(groups), [1 / len(groups)] * len(groups), size=draws)
+    return float(values.sum() / weights.sum()), (times @ values) / (times @ weights)
 
 
 def compared(groups: Sequence[Group], key: str) -> tuple[float, float, Interval]:
@@ -205,10 +208,15 @@ def length(groups: Sequence[Group]) -> float:
     return float(groups[-1]["second"] + groups[-1]["seconds"])
 
 
+def halved(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
+    """Return the first and the second half of a decode."""
+    middle = length(groups) / 2
+    return [group for group in groups if group["second"] < middle], [g for g in groups if g["second"] >= middle]
+
+
 def halves(name: str, groups: Sequence[Group]) -> dict[str, Any]:
     """Compare the second half of a decode with the first: another text, but many more words than two minutes have."""
-    middle, row = length(groups) / 2, dict[str, Any](decode=name)
-    parts = [g for g in groups if g["second"] < middle], [g for g in groups if g["second"] >= middle]
+    row, parts = dict[str, Any](decode=name), halved(groups)
     for key in ("WER", "similarity"):
         if all(("words" if key == "WER" else key) in group for group in groups):
             first, second, difference = apart(*parts, key)
@@ -261,10 +269,24 @@ def cost_of_one_cache(decodes: dict[str, dict[str, Any]], which: str) -> list[st
         return []
     parts, one_cache = ([g for name in some for g in decodes[name]["groups"]] for some in (names, whole))
     in_parts, in_one, difference = apart(parts, one_cache, "WER")
-    return [
+    found = [
         f"WER of the student over all of {which}: {in_one:.3f} in one cache, {in_parts:.3f} in parts: "
         f"{shown(difference, signed=True)}."
     ]
+    if len(names) == 1:
+        found.append(
+            f"From the first half to the second it rises by so much more in one cache: {drift(one_cache, parts)}."
+        )
+    return found
+
+
+def drift(one: Sequence[Group], other: Sequence[Group], draws: int = 4000) -> str:
+    """How much more the word errors rise from the first half to the second than in another decode of the same text."""
+    rng, value, drawn = np.random.default_rng(0), 0.0, np.zeros(draws)
+    for sign, decode in ((1, one), (-1, other)):
+        first, second = (resampled(part, "WER", rng, draws) for part in halved(decode))
+        value, drawn = value + sign * (second[0] - first[0]), drawn + sign * (second[1] - first[1])
+    return shown(between_draws(value, drawn, min(len(one), len(other)) // 2), signed=True)
 
 
 def document(result: dict[str, Any]) -> str:

@@ -177,6 +177,13 @@ def test_a_long_decode_by_halves() -> None:
     assert row["similarity apart"].startswith("-0.004 (-0.0")
 
 
+def test_what_rises_in_both_is_of_the_text() -> None:
+    """Six errors among 150 words of the second half; none where every group has the same."""
+    late, same = groups(30), [group | {"word errors": 1} for group in groups(30)]
+    assert long_form.drift(late, same).startswith("+0.040 (+0.0")
+    assert long_form.drift(late, late).startswith("+0.000 (-0.0")
+
+
 def test_the_report_quotes_the_results() -> None:
     text = long_form.REPORT.read_text(encoding="utf-8")
     result = json.loads(long_form.RESULTS.read_text(encoding="utf-8"))

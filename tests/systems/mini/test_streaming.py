@@ -114,7 +114,6 @@ def test_sound_comes_while_codes_come(tts: MiniSystem) -> None:
     speech = tts.synthesize(TEXT, "henry", "window")
     assert after[0] == NEEDED - 1  # the step after a code comes when the next one is asked for
     assert max(np.diff(after)) <= 16
-    assert len(speech.trace.chunks) == 1  # nobody waits for sound there, and larger pieces cost less
     assert stream.speech.codes.tolist() == speech.codes.tolist()
     np.testing.assert_allclose(stream.speech.waveform, speech.waveform, atol=1e-4)
     np.testing.assert_allclose(tts.decode(speech.codes, tts.voice("henry")), speech.waveform, atol=1e-4)

@@ -32,8 +32,6 @@ FIRST, LARGEST = 2, 16
 """Codes of a piece of sound: few in the first, so that it comes soon; each next one has twice as many, up to the most.
 
 A machine that makes codes in half the time that they last never runs out of sound."""
-WHOLE = 250
-"""Codes of a piece where nobody waits for sound, 10 s: a code costs less in a larger piece."""
 OVERLAP = 1
 """Frames after a frame that its sound depends on in the vocoder: the next one begins in its middle."""
 
@@ -170,24 +168,15 @@ class MiniSoundStream:
         The models.
     speaker
         Whose voice it is, [1, dims].
-    first, largest
-        Codes of the first piece, and most of any.
     """
 
-    def __init__(
-        self,
-        codec: Codec,
-        vocoder: Vocoder,
-        speaker: Float[Tensor, "1 dims"],
-        first: int = FIRST,
-        largest: int = LARGEST,
-    ) -> None:
+    def __init__(self, codec: Codec, vocoder: Vocoder, speaker: Float[Tensor, "1 dims"]) -> None:
         self.acoustics, self.vocoder = AcousticStream(codec, speaker), VocoderStream(vocoder)
         self.device = speaker.device
         self.new: list[int] = []
-        self.wait = look_ahead(codec, vocoder) + first
+        self.wait = look_ahead(codec, vocoder) + FIRST
         """Codes to wait for before the next piece."""
-        self.size, self.largest = first, largest
+        self.size = FIRST
         self.empty = True
 
     def push(self, code: int) -> NDArray[np.float32]:
@@ -195,7 +184,7 @@ class MiniSoundStream:
         self.new.append(code)
         if len(self.new) < self.wait:
             return np.zeros(0, np.float32)
-        self.wait = self.size = min(2 * self.size, self.largest)
+        self.wait = self.size = min(2 * self.size, LARGEST)
         return self._sound(last=False)
 
     def finish(self) -> NDArray[np.float32]:

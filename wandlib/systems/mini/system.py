@@ -22,7 +22,7 @@ from wandlib.systems.mini.parts import pieces, split
 from wandlib.systems.mini.prompt import END, FIRST_CODE, prompt, text_block
 from wandlib.systems.mini.reading import joined
 from wandlib.systems.mini.reference import read_reference
-from wandlib.systems.mini.streaming import FIRST, LARGEST, WHOLE, MiniSoundStream
+from wandlib.systems.mini.streaming import MiniSoundStream
 from wandlib.systems.mini.text import MAXIMUM_CHARACTERS, SYMBOLS, Phonemizer, check_script, scripts_of
 from wandlib.systems.mini.vocoder import Vocoder
 from wandlib.systems.mini.weights import (
@@ -198,7 +198,6 @@ class MiniSystem(SpeechSystem):
         temperature = TEMPERATURE if settings.temperature is None else settings.temperature
         sampler = Sampler(settings.seed, temperature, settings.top_k or TOP_K, allowed=ALLOWED)
         voice, cache, begun = None, self._long_cache(settings), False
-        first, largest = (FIRST, LARGEST) if streaming else (WHOLE, WHOLE)
         scripts = Counter[str]()
         for text in texts:
             for symbols in self._parts(text, scripts):
@@ -212,7 +211,7 @@ class MiniSystem(SpeechSystem):
                     ends=frozenset({END}),
                     # Speech has two codes a symbol; five are more than any voice needs.
                     limit=25 + 5 * len(symbols),
-                    sound=MiniSoundStream(self.codec, self.vocoder, voice.vector, first, largest),
+                    sound=MiniSoundStream(self.codec, self.vocoder, voice.vector),
                     code=lambda token: token - FIRST_CODE,
                     cache=cache,
                 )

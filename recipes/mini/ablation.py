@@ -8,7 +8,6 @@ in one cache. What was measured is on disk, a file for each row and seed of a vo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -27,9 +26,9 @@ from transformers import Qwen2ForCausalLM
 import wandlib
 from recipes.mini import endless, long_form, spoken, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER, WITH_STREAM
-from recipes.mini.ablation_tables import document, lines, mark_of
+from recipes.mini.ablation_tables import document, lines, written_for
 from recipes.mini.evaluate import digest_of
-from recipes.mini.files import write_json, written_before
+from recipes.mini.files import mark_of, slug_of, write_json, written_before
 from recipes.mini.listening import identity, instruments, recognizer
 from recipes.mini.loop import sum_of
 from recipes.mini.pool import workers_of
@@ -51,12 +50,6 @@ FOUR = [SPEAKERS[number].name for number in (0, 2, 4, 6)]
 """A woman and a man of each accent."""
 Job = tuple[Path, Path, Path | None, str, str, int]
 """Folder, corpus, voice folder and its sum, row and seed."""
-
-
-def slug_of(name: str, seed: int, *depends_on: object) -> str:
-    """Make a name for files, with a mark of all that what is in them depends on."""
-    mark = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:8]
-    return f"{''.join(letter if letter.isalnum() else '_' for letter in name)}-{seed}-{mark}"
 
 
 def variant_of(name: str, seed: int) -> Variant:
@@ -95,7 +88,8 @@ def model_of(folder: Path, corpus: Path, voice: str, name: str, seed: int) -> Qw
     if ROWS[name].variant is None:
         return train_student.load_teacher(folder)
     variant = variant_of(name, seed)
-    return train_student.train(folder, corpus, variant, f"ablation/{voice}/{slug_of(name, seed, variant)}")
+    output = f"ablation/{voice}/{slug_of(name)}-{seed}-{mark_of(variant)}"
+    return train_student.train(folder, corpus, variant, output)
 
 
 def held_out(folder: Path, corpus: Path, model: Qwen2ForCausalLM, variant: Variant) -> dict[str, float]:
@@ -170,8 +164,8 @@ def path_of(job: Job) -> Path:
     """Return where the measurements of a row with one seed are."""
     folder, _, _, voice, name, seed = job
     streamed = STREAMED if name in WITH_STREAM else 0
-    slug = slug_of(name, seed, variant_of(name, seed), ROWS[name].spoken, SENTENCES, FOUR, streamed)
-    return folder / "ablation" / voice / f"{slug}-{instruments()}.json"
+    mark = mark_of(variant_of(name, seed), ROWS[name].spoken, SENTENCES, FOUR, streamed)
+    return folder / "ablation" / voice / f"{slug_of(name)}-{seed}-{mark}-{instruments()}.json"
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -258,8 +252,8 @@ def main(
     }
     result |= written_before(RESULTS, voice, "findings", "findings of")
     print(document(result))
-    if result.get("findings of") != mark_of(result):
-        print(f'Read the findings in {RESULTS.name} anew, then say there: "findings of": "{mark_of(result)}"')
+    if result.get("findings of") != written_for(result):
+        print(f'Read the findings in {RESULTS.name} anew, then say there: "findings of": "{written_for(result)}"')
     if not rows:
         RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         REPORT.write_text(put_measured(REPORT.read_text(encoding="utf-8"), document(result)), encoding="utf-8")

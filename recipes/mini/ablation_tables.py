@@ -96,7 +96,7 @@ def untrained_row(name: str) -> str | None:
     return None if variant is None or variant.full else f"window only, W = {variant.window}"
 
 
-def mark_of(result: dict[str, Any]) -> str:
+def written_for(result: dict[str, Any]) -> str:
     """Sum of what the tables say, by which findings tell whether they were written for it."""
     tables = json.dumps([result["rows"], result["beyond the paper"]], sort_keys=True)
     return hashlib.sha256(tables.encode()).hexdigest()[:8]
@@ -165,7 +165,7 @@ def document(result: dict[str, Any]) -> str:
         "Failures: no end, runaway, early stop, repetition.",
     ]
     if result.get("findings"):
-        if result.get("findings of") != mark_of(result):
+        if result.get("findings of") != written_for(result):
             parts += ["", "*The findings were written for an earlier measurement and not read anew yet:*"]
         parts += ["", *result["findings"]]
     tables = [

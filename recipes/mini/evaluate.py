@@ -25,7 +25,7 @@ import typer
 from tqdm import tqdm
 
 from recipes.mini import listening, tables
-from recipes.mini.files import write_json
+from recipes.mini.files import mark_of, slug_of, write_json
 from recipes.mini.pool import workers_of
 from recipes.mini.sentences import HARVARD, robustness_sentences
 from recipes.mini.stages import SOURCES, Stage, stages_of, voices_of
@@ -85,9 +85,7 @@ def jobs_of(
     found: list[Job] = []
 
     def add(kind: str, name: str, *arguments: Any) -> None:
-        mark = hashlib.sha256(repr(arguments[1:]).encode()).hexdigest()[:8]
-        slug = "".join(letter if letter.isalnum() else "_" for letter in name)
-        found.append((kind, arguments, folder / f"{slug}-{mark}.json"))
+        found.append((kind, arguments, folder / f"{slug_of(name)}-{mark_of(*arguments[1:])}.json"))
 
     for stage in stages:
         for start in range(0, len(sentences), AT_ONCE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,16 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """Write a value; whatever ends the program, the file is whole."""
     with whole(path) as partial:
         partial.write_text(json.dumps(value, indent=indent), encoding="utf-8")
+
+
+def slug_of(name: str) -> str:
+    """Make a name for files."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def mark_of(*depends_on: object) -> str:
+    """Make the part of a file's name that says what its content depends on."""
+    return hashlib.sha256(repr(depends_on).encode()).hexdigest()[:8]
 
 
 def written_before(path: Path, voice: str, *names: str) -> dict[str, Any]:

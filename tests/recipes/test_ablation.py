@@ -27,7 +27,7 @@ from recipes.mini.ablation_rows import (
     UNTRAINED,
     WITH_STREAM,
 )
-from recipes.mini.ablation_tables import crossed, document, lines, mark_of, untrained_row
+from recipes.mini.ablation_tables import crossed, document, lines, untrained_row, written_for
 from recipes.mini.rows import Speech
 from wandlib.evaluation.error_rates import ErrorCounts
 from wandlib.evaluation.report import Report, Utterance, put_measured
@@ -49,7 +49,7 @@ def test_rows_differ_in_one_thing_each() -> None:
         if base is DIRECT and row.variant == DIRECT:
             continue
         assert len(changed(row.variant, base)) == (2 if row.variant.lora else 1), name
-    slugs = [ablation.slug_of(name, 0) for name in ROWS]
+    slugs = [ablation.slug_of(name) for name in ROWS]
     assert len(set(slugs)) == len(slugs)
 
 
@@ -228,7 +228,7 @@ def test_findings_that_were_written_for_other_rows_say_so() -> None:
         "beyond the paper": [],
         "findings": ["CE is worse."],
     }
-    result["findings of"] = mark_of(result)
+    result["findings of"] = written_for(result)
     old = "were written for an earlier measurement"
     assert "CE is worse." in document(result)
     assert old not in document(result)

@@ -65,3 +65,9 @@ def test_what_is_remembered(tmp_path: Path) -> None:
     assert made.count("0") == 2
     with pytest.raises(FileNotFoundError):
         remembered(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".wav", "a\0b.wav"])
+def test_a_name_that_no_file_can_have_is_left_to_who_reads_it(name: str) -> None:
+    made = Remembered(lambda recording: recording)
+    assert made(name) == Path(name)

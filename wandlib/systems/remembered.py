@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from wandlib.systems.sound_file import is_file
+
 Made = TypeVar("Made")
 
 KEPT = 8
@@ -29,7 +31,7 @@ class Remembered(Generic[Made]):
     def __call__(self, recording: str | Path) -> Made:
         """Return the result; what ``make`` raises comes through."""
         path = Path(recording)
-        if not path.is_file():
+        if not is_file(path):
             return self._make(path)
         facts = path.stat()
         return self._remembered(path, path.resolve(), facts.st_mtime_ns, facts.st_size)

@@ -26,7 +26,7 @@ MAXIMUM_CHARACTERS = 2_000
 """Read at once; a longer text is read in pieces."""
 
 _ABBREVIATION = re.compile(
-    r"\b(?:(?i:dr|mr|mrs|ms|st|prof|jr|sr|vs|approx|dept|gen|lt|capt|rev|e\.g|i\.e)|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\.$"
+    r"\b(?:(?i:dr|mr|mrs|ms|st|prof|jr|sr|vs|approx|dept|gen|lt|capt|rev)|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\.$"
 )
 _CLAUSE_END = re.compile(r"[,;:.!?]+(?=[\s\"')\]»›}]|$)|\s[-–—]+\s|—")
 _WORD = 40

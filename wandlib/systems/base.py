@@ -21,7 +21,7 @@ from wandlib.systems.batching import Job, References, decode_alone, decode_many,
 from wandlib.systems.clauses import clauses
 from wandlib.systems.decoding import Utterance
 from wandlib.systems.memory import explained_memory
-from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_text
+from wandlib.systems.settings import Attention, InputError, Settings, Whole, check_reference, check_text
 from wandlib.systems.speech import Speech, Step, Trace
 from wandlib.systems.streaming import Piece, SpeechStream
 
@@ -227,7 +227,7 @@ class SpeechSystem(ABC):
         def jobs() -> Iterator[Job]:
             for index, (text, reference) in enumerate(paired(texts, references)):
                 spoken = (check_text(one) for one in [text])
-                utterances = self.utterances(spoken, reference, checked, streaming=False)
+                utterances = self.utterances(spoken, check_reference(reference), checked, streaming=False)
                 yield Job(index, text, utterances, self.new_trace(checked))
 
         window = self.new_trace(checked).window
@@ -249,7 +249,7 @@ class SpeechSystem(ABC):
         keep: bool,
     ) -> SpeechStream:
         """Check the settings and return a stream that has not begun."""
-        settings = self._check(options)
+        settings, reference = self._check(options), check_reference(reference)
         trace, begun = self.new_trace(settings), list[str]()
         texts = iter([check_text(text)]) if isinstance(text, str) else clauses(text)
 

@@ -23,7 +23,7 @@ from wandlib.attention.models import cache_inputs, inner_model, sliding_windows
 from wandlib.profiling.measure import held_bytes
 from wandlib.systems.batch_cache import Entries, join, take
 from wandlib.systems.decoding import Utterance, attention_of, new_cache
-from wandlib.systems.settings import InputError
+from wandlib.systems.settings import InputError, check_reference
 from wandlib.systems.speech import Chunk, Speech, Trace
 from wandlib.systems.streaming import Piece
 
@@ -37,10 +37,13 @@ def paired(texts: Iterable[str], references: References) -> Iterator[tuple[str, 
     Raises
     ------
     InputError
-        If the texts are one str, or there are more of one kind than of the other.
+        If the texts are one str, the references are neither one nor several, or there are more of one kind than of
+        the other.
     """
     if isinstance(texts, str):
         raise InputError(f"the texts are several str, not one ({texts[:40]!r}): give [text], or call synthesize")
+    if isinstance(references, bytes) or not isinstance(references, Iterable):
+        references = check_reference(references)
     if references is None or isinstance(references, str | Path):
         yield from zip(texts, repeat(references))
         return

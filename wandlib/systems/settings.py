@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, SupportsIndex, get_args
 
 from wandlib.attention.numbers import whole_number
@@ -129,6 +131,24 @@ def check_text(text: Any) -> str:
             "character, or read in another encoding than it was written in; read it as UTF-8"
         )
     return text
+
+
+def check_reference(reference: Any) -> str | Path | None:
+    """Return ``reference`` if it can name a voice: a str, a path or None.
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+    """
+    if reference is None or isinstance(reference, str | Path):
+        return reference
+    if isinstance(reference, os.PathLike):
+        return Path(reference)
+    raise InputError(
+        "a reference is the name of a built-in speaker or the path of an audio file, not "
+        f"{type(reference).__name__}: sound in memory is to be written to a file first"
+    )
 
 
 def check_device(device: Any) -> Any:

@@ -154,7 +154,7 @@ import numpy as np, wandlib
 tts = wandlib.load_system("mini")
 for given in (5, b"ruth", np.zeros(16_000, np.float32), ["ruth"]):
     try:
-        tts.synthesize("Hi.", given)
+        tts.voice(given)
     except wandlib.InputError as error:
         print(error)
 """

@@ -46,7 +46,7 @@ def main() -> None:
             address = launch(page, arguments.host, arguments.port, arguments.allow_host)
         say(f"Ready: open {address} in a browser; press Ctrl-C to stop.")
         try:
-            wait_for_signal(page)
+            wait_for_signal(page, folder)
         except KeyboardInterrupt:
             say("Stopping.")
         finally:

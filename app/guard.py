@@ -1,31 +1,42 @@
-"""What the server refuses, before gradio sees it: foreign names, frames and senders, and pages that nobody needs.
+"""What the server refuses, before gradio sees it: foreign names, frames and senders, unused paths, what is too large.
 
 A page anywhere on the web can point a name of its own at 127.0.0.1 and then talk to a server here as if it were its own
 (DNS rebinding). Its requests carry that name as their host, which is not one of ours. An address as
 host cannot be forged so. Nor may another page send anything here, such as files that fill the disk: a browser names
-the page that a request comes from as its origin.
+the page that a request comes from as its origin. Of gradio's own interface only the paths that the page and its clients
+use are open: others fetch from the web, run programs on what was sent, or read whole requests into memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
 import socket
 from collections.abc import Iterable
 
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.frames import frame_headers
 
+API = "/gradio_api/"
+USED = re.compile(
+    r"info/?|startup-events|theme\.css|app_id/?|upload|upload_progress|queue/(?:join|data)|(?:call|run)/.+|cancel|reset/?|heartbeat/.+|"
+    r"stream/.+|file=(?!\s*\w+:/).+",
+    re.IGNORECASE,
+)
+"""What is open below :data:`API`. A file is none of another server's, which gradio would fetch and pass on."""
 HIDDEN = ("/openapi.json", "/monitoring", "/docs", "/redoc")
-"""Ends, or middles, of paths that answer 404."""
-ELSEWHERE = re.compile(r"/(?:file|proxy|stream)=\s*\w+:/", re.IGNORECASE)
-"""Paths by which gradio would fetch something from another server, of any size, and pass it on."""
+"""Ends, or middles, of other paths that answer 404."""
+LARGEST_UPLOAD, LARGEST_REQUEST = 21_000_000, 1_000_000
+"""Bytes of all files of one upload with what is around them, and of any other request."""
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
 """An IPv6 address in brackets, or anything else, and perhaps a port."""
 READING = ("GET", "HEAD", "OPTIONS")
+TOO_LARGE = "the request has more than {:,} bytes, which is the limit"
 
 
 def own_hosts(further: Iterable[str] = ()) -> set[str]:
@@ -58,12 +69,22 @@ class Guard:
             await refusal(scope, receive, send)
             return
 
+        taken, limit = 0, limit_of(scope)
+
+        async def receive_within_limit() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > limit:
+                raise HTTPException(413, TOO_LARGE.format(limit))
+            return message
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *self.headers]
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        await self.app(scope, receive_within_limit, send_with_headers)
 
     def refusal(self, scope: Scope) -> PlainTextResponse | None:
         """Return the answer to a request that is refused."""
@@ -73,9 +94,11 @@ class Guard:
             return PlainTextResponse("this server does not go by that name; --allow-host adds one", 421)
         if scope.get("method") not in READING and origin is not None and not self.is_own(origin, host):
             return PlainTextResponse("another page must not send anything here; --allow-host adds a name", 403)
-        hidden = any(scope["path"].endswith(end) or f"{end}/" in scope["path"] for end in HIDDEN)
-        if hidden or ELSEWHERE.search(scope["path"]):
+        if not is_open(scope["path"]):
             return PlainTextResponse("not found", 404)
+        with contextlib.suppress(ValueError):
+            if int(headers.get(b"content-length", "0")) > limit_of(scope):
+                return PlainTextResponse(TOO_LARGE.format(limit_of(scope)), 413)
         return None
 
     def is_own(self, origin: str, host: str) -> bool:
@@ -93,6 +116,19 @@ class Guard:
         except ValueError:
             return False
         return True
+
+
+def is_open(path: str) -> bool:
+    """Tell whether a path is one that the page or a client of it uses."""
+    _, found, rest = path.partition(API)
+    if found:
+        return USED.fullmatch(rest) is not None
+    return not any(path.endswith(end) or f"{end}/" in path for end in HIDDEN)
+
+
+def limit_of(scope: Scope) -> int:
+    """Return how many bytes a request may have."""
+    return LARGEST_UPLOAD if scope["path"] == f"{API}upload" else LARGEST_REQUEST
 
 
 def name_of(host: str) -> str:

@@ -16,12 +16,15 @@ from starlette.staticfiles import StaticFiles
 from app import headline
 from app.guard import Guard, own_hosts
 from app.request import from_link
+from app.sounds import KEPT_SECONDS
 from app.stage import Stage, Untrained
+from app.storage import drop_broken_uploads
 from app.tabs import TABS
 from app.view import history, shown
 from wandlib.systems.base import SpeechSystem
 
 UPLOAD_LIMIT = "20mb"
+"""Of a file; :mod:`app.guard` limits the whole request."""
 CACHE_SECONDS = (300, 3300)
 """How often uploads are checked, and their age at deletion: an hour together. All are deleted when the server ends."""
 SECONDS_BETWEEN_LOOKS = 60
@@ -169,7 +172,8 @@ def launch(page: Page, host: str, port: int, hosts: Iterable[str] = ()) -> str:
     return str(address)
 
 
-def wait_for_signal(page: Page) -> None:
-    """Block until SIGINT or SIGTERM ends the process; meanwhile remove sounds that are an hour old."""
+def wait_for_signal(page: Page, folder: Path) -> None:
+    """Block until SIGINT or SIGTERM ends the process; meanwhile remove from ``folder`` what is an hour old."""
     while not threading.Event().wait(SECONDS_BETWEEN_LOOKS):
         page.stage.store.expire()
+        drop_broken_uploads(folder, KEPT_SECONDS)

@@ -14,13 +14,16 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 PREFIX = "wandlib-app-"
 LOCK = "owner.lock"
+UPLOADS = "gradio"
+"""Subfolder of recordings: those that arrived whole lie in folders of their own, which gradio removes."""
 LIBRARIES = "libraries"
 """Subfolder for what is no visitor's."""
 
@@ -44,7 +47,7 @@ def private_folder() -> Iterator[Path]:
     with (folder / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
+            os.environ["GRADIO_TEMP_DIR"] = str(folder / UPLOADS)
             (folder / LIBRARIES).mkdir()
             tempfile.tempdir = str(folder / LIBRARIES)
             yield folder
@@ -76,6 +79,14 @@ def sweep() -> list[Path]:
             continue
         removed.append(folder)
     return removed
+
+
+def drop_broken_uploads(folder: Path, age: float) -> None:
+    """Remove recordings whose upload broke off ``age`` seconds ago; gradio leaves them behind."""
+    for path in (folder / UPLOADS).glob("*"):
+        with suppress(FileNotFoundError):  # it arrived after all
+            if path.is_file() and time.time() - path.stat().st_mtime > age:
+                path.unlink()
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

@@ -70,10 +70,40 @@ def test_own_page_sends(app: Served) -> None:
         "gradio_api/file=https://example.org/sound.wav",
         "gradio_api/file=HTTP%3A//example.org/sound.wav",
         "gradio_api/proxy=https://example.org/",
+        "gradio_api/file/https://example.org/sound.wav",
+        "gradio_api/file/https%3A%2F%2Fexample.org/sound.wav",
+        "gradio_api/file/etc/passwd",
+        "gradio_api/stream/../file/https://example.org/sound.wav",
+        "gradio_api/deep_link",
+        "gradio_api/runs",
+        "gradio_api/queue/status",
+        "gradio_api/profiling/traces",
+        "gradio_api/vibe-code",
+        "gradio_api/",
     ],
 )
 def test_page_for_nobody_is_hidden(app: Served, path: str) -> None:
     assert httpx.get(app.address + path).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["component_server", "process_recording", "api/compare"])
+def test_what_the_page_does_not_use_takes_nothing(app: Served, path: str) -> None:
+    answer = httpx.post(f"{app.address}gradio_api/{path}", files={"files": ("a.wav", b"0")})
+    assert (answer.status_code, answer.text) == (404, "not found")
+
+
+def test_a_request_is_limited_as_a_whole(app: Served) -> None:
+    """gradio limits each file of up to a thousand, and no field and no JSON."""
+    upload, join = f"{app.address}gradio_api/upload", f"{app.address}gradio_api/queue/join"
+    file = b"0" * 8_000_000
+    assert httpx.post(upload, files=[("files", ("a.wav", file))] * 2).is_success
+    assert httpx.post(upload, files=[("files", ("a.wav", file))] * 3).status_code == 413
+    assert httpx.post(join, json={"data": ["x" * 1_000_000]}).status_code == 413
+    assert httpx.post(join, content=iter([b'{"data": ["', *[b"x" * 10_000] * 200]), timeout=30).status_code == 413
+    boundary = {"content-type": "multipart/form-data; boundary=b"}
+    field = b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\n'
+    endless = iter([field, *[b"x" * 1_000_000] * 22])
+    assert httpx.post(upload, content=endless, headers=boundary, timeout=30).status_code == 413
 
 
 def test_no_other_page_may_frame_it(app: Served) -> None:

@@ -18,7 +18,7 @@ from served_app import free_port
 
 from app.page import CACHE_SECONDS, SECONDS_BETWEEN_LOOKS
 from app.sounds import KEPT_SECONDS
-from app.storage import LOCK, PREFIX, private_folder, sweep
+from app.storage import LOCK, PREFIX, UPLOADS, drop_broken_uploads, private_folder, sweep
 
 ROOT = Path(__file__).parents[2]
 SERVER = """
@@ -188,3 +188,16 @@ def asked(address: str) -> str:
 
 def upload(address: str) -> None:
     httpx.post(f"{address}gradio_api/upload", files={"files": ("voice.wav", b"0" * 1000)}).raise_for_status()
+
+
+def test_an_upload_that_broke_off_is_removed(tmp_path: Path) -> None:
+    """What arrived whole lies in a folder of its own, which gradio looks after."""
+    uploads = tmp_path / UPLOADS
+    drop_broken_uploads(tmp_path, 60)  # nothing was uploaded yet
+    for name, age in {"tmpold": 100, "tmpnew": 10, "whole/voice.wav": 100}.items():
+        path = uploads / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"0")
+        os.utime(path, (time.time() - age,) * 2)
+    drop_broken_uploads(tmp_path, 60)
+    assert sorted(path.name for path in uploads.rglob("*") if path.is_file()) == ["tmpnew", "voice.wav"]

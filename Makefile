@@ -112,6 +112,8 @@ clean: ## remove caches and builds; virtual environments, runs and the shipped v
 # An empty file remembers which extras are installed; newer requirements or constraints install them again.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo '$(VENV) is of another Python than 3.11 to 3.13: remove it, and say make ... PYTHON=python3.12'; exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null || { echo '$(VENV) has no pip: remove it, and on Debian install python3-venv'; exit 2; }
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
 	touch $@
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from app.hosts import host_name
 from app.storage import private_folder
 from app.waiting import waiting_page
 
@@ -56,10 +57,17 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Read the command line; nothing heavy is imported for that."""
     parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
     parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="a further name of this server, as in a proxy"
+        "--host", type=listened, default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
+    parser.add_argument("--port", type=port, default=7860, help="port to listen on (default: 7860)")
+    parser.add_argument(
+        "--allow-host",
+        type=allowed,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name of this server, as in a proxy",
     )
     parser.add_argument("--system", default="mini", help="speech system (default: mini, the embedded voice)")
     parser.add_argument(
@@ -67,6 +75,28 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu", help="where it runs: cpu, cuda (default: cpu)")
     return parser.parse_args()
+
+
+def port(given: str) -> int:
+    """Read a port."""
+    if not given.isdecimal() or not 0 < int(given) < 65_536:
+        raise argparse.ArgumentTypeError(f"a port is between 1 and 65535, not {given}")
+    return int(given)
+
+
+def listened(given: str) -> str:
+    """Read the address to listen on."""
+    if ":" in given:
+        raise argparse.ArgumentTypeError(f"the page listens on IPv4 alone, not on {given}: give 127.0.0.1 or 0.0.0.0")
+    return given
+
+
+def allowed(given: str) -> str:
+    """Read a further name of this server."""
+    try:
+        return host_name(given)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
 
 
 def systems() -> dict[str, str]:

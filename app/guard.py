@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import os
 import re
-import socket
-from collections.abc import Iterable
 
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.frames import frame_headers
+from app.hosts import name_of
 
 API = "/gradio_api/"
 USED = re.compile(
@@ -33,16 +31,8 @@ HIDDEN = ("/openapi.json", "/monitoring", "/docs", "/redoc")
 """Ends, or middles, of other paths that answer 404."""
 LARGEST_UPLOAD, LARGEST_REQUEST = 21_000_000, 1_000_000
 """Bytes of all files of one upload with what is around them, and of any other request."""
-HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?")
-"""An IPv6 address in brackets, or anything else, and perhaps a port."""
 READING = ("GET", "HEAD", "OPTIONS")
 TOO_LARGE = "the request has more than {:,} bytes, which is the limit"
-
-
-def own_hosts(further: Iterable[str] = ()) -> set[str]:
-    """Return the names that this server answers to: this machine's, a Space's, and ``further`` ones."""
-    names = {"localhost", socket.gethostname(), os.environ.get("SPACE_HOST", ""), *further}
-    return {name.lower().rstrip(".") for name in names if name}
 
 
 class Guard:
@@ -129,9 +119,3 @@ def is_open(path: str) -> bool:
 def limit_of(scope: Scope) -> int:
     """Return how many bytes a request may have."""
     return LARGEST_UPLOAD if scope["path"] == f"{API}upload" else LARGEST_REQUEST
-
-
-def name_of(host: str) -> str:
-    """Return the name or address in a host and perhaps a port; "" if it is malformed."""
-    found = HOST.fullmatch(host)
-    return "" if found is None else (found[1] or found[2]).lower().rstrip(".")

@@ -14,7 +14,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from app import headline
-from app.guard import Guard, own_hosts
+from app.guard import Guard
+from app.hosts import own_hosts
 from app.request import from_link
 from app.sounds import KEPT_SECONDS
 from app.stage import Stage, Untrained

@@ -76,8 +76,10 @@ def build(stage: Stage) -> None:
                 stage.system, text, speaker, recording, window, limit=CHAPTER_LIMIT, transcript=transcript
             )
             chosen: dict[str, Long | None] = {"default": None, "one cache": "one cache", "parts": "parts"}
-            if long not in chosen:
+            if not isinstance(long, str) or long not in chosen:
                 raise InputError("unknown way to join the parts: choose one from the list")
+            if isinstance(memory, bool) or not isinstance(memory, int | float):
+                raise InputError("the memory limit is a number: choose one from the list")
             return replace(asked, long=chosen[long], further={"memory": float(memory), "long": long})
 
         yield from view.run(

@@ -236,6 +236,13 @@ class TestEndless:
         answer = tuple(fast.client.predict("word " * 40, "low", None, 8, 0.0, "default", api_name="/endless"))
         assert answer[RESULT]["sides"]["full"]["ended"] == "end"
 
+    @pytest.mark.parametrize(
+        ("memory", "long"), [(None, "default"), ([1.5], "default"), (True, "parts"), (0, ["parts"])]
+    )
+    def test_values_of_a_wrong_kind(self, fast: Served, memory: Any, long: Any) -> None:
+        with pytest.raises(AppError, match=r"choose one from the list|wrong kind|not in the list"):
+            fast.client.predict("word", "low", None, 8, memory, long, api_name="/endless")
+
     def test_chapter_that_is_too_long(self, fast: Served) -> None:
         with pytest.raises(AppError, match="30,001 characters; the limit here is 30,000"):
             fast.client.predict("a" * (CHAPTER_LIMIT + 1), "low", None, 8, 0.0, "default", api_name="/endless")

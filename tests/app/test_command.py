@@ -38,6 +38,24 @@ def test_unknown_system_is_refused_before_anything_is_imported() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--port", "99999"], "a port is between 1 and 65535, not 99999"),
+        (["--port", "-1"], "a port is between 1 and 65535, not -1"),
+        (["--host", "::1"], "listens on IPv4 alone, not on ::1"),
+        (["--allow-host", "voice example"], "'voice example' is no host's name"),
+    ],
+)
+def test_flags_that_cannot_be_meant(
+    flags: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["app", *flags])
+    with pytest.raises(SystemExit):
+        parse()
+    assert message in capsys.readouterr().err
+
+
 def test_flags_reach_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
 

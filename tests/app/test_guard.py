@@ -10,7 +10,8 @@ import pytest
 from fake_system import FakeSystem
 from served_app import Served
 
-from app.guard import Guard, own_hosts
+from app.guard import Guard
+from app.hosts import own_hosts
 from app.waiting import waiting_page
 
 
@@ -130,6 +131,17 @@ def test_no_other_page_may_frame_it(app: Served) -> None:
 )
 def test_own_names(host: str) -> None:
     assert Guard(httpx.get, own_hosts(["voice.example.org"])).knows(host)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["voice.example.org:8443", "https://Voice.example.org/", "voice.example.org."])
+def test_a_further_name_may_come_as_an_address(given: str) -> None:
+    assert Guard(httpx.get, own_hosts([given])).knows("voice.example.org:443")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", ["", "voice example", "https://", "voice.example.org/app", "[::1"])
+def test_what_is_no_name_is_refused(given: str) -> None:
+    with pytest.raises(ValueError, match="is no host's name"):
+        own_hosts([given])
 
 
 @pytest.mark.parametrize("host", ["", "evil.example", "localhost:evil", "[::1].evil.example", "::1.evil", "127.0.0.1x"])

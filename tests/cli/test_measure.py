@@ -80,6 +80,7 @@ def test_evaluate_reads_its_options_from_a_file(run: CliRunner, fake: FakeSystem
     [
         ("seed = 3", "sets seed, which evaluate does not have"),
         ("seeds = ", "cannot read 'eval.toml'"),
+        ("evaluate = 3", "sets evaluate to 3: write [evaluate], a table"),
         ('seeds = "many"', "Invalid value for '--seeds'"),
     ],
 )

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import wandlib
 from wandlib.cli import app as cli
+from wandlib.cli.say import check_output
 from wandlib.cli.sinks import PLAYERS, FileSink
 from wandlib.systems import registry
 from wandlib.systems.base import InputError, Trace
@@ -463,6 +464,22 @@ def test_the_last_success_counts_whichever_process_had_it(run: Any, monkeypatch:
     assert "0 made, 1 were there" in said(many(run, "--seed", "2"))
 
 
+@pytest.mark.parametrize("line", [b'{"audio_filepath": "a.wav", "text": "b"}', b"[1]", b"caf\xe9", b'{"id": "000001"}'])
+def test_a_manifest_of_others_is_neither_read_nor_written(run: Any, fake: FakeSystem, line: bytes) -> None:
+    Path("to").mkdir()
+    Path("to/manifest.jsonl").write_bytes(line + b"\n")
+    texts({"text": "one"})
+    assert "'to/manifest.jsonl' is no manifest of wandlib: name another folder" in said(many(run))
+    assert Path("to/manifest.jsonl").read_bytes() == line + b"\n"
+    assert fake.requests == []
+
+
+def test_standard_output_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(InputError, match="standard output, which is closed"):
+        check_output(Path("-"), play=False, force=False)
+
+
 def test_a_line_that_a_run_died_in_is_left_out(run: Any, fake: FakeSystem) -> None:
     texts({"text": "one"}, {"text": "two"})
     assert many(run).exit_code == 0
@@ -487,6 +504,7 @@ def test_a_line_that_a_run_died_in_is_left_out(run: Any, fake: FakeSystem) -> No
         ('{"text": "one", "voice": "low"}', "sets voice: there are id, reference, set, speaker, text, transcript"),
         ('{"text": "one", "id": "../one"}', "has the id '../one', which is to be a file's name"),
         ('{"text": "one", "id": ".one"}', "has the id '.one'"),
+        (json.dumps({"text": "one", "id": "x" * 201}), "alone, at most 200, and"),
         ('{"text": "a", "id": "x"}\n{"text": "b", "id": "x"}', "lines 1 and 2 of 'texts.jsonl' have the same id, 'x'"),
         ('{"text": "a", "id": "x"}\n{"text": "b", "id": "X"}', "lines 1 and 2 of 'texts.jsonl' have the same id, 'X'"),
         ('{"text": "one", "id": "con"}', "and no device of Windows"),

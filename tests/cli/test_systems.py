@@ -189,13 +189,16 @@ def test_lora_and_bf16() -> None:
         (["export", "empty", "LLM", "--to", "sparktts"], "give its folder, --checkpoint"),
         (["export", "empty", "taken", "--to", "cosyvoice"], "'taken' exists"),
         (["export", "spark", "llm.pt", "--to", "cosyvoice"], "is a student of sparktts"),
+        (["export", "spark", "LLM", "--to", "sparktts"], "'spark/training.json' is broken ('checkpoint')"),
+        (["export", "broken", "LLM", "--to", "sparktts"], "'broken/training.json' is broken"),
     ],
 )
 def test_what_cannot_be_used(arguments: list[str], words: str) -> None:
-    for folder in ("empty", "half", "spark"):
+    for folder in ("empty", "half", "spark", "broken"):
         Path(folder).mkdir()
     Path("half/prepare.json").write_text("{}")
     Path("spark/training.json").write_text('{"system": "sparktts"}')
+    Path("broken/training.json").write_text('["sparktts"')
     Path("taken").touch()
     if "cosy" in arguments:
         write_tiny(Path("cosy"))

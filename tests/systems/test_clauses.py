@@ -35,6 +35,10 @@ WORDS = st.sampled_from(
         "no. ",
         "&amp; ",
         "\t",
+        "a line of a text that is broken for its width",
+        "12",
+        "\n- ",
+        "\r\n",
     ]
 )
 
@@ -72,10 +76,46 @@ def test_no_letter_is_lost_and_none_is_too_long(words: list[str]) -> None:
         ("**Bold.** «Stop.» Then", ["**Bold.**", "«Stop.»", "Then"]),
         ("x" * 60 + " Smith &amp; Wesson, and so on", ["x" * 60 + " Smith &amp; Wesson,", "and so on"]),
         ("*** ... One. ***", ["One."]),
+        ("Steps:\n1. Open it.\n2. Close it. Done.", ["Steps:", "1. Open it.", "2. Close it.", "Done."]),
+        ("It is 5. The rest is 6. So.", ["It is 5.", "The rest is 6.", "So."]),
     ],
 )  # fmt: skip
 def test_where_clauses_end(text: str, expected: list[str]) -> None:
     assert list(clauses([text])) == expected
+
+
+WIDE = "A line of more than fifty characters is as wide as these"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{WIDE}\nare. It goes\non.", [f"{WIDE} are.", "It goes", "on."]),
+        (f"He came. {WIDE[:45]}\r\n  and went.", ["He came.", f"{WIDE[:45]} and went."]),
+        (f"{WIDE}\n{WIDE}\nare.", [f"{WIDE} {WIDE} are."]),
+        (f"{WIDE}, as Mr.\nSmith says.", [f"{WIDE}, as Mr. Smith says."]),
+        (f"{WIDE[:52]},\nand this", [f"{WIDE[:52]}, and this"]),
+        (f"{WIDE} too,\nand this", [f"{WIDE} too,", "and this"]),
+        (f"{WIDE}.\nAnd this", [f"{WIDE}.", "And this"]),
+        (f"{WIDE}\n\nand this", [WIDE, "and this"]),
+        (f"{WIDE}\n- and this", [WIDE, "- and this"]),
+        (f"{WIDE}\n1. Open it.", [WIDE, "1. Open it."]),
+        (f"{WIDE}\n1999 people.", [f"{WIDE} 1999 people."]),
+        (f"{WIDE}\n", [WIDE]),
+        ("The woods are lovely, dark and deep\nBut I have", ["The woods are lovely, dark and deep", "But I have"]),
+    ],
+)
+def test_a_line_that_was_broken_for_its_width_goes_on(text: str, expected: list[str]) -> None:
+    assert list(clauses([text])) == list(clauses(text)) == expected
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\n- ", "\n1.", ".\n", ", or more,\n"])
+def test_a_wide_line_waits_for_no_more_than_what_the_next_one_begins_with(end: str) -> None:
+    def pieces() -> Iterator[str]:
+        yield WIDE + end
+        raise AssertionError
+
+    assert next(clauses(pieces())) == WIDE + end.partition("\n")[0]
 
 
 def test_a_clause_comes_as_soon_as_it_is_known() -> None:

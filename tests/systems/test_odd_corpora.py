@@ -17,7 +17,7 @@ from tiny_checkpoints import WRITERS
 from wandlib.systems import InputError
 from wandlib.systems.codec_lm.reference import CodecReader
 from wandlib.systems.corpora import find_recordings
-from wandlib.systems.preparation import prepare
+from wandlib.systems.preparation import claim, prepare
 from wandlib.systems.registry import TRAINING
 
 TEXTS = {
@@ -136,3 +136,13 @@ def test_too_little_memory_is_said_with_the_cure(corpus: Path, tmp_path: Path, m
     monkeypatch.setattr("wandlib.systems.sparktts.reference.ReferenceReader.codes", full)
     with pytest.raises(InputError, match=r"too little memory: fewer recordings at once \(--batch-size\)"):
         prepare("sparktts", tmp_path / "folder", corpus, tmp_path / "out", progress=False)
+
+
+def test_a_file_of_another_origin_is_not_replaced(tmp_path: Path) -> None:
+    """The corpus itself may be a utterances.jsonl in the folder that is written to."""
+    mine = tmp_path / "utterances.jsonl"
+    mine.write_text('{"audio": "a.wav", "text": "my only transcripts"}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="is not of wandlib prepare, and would be replaced: choose another folder"):
+        claim(tmp_path, {"system": "sparktts"})
+    assert "my only transcripts" in mine.read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name]

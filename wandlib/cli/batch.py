@@ -31,7 +31,8 @@ KEYS = {"text", "id", "speaker", "reference", "transcript", "set"}
 EXAMPLE = '{"text": "Good morning.", "id": "greeting", "speaker": "ruth"}'
 MODEL_FILES = ("*.safetensors", "*.pt", "*.pth", "*.bin", "*.onnx", "*.yaml", "config.json")
 """What a model is read from, in its folder or one below: texts, sound and reports may lie there as well."""
-_NAME = re.compile(r"[\w][\w .-]*", re.ASCII)
+LONGEST_NAME = 200  # of the 255 that file systems take
+_NAME = re.compile(rf"[\w][\w .-]{{,{LONGEST_NAME - 1}}}", re.ASCII)
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\s*$)", re.IGNORECASE)
 
 
@@ -94,7 +95,7 @@ def read_texts(path: Path, voice: str | Path | None) -> list[Item]:
         if not _NAME.fullmatch(name) or _DEVICE.match(name):
             raise InputError(
                 f"{where} has the id {name!r}, which is to be a file's name on any system: letters, digits, . _ - "
-                "alone, and no device of Windows (con, nul, ...)"
+                f"alone, at most {LONGEST_NAME}, and no device of Windows (con, nul, ...)"
             )
         if (alike := name.casefold()) in items:  # one file, on macOS and Windows
             raise InputError(f"lines {items[alike]} and {number} of {str(path)!r} have the same id, {name!r}")
@@ -237,13 +238,28 @@ class Plan:
             file.write(json.dumps(entry) + "\n")
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        """Yield what earlier runs wrote down; a line that a run died in is left out."""
+        """Yield what earlier runs wrote down; a line that a run died in is left out.
+
+        Raises
+        ------
+        InputError
+            If a manifest is not of wandlib: nothing is to be written into it.
+        """
         for path in sorted(self.folder.glob("manifest*.jsonl")):
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            foreign = InputError(f"{str(path)!r} is no manifest of wandlib: name another folder")
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise foreign from error
+            for number, line in enumerate(lines, 1):
                 try:
-                    yield json.loads(line)
+                    entry = json.loads(line)
                 except ValueError:
                     say_line(f"line {number} of {str(path)!r} is not complete JSON, and is left out")
+                    continue
+                if not isinstance(entry, dict) or not {"id", "error", "settings"} <= entry.keys():
+                    raise foreign
+                yield entry
 
 
 def alike(items: list[Item]) -> dict[tuple[tuple[str, Any], ...], list[Item]]:

@@ -52,16 +52,19 @@ def trained_checkpoint(student: Path, system: str) -> Path | None:
     Raises
     ------
     InputError
-        If it was made of another system.
+        If it was made of another system, or its folder's note cannot be read.
     """
     from wandlib.systems.training import NOTE
 
     if not (student / NOTE).is_file():
         return None
-    note = json.loads((student / NOTE).read_text(encoding="utf-8"))
-    if note["system"] != system:
-        raise InputError(f"{str(student)!r} is a student of {note['system']}: export it --to {note['system']}")
-    original = Path(note["checkpoint"])
+    try:
+        note = json.loads((student / NOTE).read_text(encoding="utf-8"))
+        if note["system"] != system:
+            raise InputError(f"{str(student)!r} is a student of {note['system']}: export it --to {note['system']}")
+        original = Path(note["checkpoint"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{str(student / NOTE)!r} is broken ({error}): write it anew, or remove it") from error
     return original if original.is_dir() else None
 
 

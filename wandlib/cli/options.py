@@ -186,6 +186,10 @@ def read_config(context: Any, path: Path | None) -> Path | None:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise typer.BadParameter(f"cannot read {str(path)!r}: {error}") from error
     settings = settings.get(str(context.info_name), settings)
+    if not isinstance(settings, dict):
+        raise typer.BadParameter(
+            f"{str(path)!r} sets {context.info_name} to {settings!r}: write [{context.info_name}], a table"
+        )
     known = {
         option.lstrip("-"): str(parameter.name)
         for parameter in context.command.params

@@ -159,6 +159,8 @@ def check_output(output: Path | None, play: bool, force: bool) -> Path | None:
     if output is None:
         return None
     if str(output) == PIPE:
+        if sys.stdout is None:
+            raise InputError("-o - writes to standard output, which is closed: name a file")
         if sys.stdout.isatty():
             raise InputError("-o - would print the sound to the terminal: pipe it to a program or a file")
         return output

@@ -2,9 +2,11 @@
 
 Where a clause ends depends on the text alone, not on the pieces in which it came. A clause ends
 
-- after . ! ? or an ellipsis and the space behind it, unless the word before the point may be an abbreviation;
+- after . ! ? or an ellipsis and the space behind it, unless the word before the point may be an abbreviation, or is the
+  number of an item;
 - after , ; : or a dash and the space behind it, once it has ``SOON`` characters;
-- after a mark that needs no space behind it (of Chinese and Japanese) and after a line;
+- after a mark that needs no space behind it (of Chinese and Japanese);
+- after a line, unless it has ``WRAPPED`` characters and the next goes on: then its end is a space;
 - at a space once it has ``LONGEST`` characters, or there without a space.
 """
 
@@ -20,10 +22,15 @@ SOON = 60
 """Characters: a shorter clause waits for the next, since single words are spoken less well."""
 LONGEST = 300
 """Characters. At 15 characters a second, 20 s."""
+WRAPPED = 50
+"""Characters of a line that may have been broken for its width; a shorter one is a title, an item, a verse."""
 
 _CLOSING = r"\"'”’)\]»›*_"
 _END = re.compile(rf"(?<![.!?…])[.!?…]+[{_CLOSING}]*\s|[,;:][{_CLOSING}]*\s|[^\S\n][-–—]+\s|[。！？；，、]|\n")
 _SENTENCE_END = re.compile(rf"[.!?…][{_CLOSING}]*\s|\n\s*\n")
+_NUMBER = re.compile(r"\s*\d{1,3}\.\s")
+_LINE_END = re.compile(r"\s*\n\s*")
+_LINE_BEGIN = re.compile(r"[^\S\n]*(?:(?P<word>\d+(?![\d.)])|[^\W\d_]|[\"'“‘«(\[])|\d+[.)]|[^\d\s]|\n)")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:(?i:dr|mr|mrs|ms|st|mt|prof|gen|rev|sen|rep|gov|capt|lt|col|maj|sgt|jr|sr|vs|approx|dept|etc|al|cf|no|nos|"
     r"figs?|pp?|ch|vol|sec|eq)|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\."
@@ -46,17 +53,18 @@ def clauses(pieces: Iterable[str]) -> Iterator[str]:
         If it holds nothing to say, something that is no str, or half of a character. What the iterable itself raises
         comes through once all complete clauses were yielded.
     """
-    found, rest = False, ""
+    found, rest, column = False, "", 0
     for piece in _checked(pieces):
         for start in range(0, len(piece), LONGEST):  # in blocks: a piece may hold a book
             rest += piece[start : start + LONGEST]
-            while (end := _first_end(rest)) is not None:
-                clause, rest = rest[:end].strip(), rest[end:]
+            while (end := _first_end(rest, column)) is not None:
+                clause, rest = rest[:end], rest[end:]
+                column = end - 1 - clause.rfind("\n") if "\n" in clause else column + end
                 if _pronounceable(clause):
                     found = True
-                    yield clause
+                    yield _in_one_line(clause)
     if _pronounceable(rest):
-        yield rest.strip()
+        yield _in_one_line(rest)
     elif not found:
         raise InputError("the text is empty: the iterable yielded nothing to say")
 
@@ -71,16 +79,29 @@ def _checked(pieces: Iterable[str]) -> Iterator[str]:
         yield check_text(piece)
 
 
-def _first_end(text: str) -> int | None:
-    """Return where the first clause ends; None: not known yet."""
-    for match in _END.finditer(text[: LONGEST + 1]):
+def _first_end(text: str, column: int) -> int | None:
+    """Return where the first clause ends; None: not known yet.
+
+    Parameters
+    ----------
+    column
+        Characters of the line before the first one of ``text``.
+    """
+    seen = text[: LONGEST + 1]
+    for match in _END.finditer(seen):
         mark, end = match.group(), match.end()
+        soon = end >= SOON or not (mark[0] in ",;:" or mark[0].isspace())
+        held = _ABBREVIATION.search(seen[:end]) or (not column and _NUMBER.fullmatch(seen[:end]))
+        if mark != "\n" and soon and not held:
+            return end
         if "\n" in mark:
-            return end
-        if _ABBREVIATION.search(text[:end]):
-            continue
-        if end >= SOON or not (mark[0] in ",;:" or mark[0].isspace()):
-            return end
+            before = seen[: end - 1].rpartition("\n")
+            length = len(before[2].rstrip()) + (0 if before[1] else column)
+            goes_on = length >= WRAPPED and _goes_on(seen[end:])
+            if goes_on is None and len(text) <= LONGEST:
+                return None
+            if not goes_on:
+                return end
     if len(text) <= LONGEST:
         return None
     space = text.rfind(" ", 1, LONGEST)
@@ -92,6 +113,18 @@ def sentence_ends(text: str, start: int = 0, end: int | None = None) -> Iterator
     for match in _SENTENCE_END.finditer(text, start, len(text) if end is None else end):
         if not _ABBREVIATION.search(text[max(start, match.end() - LONGEST) : match.end()]):
             yield match.end()
+
+
+def _goes_on(following: str) -> bool | None:
+    """Return whether a line begins like the rest of the one before, and not like an item; None: not known yet."""
+    begin = _LINE_BEGIN.match(following)
+    if begin is None or (begin.end() == len(following) and following[-1].isdigit()):
+        return None
+    return begin.group("word") is not None
+
+
+def _in_one_line(clause: str) -> str:
+    return _LINE_END.sub(" ", clause.strip())
 
 
 def _pronounceable(clause: str) -> bool:

@@ -167,9 +167,13 @@ def claim(target: Path, settings: dict[str, Any]) -> None:
     Raises
     ------
     InputError
-        If they are of another corpus, checkpoint, system or cut.
+        If they are of another corpus, checkpoint, system or cut, or a file of another origin would be replaced.
     """
     note = target / NOTE
+    if not note.is_file() and (target / NAME).exists():
+        raise InputError(
+            f"{str(target / NAME)!r} is not of wandlib prepare, and would be replaced: choose another folder"
+        )
     if note.is_file():
         earlier = json.loads(note.read_text(encoding="utf-8"))
         if earlier != settings:

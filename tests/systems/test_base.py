@@ -40,7 +40,7 @@ tts = FakeSystem()
 ways = (
     lambda given: tts.synthesize("Hi.", given),
     lambda given: tts.stream("Hi.", given),
-    lambda given: list(tts.synthesize_as_completed(["Hi."], given)),
+    lambda given: tts.synthesize_many(["Hi."], given),
     lambda given: tts.synthesize_many(["Hi."], [given]),
 )
 for given in (5, b"low", np.zeros(1, np.float64), 1.5):
@@ -48,7 +48,7 @@ for given in (5, b"low", np.zeros(1, np.float64), 1.5):
         try:
             way(given)
         except wandlib.InputError as error:
-            print(str(error).partition(":")[0])
+            print(str(error).removeprefix("text 0: ").partition(":")[0])
 """
     paths = os.pathsep.join([str(Path(fake_system.__file__).parent), *sys.path])
     run = subprocess.run(

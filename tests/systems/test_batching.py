@@ -115,9 +115,13 @@ def test_references_are_one_for_all_or_one_for_each() -> None:
     system.synthesize_many(["one", "two"], "high")
     assert [request["reference"] for request in system.requests[3:]] == ["high", "high"]
     with pytest.raises(InputError, match="there are 1 references and more texts"):
-        system.synthesize_many(["one", "two"], ["low"])
+        system.synthesize_many(iter(["one", "two"]), ["low"])
     with pytest.raises(InputError, match="there are 1 texts and more references"):
-        system.synthesize_many(["one"], ["low", "high"])
+        system.synthesize_many(iter(["one"]), ["low", "high"])
+    system.requests.clear()
+    with pytest.raises(InputError, match="there are 2 texts and 3 references"):
+        system.synthesize_many(["one", "two"], ["low"] * 3)
+    assert system.requests == []  # better said before anything is spoken
     with pytest.raises(InputError, match=r"several str, not one \('one'\)"):
         system.synthesize_many("one")
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from wandlib.systems import InputError
 from wandlib.systems.clauses import LONGEST, clauses
+from wandlib.systems.mini.reading import _DAY, _MONTH, _PLACE, _TITLE
 
 WORDS = st.sampled_from(
     [
@@ -76,6 +77,9 @@ def test_no_letter_is_lost_and_none_is_too_long(words: list[str]) -> None:
         ("**Bold.** «Stop.» Then", ["**Bold.**", "«Stop.»", "Then"]),
         ("x" * 60 + " Smith &amp; Wesson, and so on", ["x" * 60 + " Smith &amp; Wesson,", "and so on"]),
         ("*** ... One. ***", ["One."]),
+        ("Well done.\n🎉\nNow go on. →", ["Well done.", "🎉 Now go on."]),
+        ("$\n→\n", ["$ →"]),
+        ("We drove to Ft. Worth on Mon. 5 May, 6 ft. tall.", ["We drove to Ft. Worth on Mon. 5 May, 6 ft. tall."]),
         ("Steps:\n1. Open it.\n2. Close it. Done.", ["Steps:", "1. Open it.", "2. Close it.", "Done."]),
         ("It is 5. The rest is 6. So.", ["It is 5.", "The rest is 6.", "So."]),
     ],
@@ -100,6 +104,7 @@ WIDE = "A line of more than fifty characters is as wide as these"
         (f"{WIDE}\n\nand this", [WIDE, "and this"]),
         (f"{WIDE}\n- and this", [WIDE, "- and this"]),
         (f"{WIDE}\n1. Open it.", [WIDE, "1. Open it."]),
+        (f"## {WIDE}\nThe text begins.", [f"## {WIDE}", "The text begins."]),
         (f"{WIDE}\n1999 people.", [f"{WIDE} 1999 people."]),
         (f"{WIDE}\n", [WIDE]),
         ("The woods are lovely, dark and deep\nBut I have", ["The woods are lovely, dark and deep", "But I have"]),
@@ -160,3 +165,8 @@ def test_a_hundred_megabytes_take_no_memory(unit: str) -> None:
     assert peak < 200_000
     assert len(found) == (1 if unit == "!" else 3)
     assert max(map(len, found)) <= LONGEST
+
+
+@pytest.mark.parametrize("name", [*_TITLE, *_DAY, *_PLACE, *(f"{month}" for month in _MONTH if month != "May")])
+def test_no_clause_ends_after_a_name_that_the_voice_writes_out(name: str) -> None:
+    assert list(clauses([f"This is {name}. Worth more."])) == [f"This is {name}. Worth more."]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import queue
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -368,3 +370,30 @@ def test_an_error_of_the_text_reaches_the_loop() -> None:
         return stream.speech
 
     assert asyncio.run(main()).text == "One two."
+
+
+def test_a_stream_is_closed_while_it_computes() -> None:
+    """By the function that hears of its steps, or by another thread: it ends after the piece under way."""
+    system = FakeSystem()
+    stream = system.stream(iter(CLAUSES), on_step=lambda step: stream.close())
+    assert len(list(stream)) == 1
+    assert stream.trace.finish is None
+    assert len(system.requests) == 1
+
+
+@pytest.mark.parametrize("text", [CLAUSES, (clause for clause in CLAUSES)], ids=["list", "generator"])
+def test_a_stream_that_is_left_behind_is_gone(text: Any) -> None:
+    """With its threads, though nobody closed it."""
+
+    async def first() -> weakref.ref[Any]:
+        stream = FakeSystem().astream(text)
+        async for _ in stream:
+            break
+        return weakref.ref(stream)
+
+    left = asyncio.run(first())
+    deadline = time.monotonic() + 20
+    while left() is not None or any("wandlib-text" in thread.name for thread in threading.enumerate()):
+        gc.collect()
+        assert time.monotonic() < deadline, "the stream or its thread lives on"
+        time.sleep(0.01)

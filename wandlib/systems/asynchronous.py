@@ -130,9 +130,10 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
     def _waited(self, text: Iterable[str]) -> Iterator[str]:
         """Yield what an iterable yields, piece by piece as they are asked for. In the thread."""
         given, iterator, end = queue.SimpleQueue[tuple[Any, BaseException | None]](), iter(text), object()
+        asked = self._asked  # not self: the thread would hold a stream that nobody else holds any more
 
         def pull() -> None:
-            while self._asked.get():
+            while asked.get():
                 try:
                     given.put((next(iterator, end), None))
                 except BaseException as error:  # it is the reader's

@@ -224,11 +224,13 @@ class SpeechSystem(ABC):
         if type(self).codes is not SpeechSystem.codes:
             size = 1  # a search of its own, which knows one sequence
 
+        def utterances(text: str, reference: str | Path | None) -> Iterator[Utterance]:
+            spoken = (check_text(one) for one in [text])
+            yield from self.utterances(spoken, check_reference(reference), checked, streaming=False)
+
         def jobs() -> Iterator[Job]:
             for index, (text, reference) in enumerate(paired(texts, references)):
-                spoken = (check_text(one) for one in [text])
-                utterances = self.utterances(spoken, check_reference(reference), checked, streaming=False)
-                yield Job(index, text, utterances, self.new_trace(checked))
+                yield Job(index, text, utterances(text, reference), self.new_trace(checked))
 
         window = self.new_trace(checked).window
         found = decode_many(jobs(), window, size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from itertools import repeat, zip_longest
 from pathlib import Path
@@ -47,6 +47,8 @@ def paired(texts: Iterable[str], references: References) -> Iterator[tuple[str, 
     if references is None or isinstance(references, str | Path):
         yield from zip(texts, repeat(references))
         return
+    if isinstance(texts, Sized) and isinstance(references, Sized) and len(texts) != len(references):
+        raise InputError(f"there are {len(texts)} texts and {len(references)} references: give one for each")
     nothing: Any = object()
     for number, (text, reference) in enumerate(zip_longest(texts, references, fillvalue=nothing)):
         if text is nothing or reference is nothing:

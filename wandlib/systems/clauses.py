@@ -8,6 +8,9 @@ Where a clause ends depends on the text alone, not on the pieces in which it cam
 - after a mark that needs no space behind it (of Chinese and Japanese);
 - after a line, unless it has ``WRAPPED`` characters and the next goes on: then its end is a space;
 - at a space once it has ``LONGEST`` characters, or there without a space.
+
+Signs without a word (a picture in a line of its own) go with the next clause; at the end they are left out, unless they
+are all there is: not every system has a name for them.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ _LINE_END = re.compile(r"\s*\n\s*")
 _LINE_BEGIN = re.compile(r"[^\S\n]*(?:(?P<word>\d+(?![\d.)])|[^\W\d_]|[\"'“‘«(\[])|\d+[.)]|[^\d\s]|\n)")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:(?i:dr|mr|mrs|ms|st|mt|prof|gen|rev|sen|rep|gov|capt|lt|col|maj|sgt|jr|sr|vs|approx|dept|etc|al|cf|no|nos|"
-    r"figs?|pp?|ch|vol|sec|eq)|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\."
+    r"figs?|pp?|ch|vol|sec|eq|adm|cmdr|ft|hon|pres|ca|ave|bldg|blvd|co|corp|hwy|inc|ltd|rd|yd|lbs?|oz|hrs?|mins?|secs?)|"
+    r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun|[A-HJ-Z]|"
+    r"(?:[A-Za-z]\.)+[A-Za-z])\."
     r"|&#?\w{1,31};)\s$"
 )
 """What ends no clause: whoever reads the longer one sees what follows, and cuts it there if it did end a sentence."""
@@ -53,17 +58,20 @@ def clauses(pieces: Iterable[str]) -> Iterator[str]:
         If it holds nothing to say, something that is no str, or half of a character. What the iterable itself raises
         comes through once all complete clauses were yielded.
     """
-    found, rest, column = False, "", 0
+    found, rest, column, signs = False, "", 0, ""
     for piece in _checked(pieces):
         for start in range(0, len(piece), LONGEST):  # in blocks: a piece may hold a book
             rest += piece[start : start + LONGEST]
             while (end := _first_end(rest, column)) is not None:
                 clause, rest = rest[:end], rest[end:]
                 column = end - 1 - clause.rfind("\n") if "\n" in clause else column + end
-                if _pronounceable(clause):
-                    found = True
+                if _has_words(clause):
+                    found, signs, clause = True, "", signs + clause
                     yield _in_one_line(clause)
-    if _pronounceable(rest):
+                elif _has_sign(clause) and len(signs + clause) < LONGEST // 10:
+                    signs += f"{clause.strip()} "
+    rest = signs + rest
+    if _has_words(rest) or (_has_sign(rest) and not found):
         yield _in_one_line(rest)
     elif not found:
         raise InputError("the text is empty: the iterable yielded nothing to say")
@@ -97,7 +105,8 @@ def _first_end(text: str, column: int) -> int | None:
         if "\n" in mark:
             before = seen[: end - 1].rpartition("\n")
             length = len(before[2].rstrip()) + (0 if before[1] else column)
-            goes_on = length >= WRAPPED and _goes_on(seen[end:])
+            heading = before[2].lstrip().startswith("#") and (before[1] or not column)
+            goes_on = length >= WRAPPED and not heading and _goes_on(seen[end:])
             if goes_on is None and len(text) <= LONGEST:
                 return None
             if not goes_on:
@@ -127,6 +136,11 @@ def _in_one_line(clause: str) -> str:
     return _LINE_END.sub(" ", clause.strip())
 
 
-def _pronounceable(clause: str) -> bool:
-    """Return whether a clause holds a letter, a digit or a sign that has a name."""
-    return any(c.isalnum() or unicodedata.category(c) in {"Sc", "Sm", "So"} for c in clause)
+def _has_words(clause: str) -> bool:
+    """Return whether a clause holds a letter or a digit."""
+    return any(c.isalnum() for c in clause)
+
+
+def _has_sign(clause: str) -> bool:
+    """Return whether a clause holds a sign that may have a name."""
+    return any(unicodedata.category(c) in {"Sc", "Sm", "So"} for c in clause)

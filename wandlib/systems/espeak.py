@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 
 LOGGER = "wandlib.espeak"
 ADDRESSES = "rfc3987_syntax"
 """Syntax of web addresses, an option of jsonschema, which comes with phonemizer; its grammar takes 2.5 s to compile."""
+
+ONE_READER = threading.Lock()
+"""espeak-ng keeps its state in one place for the whole process: hold this while it reads."""
 
 
 def load_espeak() -> None:

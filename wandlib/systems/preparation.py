@@ -175,7 +175,10 @@ def claim(target: Path, settings: dict[str, Any]) -> None:
             f"{str(target / NAME)!r} is not of wandlib prepare, and would be replaced: choose another folder"
         )
     if note.is_file():
-        earlier = json.loads(note.read_text(encoding="utf-8"))
+        try:
+            earlier = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{str(note)!r} is damaged ({error}): choose another folder") from error
         if earlier != settings:
             raise InputError(f"{str(target)!r} holds shards of {earlier}, this is {settings}: choose another folder")
         return

@@ -96,9 +96,10 @@ class Trace:
         return self.finish
 
     def forget(self) -> None:
-        """Drop old steps and parts, and join pieces of sound, so that the trace of an endless stream does not grow.
+        """Drop old steps and parts, and join pieces of sound, so that the trace of an endless stream hardly grows.
 
-        Pieces between which the sound ran out for a listener stay apart: what is said of the sound stays as it was.
+        Pieces between which the sound ran out for a listener stay apart, one for each gap: what is said of the sound
+        stays as it was.
         """
         del self.steps[:-RECENT], self.parts[:-RECENT]
         joined, ends = list[Chunk](), 0.0

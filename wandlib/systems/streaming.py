@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -78,7 +79,7 @@ class SpeechStream(Iterator[Sound]):
         self._pieces: Any = pieces
         self.trace, self.sample_rate = trace, sample_rate
         self.seconds = self.seconds_to_compute = 0.0
-        self._texts, self._keep = texts, keep
+        self._texts, self._keep, self._closed = texts, keep, False
         self._codes: list[int] = []
         self._sounds: list[Sound] = []
 
@@ -86,6 +87,8 @@ class SpeechStream(Iterator[Sound]):
         started = time.perf_counter()
         try:
             while True:
+                if self._closed:
+                    self._pieces.close()
                 codes, sound = next(self._pieces)
                 self._codes += codes if self._keep else []
                 if len(sound):
@@ -121,8 +124,10 @@ class SpeechStream(Iterator[Sound]):
         )
 
     def close(self) -> None:
-        """Stop: no further step is made."""
-        self._pieces.close()
+        """Stop: no further step is made. From another thread, or in ``on_step``: none after the piece under way."""
+        self._closed = True
+        with contextlib.suppress(ValueError):  # it is computing: __next__ closes it
+            self._pieces.close()
 
     def __enter__(self) -> SpeechStream:
         return self

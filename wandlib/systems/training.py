@@ -155,7 +155,7 @@ def read_recording(recording: Recording, maximum_seconds: float) -> str | None:
         return "half of a character or NUL in its text, or another encoding than UTF-8"
     try:
         found = soundfile.info(recording.audio)
-    except (OSError, ValueError, soundfile.LibsndfileError):  # ValueError: a path that is none
+    except (OSError, TypeError, ValueError, soundfile.LibsndfileError):  # of a .raw, or a path that is none
         return NO_AUDIO
     if found.duration > maximum_seconds:
         return f"longer than {maximum_seconds:g} s"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torchaudio
 from sinusoids import fill, sinusoid
 from torch import nn
 
+from wandlib.systems.acoustics import resample as resampling
 from wandlib.systems.acoustics.antialias import AntiAliased, low_pass
 from wandlib.systems.acoustics.convnext import Backbone
 from wandlib.systems.acoustics.mel import MelSpectrogram
@@ -86,3 +89,21 @@ def test_padding_changes_no_latent() -> None:
 def test_a_backbone_with_a_condition_needs_one() -> None:
     with pytest.raises(ValueError, match="pass one vector for each utterance"):
         Backbone(3, 4, 8, 1, condition=2)(torch.zeros(1, 3, 5))
+
+
+@pytest.mark.parametrize(("rate", "wanted"), [(44_100, 24_000), (16_000, 22_050), (8_000, 16_000)])
+def test_resampling_without_a_table_is_the_same(rate: int, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
+    expected = resample(sound, rate, wanted)
+    monkeypatch.setattr(resampling, "LARGEST_TABLE", 0)
+    monkeypatch.setattr(resampling, "BLOCK", 1000)
+    torch.testing.assert_close(resample(sound, rate, wanted), expected, rtol=0, atol=2e-6)
+
+
+def test_rates_without_a_common_divisor_take_no_table() -> None:
+    """Of a billion weights: a header may name any rate."""
+    sound = torch.sin(torch.arange(4410) * (2 * torch.pi * 440 / 44_101))[None]
+    found = resample(sound, 44_101, 24_000)
+    expected = torch.sin(torch.arange(found.shape[-1]) * (2 * torch.pi * 440 / 24_000))[None]
+    assert found.shape == (1, math.ceil(4410 * 24_000 / 44_101))
+    torch.testing.assert_close(found[:, 50:-50], expected[:, 50:-50], rtol=0, atol=2e-3)

@@ -15,8 +15,10 @@ from draws import DrawsOfGenerate
 import wandlib
 from wandlib.attention.models import cache_inputs
 from wandlib.systems.base import InputError
+from wandlib.systems.codec_lm import dialects
 from wandlib.systems.codec_lm.dialects import END, NEUTTS, START
 from wandlib.systems.codec_lm.system import CodecLMSystem
+from wandlib.systems.espeak import ONE_READER
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +151,14 @@ def test_folders_that_do_not_fit(folders: tuple[str, Path, Path], tmp_path: Path
     with pytest.raises(InputError, match="holds Spark-TTS, not NeuTTS or Llasa"):
         kind.load(tmp_path)
     assert kind.load(language).codec.config.model_type == kind.dialect.codec
+
+
+def test_one_thread_at_a_time_reads_with_espeak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps its state in one place: another thread's words came out of it."""
+
+    def read(texts: list[str]) -> list[str]:
+        assert ONE_READER.locked()
+        return texts
+
+    monkeypatch.setattr(dialects, "espeak", lambda: read)
+    assert NEUTTS.phones("a  b") == "a b"  # type: ignore[attr-defined]

@@ -50,6 +50,7 @@ SAID = [
     ("pages 5-10 or 5–10, 2-3-4, F-16", "pages 5 to 10 or 5 to 10, 2-3-4, F-16"),
     ("555-867-5309, (555) 867-5309, 555-1234", "5 5 5, 8 6 7, 5 3 0 9, 5 5 5, 8 6 7, 5 3 0 9, 5 5 5, 1 2 3 4"),
     ("5 - 3 = 2, #1, ~5", "5 minus 3 = 2, number 1, about 5"),
+    ("~$5, ~.5, ~$", "about 5 dollars, about .5, ~$"),
     ("2^10, x², (a+b)^3, 20 m²", "2 to the power of 10, x squared, (a+b) cubed, 20 square meters"),
     # Units.
     ("5 km, 1 km, 100 km/h, 3.5kg, 1 ft", "5 kilometers, 1 kilometer, 100 kilometers per hour, 3.5 kilograms, 1 foot"),
@@ -66,6 +67,9 @@ SAID = [
     # Markdown.
     ("**very**, _so_, ***both***, `code`, ~~out~~", "very, so, both, code, out"),
     ("**bold _and_ slanted**", "bold and slanted"),
+    ("**Bold that goes on,", "Bold that goes on,"),
+    ('and "ends here.**"', 'and "ends here."'),
+    ("2 ** 3, a**b, the A*", "2 ** 3, a**b, the A*"),
     ("[the docs](https://a.example/b) say.[1] So.² Yes", "the docs say. So. Yes"),
     ("snake_case_name, 5 * 3 * 2, a*b*c", "snake_case_name, 5 * 3 * 2, a*b*c"),
 ]

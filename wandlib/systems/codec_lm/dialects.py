@@ -18,7 +18,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from wandlib.systems.base import InputError
-from wandlib.systems.espeak import LOGGER, load_espeak
+from wandlib.systems.espeak import LOGGER, ONE_READER, load_espeak
 
 START, END = "<|SPEECH_GENERATION_START|>", "<|SPEECH_GENERATION_END|>"
 
@@ -85,7 +85,9 @@ class NeuTTS(Dialect):
         InputError
             If espeak reads nothing in the text.
         """
-        phones = " ".join(" ".join(espeak()([text])).split())
+        with ONE_READER:
+            read = espeak()([text])
+        phones = " ".join(" ".join(read).split())
         if not phones:
             raise InputError(f"espeak reads nothing in {text[:20]!r}: write words in Latin letters")
         return phones

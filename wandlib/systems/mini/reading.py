@@ -166,6 +166,9 @@ _RULES: list[tuple[str, Spoken]] = [
     # Markdown, which language models write.
     (r"\[([^\[\]]{1,200})\]\(https?://[^()\s]{1,500}\)", r"\1"),
     *2 * [(r"(?<![\w*_~`])(\*{1,3}|_{1,3}|~~|`{1,3})(?=[^\s*_~`])([^*_~`]{1,500})(?<=\S)\1(?!\w)", r"\2")],
+    # Of emphasis whose other end is in another clause of a stream.
+    (r"^([\"'“‘(]?)(?:\*{2,3}|_{2,3}|~~)(?=\w)", r"\1"),
+    (r"(?<=[\w.,;:!?…])(?:\*{2,3}|_{2,3}|~~)(?=[\"'”’).,;:!?]*$)", ""),
     (r"(?<=[.!?,;:\"'])(?:\[\d{1,3}\]|[⁰¹²³⁴⁵⁶⁷⁸⁹]+)(?=\s|$)", ""),
     # Abbreviations; the point stays where it may end the sentence.
     (r"\be\.\s?g\.,?", "for example"),
@@ -222,7 +225,7 @@ _RULES: list[tuple[str, Spoken]] = [
     # Signs and powers.
     (r"(?<=\d) [-−] (?=\d[^.?!\n]*=)", " minus "),
     (r"#(?=\d)", "number "),
-    (r"(?<!\w)~(?=[\d$£€])", "about "),
+    (r"(?<!\w)~(?=[$£€]?\.?\d)", "about "),
     (r"(?<=[A-Za-z\d)])(?:²|\^2\b)", " squared"),
     (r"(?<=[A-Za-z\d)])(?:³|\^3\b)", " cubed"),
     (r"(?<=[A-Za-z\d)])\^(?=[A-Za-z\d(])", " to the power of "),

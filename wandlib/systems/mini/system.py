@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import Qwen2ForCausalLM
 from wandlib.attention.conversion import convert
 from wandlib.systems.base import SpeechSystem
 from wandlib.systems.decoding import Sampler, Utterance, new_cache
+from wandlib.systems.espeak import ONE_READER
 from wandlib.systems.mini.codec import CODES, Codec
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE, LogMel
 from wandlib.systems.mini.parts import pieces, split
@@ -60,8 +60,6 @@ ALLOWED = torch.tensor([END, *range(FIRST_CODE, FIRST_CODE + CODES)])
 """What may be generated: the end, or a code."""
 
 NOTHING = "there is nothing to pronounce in the text: write at least one word or number"
-ONE_READER = threading.Lock()
-"""espeak-ng keeps its state in one place for the whole process."""
 
 
 class MiniSystem(SpeechSystem):

@@ -16,6 +16,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 from wandlib.systems.mini.codec import Codec
 from wandlib.systems.mini.vocoder import Vocoder
 from wandlib.systems.registry import SHIPPED
+from wandlib.systems.settings import InputError
 
 ASSETS = SHIPPED["mini"]
 NEEDED = ("codec/config.json", "codec/model.safetensors", "codec/speakers.safetensors", "teacher/config.json")
@@ -75,10 +76,18 @@ def save_voices(path: Path, voices: dict[str, Voice]) -> None:
 
 
 def student_settings(folder: Path) -> dict[str, Any] | None:
-    """Return what the student in ``folder`` was trained for, as ``config.wand``; None where there is no student."""
+    """Return what the student in ``folder`` was trained for, as ``config.wand``; None where there is no student.
+
+    Raises
+    ------
+    InputError
+        If the model there is none.
+    """
     if not (folder / "config.json").is_file():
         return None
-    settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["wand"]
+    settings: dict[str, Any] | None = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("wand")
+    if settings is None:
+        raise InputError(f"the model in {str(folder)!r} is no student: its config.json has no window (wand)")
     return settings
 
 

@@ -3,7 +3,8 @@
 Every trained row starts from the teacher's weights and has 60 steps of 16 rows of tokens, with three seeds
 (:mod:`recipes.mini.ablation_rows`). Each is measured on held-out rows, single and streams, near the reference and far
 from it; by twenty sentences x four speakers, greedy; and, where blocks or positions differ, by a stream of each speaker
-in one cache. What was measured is on disk, a file for each row and seed of a voice.
+in one cache. What was measured is on disk, a file for each row and seed of a voice; that of the shipped voice comes
+with this module, so that the tables can be made anew, or the run go on, on another machine (``--anew`` leaves it out).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ from recipes.mini import endless, long_form, spoken, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER, WITH_STREAM
 from recipes.mini.ablation_tables import document, lines, written_for
 from recipes.mini.evaluate import digest_of
-from recipes.mini.files import mark_of, slug_of, write_json, written_before
+from recipes.mini.files import mark_of, pack, slug_of, unpack, write_json, written_before
 from recipes.mini.listening import identity, instruments, recognizer
 from recipes.mini.loop import sum_of
 from recipes.mini.pool import workers_of
@@ -43,6 +44,8 @@ from wandlib.systems.mini.system import ASSETS, MiniSystem
 
 HERE = Path(__file__).parent
 RESULTS, REPORT = HERE / "ablation.json", HERE / "RESULTS.md"
+RUNS = HERE / "ablation_runs.zip"
+"""What was measured of every run, sentence by sentence."""
 SENTENCES = HARVARD[:20]
 STREAMED = 15
 """Sentences of each speaker's stream."""
@@ -119,7 +122,8 @@ def held_out(folder: Path, corpus: Path, model: Qwen2ForCausalLM, variant: Varia
     measured = losses(single, "") | losses(streams, ", streams")
     trainer.data_collator = collator(MAX_GAP, no_gap=0.0)
     measured |= losses(streams, ", far")
-    wandlib.restore(model)
+    # Else the model would speak in the trainer's mixed precision: other codes, and in a CPU four times as slow.
+    wandlib.restore(trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False))
     return measured
 
 
@@ -160,19 +164,19 @@ def stream(system: MiniSystem, assets: Path | None) -> list[dict[str, Any]]:
     return found
 
 
-def path_of(job: Job) -> Path:
-    """Return where the measurements of a row with one seed are."""
+def paths_of(job: Job) -> list[Path]:
+    """Return where the measurements of a row with one seed are, and what was heard of it, where it speaks."""
     folder, _, _, voice, name, seed = job
     streamed = STREAMED if name in WITH_STREAM else 0
     mark = mark_of(variant_of(name, seed), ROWS[name].spoken, SENTENCES, FOUR, streamed)
-    return folder / "ablation" / voice / f"{slug_of(name)}-{seed}-{mark}-{instruments()}.json"
+    path = folder / "ablation" / voice / f"{slug_of(name)}-{seed}-{mark}-{instruments()}.json"
+    return [path, path.with_suffix(".report.json")] if ROWS[name].spoken else [path]
 
 
 def measure(job: Job) -> dict[str, Any]:
     """One row with one seed, from disk where it was measured before."""
     folder, corpus, assets, voice, name, seed = job
-    path = path_of(job)
-    report = path.with_suffix(".report.json")
+    path, *heard = paths_of(job)
     if not path.exists():
         torch.set_num_threads(1)
         started, variant = time.monotonic(), variant_of(name, seed)
@@ -181,14 +185,14 @@ def measure(job: Job) -> dict[str, Any]:
         if ROWS[name].variant is not None and not ROWS[name].shipped:
             result["utterances"] = train_student.utterances_read(corpus, variant)
         result |= held_out(folder, corpus, model, variant)
-        if ROWS[name].spoken:
+        if heard:
             system = system_of(folder, assets, model, variant)
-            speak(system, name, seed).to_json(report)
+            speak(system, name, seed).to_json(heard[0])
             if name in WITH_STREAM:
                 result["sentences"] = stream(system, assets)
         write_json(path, result)
     measured: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return measured | ({"report": Report.from_json(report)} if ROWS[name].spoken else {})
+    return measured | ({"report": Report.from_json(heard[0])} if heard else {})
 
 
 def attention_masses(folder: Path, corpus: Path, utterances: int = 5) -> list[dict[str, float]]:
@@ -210,12 +214,23 @@ def jobs_of(folder: Path, corpus: Path, assets: Path | None, voice: str, names: 
                 yield folder, corpus, assets, voice, name, ROWS[name].seeds[seed]
 
 
+def by_row(jobs: list[Job], answers: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Put together what was measured of a row, one after the other seed."""
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for (*_, name, _), answer in zip(jobs, answers, strict=True):
+        measured.setdefault(name, []).append(answer)
+    return measured
+
+
 def main(
     folder: Annotated[Path, typer.Option(help="The recipe's folder, with corpus and codes.")] = Path("runs/mini"),
     assets: Annotated[Path | None, typer.Option(help="The voice made from it; default: the shipped one.")] = None,
     rows: Annotated[list[str] | None, typer.Option("--row", help="Some rows only; nothing is written.")] = None,
     workers: Annotated[int, typer.Option(help="Rows at a time, one thread each.")] = 2,
     so_far: Annotated[bool, typer.Option("--so-far", help="Measure nothing more: write what was measured.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Take nothing of what was measured for the shipped voice.")
+    ] = False,
 ) -> None:
     """Train and measure every row with every seed, and write RESULTS.md: six hours on two cores."""
     chosen = rows or list(ROWS)
@@ -227,19 +242,19 @@ def main(
         raise typer.BadParameter(f"nothing to learn from in {corpus}: run `python -m recipes.mini shipped` first")
     check_voice(folder, corpus, assets)
     voice = digest_of(assets)
-    (folder / "ablation" / voice).mkdir(parents=True, exist_ok=True)
+    kept = folder / "ablation"
+    (kept / voice).mkdir(parents=True, exist_ok=True)
     jobs = list(jobs_of(folder, corpus, assets, voice, [*dict.fromkeys((TEACHER, *chosen))]))
+    if not anew:
+        unpack(RUNS, kept, (path for job in jobs for path in paths_of(job)))
     if so_far:
-        jobs = [job for job in jobs if path_of(job).exists()]
+        jobs = [job for job in jobs if paths_of(job)[0].exists()]
         if not any(job[4] == TEACHER for job in jobs):
-            raise typer.BadParameter(f"the teacher was not measured yet in {folder / 'ablation' / voice}")
+            raise typer.BadParameter(f"the teacher was not measured yet in {kept / voice}")
     os.environ["OMP_NUM_THREADS"] = "1"
     with workers_of(workers, maxtasksperchild=1) as pool:
         answers = list(tqdm(pool.imap(measure, jobs), total=len(jobs), desc="rows"))
-    measured: dict[str, list[dict[str, Any]]] = {}
-    for (*_, name, _), answer in zip(jobs, answers, strict=True):
-        measured.setdefault(name, []).append(answer)
-    listen, table = recognizer(), lines(measured)
+    listen, table = recognizer(), lines(by_row(jobs, answers))
     result = {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "date": time.strftime("%Y-%m-%d"),
@@ -257,6 +272,7 @@ def main(
     if not rows:
         RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         REPORT.write_text(put_measured(REPORT.read_text(encoding="utf-8"), document(result)), encoding="utf-8")
+        pack(RUNS, kept, (path for job in jobs for path in paths_of(job)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Files that are either old or new, never half written, and what stays in results that are measured again."""
+"""Files that are either old or new, never half written, and what stays of results when they are measured again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,24 @@ def written_before(path: Path, voice: str, *names: str) -> dict[str, Any]:
     """Return what somebody wrote by hand into results under ``names``, if they are of the same voice."""
     before = json.loads(path.read_text(encoding="utf-8"))
     return {name: before[name] for name in names if name in before} if before.get("voice") == voice else {}
+
+
+def pack(archive: Path, folder: Path, files: Iterable[Path]) -> None:
+    """Keep files under their paths in ``folder``; the same files give the same archive, whenever it is written."""
+    with whole(archive) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+        for path in sorted(files):
+            packed.writestr(zipfile.ZipInfo(path.relative_to(folder).as_posix()), path.read_bytes())
+
+
+def unpack(archive: Path, folder: Path, files: Iterable[Path]) -> None:
+    """Write those of ``files`` that are missing and that :func:`pack` kept; others in the archive are left alone."""
+    if not archive.exists():
+        return
+    with zipfile.ZipFile(archive) as packed:
+        kept = set(packed.namelist())
+        for path in files:
+            name = path.relative_to(folder).as_posix()
+            if name in kept and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with whole(path) as partial:
+                    partial.write_bytes(packed.read(name))

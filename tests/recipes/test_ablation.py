@@ -28,6 +28,7 @@ from recipes.mini.ablation_rows import (
     WITH_STREAM,
 )
 from recipes.mini.ablation_tables import crossed, document, lines, untrained_row, written_for
+from recipes.mini.files import unpack
 from recipes.mini.rows import Speech
 from wandlib.evaluation.error_rates import ErrorCounts
 from wandlib.evaluation.report import Report, Utterance, put_measured
@@ -67,7 +68,7 @@ def test_what_was_measured_otherwise_is_not_taken_for_it(monkeypatch: pytest.Mon
     """A file's name changes with the row, the sentences and, where it reads one, the stream."""
 
     def path(name: str) -> Path:
-        return ablation.path_of((Path(), Path(), None, "sum", name, 1))
+        return ablation.paths_of((Path(), Path(), None, "sum", name, 1))[0]
 
     jobs = [path(name) for name in ROWS]
     assert len(set(jobs)) == len(ROWS)
@@ -112,6 +113,20 @@ def test_rows_are_measured_on_held_out_rows(tmp_path: Path, monkeypatch: pytest.
     assert found[TEACHER]["kl"] == pytest.approx(0, abs=1e-6)
     assert found[TEACHER]["agreement"] == 1
     assert found[UNTRAINED]["kl"] > 1e-3
+
+
+def test_a_model_that_was_measured_computes_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer measures in 16 bits where the machine has them, and wraps the model for it."""
+    speech = Speech(talk(40))
+    monkeypatch.setattr(train_student, "build_model", lambda folder: tiny_teacher())
+    monkeypatch.setattr(train_student, "read_speech", lambda corpus: (speech, speech))
+    monkeypatch.setattr(train_student, "computes_half", lambda: True)
+    torch.save({"average": dict(tiny_teacher().named_parameters())}, tmp_path / "teacher.pt")
+    model, tokens = tiny_teacher(), torch.arange(24)[None]
+    with torch.inference_mode():
+        before = model(tokens).logits
+        ablation.held_out(tmp_path, tmp_path, model, ablation.variant_of(UNTRAINED, 0))
+        assert torch.equal(model(tokens).logits, before)
 
 
 def tiny_teacher() -> Qwen2ForCausalLM:
@@ -234,6 +249,22 @@ def test_findings_that_were_written_for_other_rows_say_so() -> None:
     assert old not in document(result)
     result["rows"][1]["WER"] = 0.0
     assert old in document(result)
+
+
+def test_the_tables_follow_from_what_was_heard(tmp_path: Path) -> None:
+    """Whoever doubts a figure or an interval can make it anew, without the hours of training."""
+    result = json.loads(ablation.RESULTS.read_text(encoding="utf-8"))
+    jobs = list(ablation.jobs_of(tmp_path, tmp_path, None, result["voice"], list(ROWS)))
+    unpack(ablation.RUNS, tmp_path / "ablation", (path for job in jobs for path in ablation.paths_of(job)))
+    there = [job for job in jobs if ablation.paths_of(job)[0].exists()]
+    rows = lines(ablation.by_row(there, map(ablation.measure, there)))
+    stored = {row["row"]: row for row in (*result["rows"], *result["beyond the paper"])}
+    assert [row["row"] for row in rows] == [name for name in ROWS if name in stored]
+    for row in rows:
+        assert row == {
+            key: pytest.approx(value) if isinstance(value, float) else value
+            for key, value in stored[row["row"]].items()
+        }
 
 
 def test_the_report_quotes_the_results() -> None:

@@ -43,9 +43,10 @@ def written_before(path: Path, voice: str, *names: str) -> dict[str, Any]:
 
 def pack(archive: Path, folder: Path, files: Iterable[Path]) -> None:
     """Keep files under their paths in ``folder``; the same files give the same archive, whenever it is written."""
-    with whole(archive) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+    with whole(archive) as partial, zipfile.ZipFile(partial, "w") as packed:
         for path in sorted(files):
-            packed.writestr(zipfile.ZipInfo(path.relative_to(folder).as_posix()), path.read_bytes())
+            entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())  # of no time
+            packed.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
 def unpack(archive: Path, folder: Path, files: Iterable[Path]) -> None:

@@ -9,7 +9,6 @@ use are open: others fetch from the web, run programs on what was sent, or read 
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import re
 
@@ -22,9 +21,8 @@ from app.hosts import name_of
 
 API = "/gradio_api/"
 USED = re.compile(
-    r"info/?|startup-events|theme\.css|app_id/?|upload|upload_progress|queue/(?:join|data)|(?:call|run)/.+|cancel|reset/?|heartbeat/.+|"
-    r"stream/.+|file=(?!\s*\w+:/).+",
-    re.IGNORECASE,
+    r"info/?|startup-events|theme\.css|app_id/?|upload|upload_progress|queue/(?:join|data)|(?:call|run)/.+|cancel|reset/?"
+    r"|heartbeat/.+|stream/.+|file=(?!\s*\w+:/).+"
 )
 """What is open below :data:`API`. A file is none of another server's, which gradio would fetch and pass on."""
 HIDDEN = ("/openapi.json", "/monitoring", "/docs", "/redoc")
@@ -86,9 +84,9 @@ class Guard:
             return PlainTextResponse("another page must not send anything here; --allow-host adds a name", 403)
         if not is_open(scope["path"]):
             return PlainTextResponse("not found", 404)
-        with contextlib.suppress(ValueError):
-            if int(headers.get(b"content-length", "0")) > limit_of(scope):
-                return PlainTextResponse(TOO_LARGE.format(limit_of(scope)), 413)
+        declared, limit = headers.get(b"content-length", ""), limit_of(scope)
+        if declared.isdecimal() and int(declared) > limit:  # better refused before a part of it is stored
+            return PlainTextResponse(TOO_LARGE.format(limit), 413)
         return None
 
     def is_own(self, origin: str, host: str) -> bool:

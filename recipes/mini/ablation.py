@@ -229,7 +229,7 @@ def main(
     workers: Annotated[int, typer.Option(help="Rows at a time, one thread each.")] = 2,
     so_far: Annotated[bool, typer.Option("--so-far", help="Measure nothing more: write what was measured.")] = False,
     anew: Annotated[
-        bool, typer.Option("--anew", help="Take nothing of what was measured for the shipped voice.")
+        bool, typer.Option("--anew", help="Take nothing of the measurements that ship; --folder has none of them yet.")
     ] = False,
 ) -> None:
     """Train and measure every row with every seed, and write RESULTS.md: six hours on two cores."""

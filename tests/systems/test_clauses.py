@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wandlib.systems import InputError
+from wandlib.systems.abbreviations import DAYS, MONTHS, PLACES, TITLES
 from wandlib.systems.clauses import LONGEST, clauses
-from wandlib.systems.mini.reading import _DAY, _MONTH, _PLACE, _TITLE
 
 WORDS = st.sampled_from(
     [
@@ -40,6 +40,7 @@ WORDS = st.sampled_from(
         "12",
         "\n- ",
         "\r\n",
+        "🎉\n",
     ]
 )
 
@@ -167,6 +168,6 @@ def test_a_hundred_megabytes_take_no_memory(unit: str) -> None:
     assert max(map(len, found)) <= LONGEST
 
 
-@pytest.mark.parametrize("name", [*_TITLE, *_DAY, *_PLACE, *(f"{month}" for month in _MONTH if month != "May")])
+@pytest.mark.parametrize("name", [*TITLES, *DAYS, *PLACES, *(month for month in MONTHS if month != "May")])
 def test_no_clause_ends_after_a_name_that_the_voice_writes_out(name: str) -> None:
     assert list(clauses([f"This is {name}. Worth more."])) == [f"This is {name}. Worth more."]

@@ -225,8 +225,8 @@ class SpeechSystem(ABC):
             size = 1  # a search of its own, which knows one sequence
 
         def utterances(text: str, reference: str | Path | None) -> Iterator[Utterance]:
-            spoken = (check_text(one) for one in [text])
-            yield from self.utterances(spoken, check_reference(reference), checked, streaming=False)
+            # A generator, so that what it refuses is an error of this text alone.
+            yield from self.utterances(iter([check_text(text)]), check_reference(reference), checked, streaming=False)
 
         def jobs() -> Iterator[Job]:
             for index, (text, reference) in enumerate(paired(texts, references)):

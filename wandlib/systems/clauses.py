@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+from wandlib.systems.abbreviations import COUNTED, DAYS, MONTHS, PLACES, TITLES
 from wandlib.systems.settings import InputError, check_text
 
 SOON = 60
@@ -34,11 +35,10 @@ _SENTENCE_END = re.compile(rf"[.!?…][{_CLOSING}]*\s|\n\s*\n")
 _NUMBER = re.compile(r"\s*\d{1,3}\.\s")
 _LINE_END = re.compile(r"\s*\n\s*")
 _LINE_BEGIN = re.compile(r"[^\S\n]*(?:(?P<word>\d+(?![\d.)])|[^\W\d_]|[\"'“‘«(\[])|\d+[.)]|[^\d\s]|\n)")
+_ANY_CASE = "|".join((*TITLES, *PLACES, *COUNTED, *"Dr Mr Mrs St vs approx dept etc al cf ca yd".split()))
+_AS_WRITTEN = "|".join((*DAYS, *(short for short, month in MONTHS.items() if short != month)))
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:(?i:dr|mr|mrs|ms|st|mt|prof|gen|rev|sen|rep|gov|capt|lt|col|maj|sgt|jr|sr|vs|approx|dept|etc|al|cf|no|nos|"
-    r"figs?|pp?|ch|vol|sec|eq|adm|cmdr|ft|hon|pres|ca|ave|bldg|blvd|co|corp|hwy|inc|ltd|rd|yd|lbs?|oz|hrs?|mins?|secs?)|"
-    r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun|[A-HJ-Z]|"
-    r"(?:[A-Za-z]\.)+[A-Za-z])\."
+    rf"(?:\b(?:(?i:{_ANY_CASE}|lbs?|oz|hrs?|mins?|secs?)|{_AS_WRITTEN}|[A-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z])\."
     r"|&#?\w{1,31};)\s$"
 )
 """What ends no clause: whoever reads the longer one sees what follows, and cuts it there if it did end a sentence."""
@@ -66,8 +66,8 @@ def clauses(pieces: Iterable[str]) -> Iterator[str]:
                 clause, rest = rest[:end], rest[end:]
                 column = end - 1 - clause.rfind("\n") if "\n" in clause else column + end
                 if _has_words(clause):
-                    found, signs, clause = True, "", signs + clause
-                    yield _in_one_line(clause)
+                    yield _in_one_line(signs + clause if len(signs + clause) <= LONGEST else clause)
+                    found, signs = True, ""
                 elif _has_sign(clause) and len(signs + clause) < LONGEST // 10:
                     signs += f"{clause.strip()} "
     rest = signs + rest

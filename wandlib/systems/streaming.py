@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -126,8 +125,11 @@ class SpeechStream(Iterator[Sound]):
     def close(self) -> None:
         """Stop: no further step is made. From another thread, or in ``on_step``: none after the piece under way."""
         self._closed = True
-        with contextlib.suppress(ValueError):  # it is computing: __next__ closes it
+        try:
             self._pieces.close()
+        except ValueError:  # "already executing": __next__ closes it
+            if not self._pieces.gi_running:
+                raise
 
     def __enter__(self) -> SpeechStream:
         return self

@@ -9,27 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from wandlib.systems.abbreviations import COUNTED, DAYS, MONTH_NAMES, MONTHS, PLACES, TITLES
+
 Spoken = str | Callable[[re.Match[str]], str]
 
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
-_MONTHS = "January February March April May June July August September October November December".split()
-_MONTH = {month[:3]: month for month in _MONTHS} | {"Sept": "September"}
-_DAY = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday"}
-_DAY |= {"Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday"}
-_TITLE = {
-    "Adm": "Admiral", "Capt": "Captain", "Cmdr": "Commander", "Col": "Colonel", "Ft": "Fort", "Gen": "General",
-    "Gov": "Governor", "Hon": "Honorable", "Lt": "Lieutenant", "Maj": "Major", "Ms": "Miz", "Mt": "Mount",
-    "Pres": "President", "Prof": "Professor", "Rep": "Representative", "Rev": "Reverend", "Sen": "Senator",
-    "Sgt": "Sergeant",
-}  # fmt: skip
-_PLACE = {
-    "Ave": "Avenue", "Bldg": "Building", "Blvd": "Boulevard", "Co": "Company", "Corp": "Corporation",
-    "Hwy": "Highway", "Inc": "Incorporated", "Jr": "Junior", "Ltd": "Limited", "Rd": "Road", "Sr": "Senior",
-}  # fmt: skip
-_COUNTED = {
-    "no": "number", "nos": "numbers", "fig": "figure", "figs": "figures", "p": "page", "pp": "pages",
-    "ch": "chapter", "vol": "volume", "sec": "section", "eq": "equation",
-}  # fmt: skip
 _UNIT = {
     "km/h": "kilometers per hour", "kph": "kilometers per hour", "mph": "miles per hour", "m/s": "meters per second",
     "km": "kilometers", "cm": "centimeters", "mm": "millimeters", "mi": "miles", "yd": "yards",
@@ -105,7 +89,7 @@ def _date(match: re.Match[str]) -> str:
     year, month, day = match.group("year"), int(match.group("month")), int(match.group("day"))
     if month > 12 >= day and "/" in match.group():
         month, day = day, month
-    return f"{_MONTHS[month - 1]} {_ordinal(day)}, {year}" if 1 <= month <= 12 and 1 <= day <= 31 else match.group()
+    return f"{MONTH_NAMES[month - 1]} {_ordinal(day)}, {year}" if 1 <= month <= 12 and 1 <= day <= 31 else match.group()
 
 
 def _hour(match: re.Match[str]) -> str:
@@ -181,14 +165,14 @@ _RULES: list[tuple[str, Spoken]] = [
     (r"\betc\.(?=[,;:)]|\s+[a-z])", "etc"),
     (r"\bet al\.(?=\s+[a-z(])", "et al"),
     (r"\bcf\.(?=\s)", "compare"),
-    (rf"\b({_table(_TITLE)})\.(?=\s+[A-Z])", lambda m: _TITLE[m.group(1)]),
+    (rf"\b({_table(TITLES)})\.(?=\s+[A-Z])", lambda m: TITLES[m.group(1)]),
     (r"(?<=[a-z\d] )St\.(?=[,;:)]|\s+[a-z]|$)", "Street"),
-    (rf"(?<=[A-Za-z\d&] )({_table(_PLACE)})\.(?=[,;:)]|\s+[a-z])", lambda m: _PLACE[m.group(1)]),
-    (rf"(?<=[A-Za-z\d&] )({_table(_PLACE)})\.(?=\s|$)", lambda m: _PLACE[m.group(1)] + "."),
-    (rf"\b({_table(_MONTH)})\.?(?=\s+\d)", lambda m: _MONTH[m.group(1)]),
-    (rf"(?<=\d )({_table(_MONTH)})\b\.?(?!\w)", lambda m: _MONTH[m.group(1)]),
-    (rf"\b({_table(_DAY)})\.?(?=,?\s+(?:\d|{'|'.join(_MONTHS)}))", lambda m: _DAY[m.group(1)]),
-    (rf"\b(?i:({_table(_COUNTED)}))\.\s?(?=\d)", lambda m: _COUNTED[m.group(1).lower()] + " "),
+    (rf"(?<=[A-Za-z\d&] )({_table(PLACES)})\.(?=[,;:)]|\s+[a-z])", lambda m: PLACES[m.group(1)]),
+    (rf"(?<=[A-Za-z\d&] )({_table(PLACES)})\.(?=\s|$)", lambda m: PLACES[m.group(1)] + "."),
+    (rf"\b({_table(MONTHS)})\.?(?=\s+\d)", lambda m: MONTHS[m.group(1)]),
+    (rf"(?<=\d )({_table(MONTHS)})\b\.?(?!\w)", lambda m: MONTHS[m.group(1)]),
+    (rf"\b({_table(DAYS)})\.?(?=,?\s+(?:\d|{'|'.join(MONTH_NAMES)}))", lambda m: DAYS[m.group(1)]),
+    (rf"\b(?i:({_table(COUNTED)}))\.\s?(?=\d)", lambda m: COUNTED[m.group(1).lower()] + " "),
     # Roman numerals: World War II, Henry VIII, factor XI; but not the pronoun, grade C, and an IV drip.
     (rf"\b({_IN_PARTS}) (?!I [a-z]|[LC]\b){_ROMAN}(?!\.\w)", lambda m: f"{m.group(1)} {_roman(m.group(2))}"),
     (

@@ -713,6 +713,54 @@ def test_turns_by_their_new_tokens_alone(plain: Any, model: Any) -> None:
 
 
 @torch.no_grad()
+def test_a_second_turn_by_embeddings(plain: Any, model: Any) -> None:
+    """They do not say whether they begin with the token that was sampled last: refused, unless that is said or fed."""
+    embed, cache = model.get_input_embeddings(), WandCache(model.config, WINDOW)
+    first = greedy(model, ids(batch=1), **{NAME: cache}).sequences
+    more = ids(4, 1)
+    whole = torch.cat([first, more], 1)
+    new = embed(whole[:, -5:])
+    with pytest.raises(ValueError, match="inputs_embeds do not show whether they begin with it"):
+        model.generate(inputs_embeds=embed(whole), max_new_tokens=4, **{NAME: copy.deepcopy(cache)})
+    conditioning = torch.arange(whole.shape[1])[None]
+    conditioning = (conditioning < PROMPT) | (conditioning >= PROMPT + STEPS)
+    expected = dense(plain, whole, conditioning)[:, -1]
+    told = model(inputs_embeds=new, conditioning=conditioning[:, -5:], use_cache=True, **{NAME: copy.deepcopy(cache)})
+    assert torch.allclose(told.logits[:, -1], expected, atol=1e-4)
+    model(inputs_embeds=new[:, :1], use_cache=True, **{NAME: cache})
+    options = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True, NAME: cache}
+    out = model.generate(inputs_embeds=embed(whole), max_new_tokens=1, **options)
+    assert torch.allclose(out.logits[0], expected, atol=1e-4)
+
+
+class EmbedsFirst(nn.Module):
+    """In place of a model's ``forward``: embeds the ids, as models of text and images do before their decoder."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.embed, self.through = model.get_input_embeddings(), type(model).forward.__get__(model)
+
+    def forward(self, input_ids: Any = None, inputs_embeds: Any = None, **kwargs: Any) -> Any:
+        return self.through(inputs_embeds=self.embed(input_ids) if inputs_embeds is None else inputs_embeds, **kwargs)
+
+
+@torch.no_grad()
+def test_a_second_turn_of_a_decoder_that_is_given_embeddings_alone() -> None:
+    plain = QWEN2.build()
+    model: Any = copy.deepcopy(plain)
+    model.forward = EmbedsFirst(model).forward
+    convert(model, WINDOW)
+    cache = WandCache(model.config, WINDOW)
+    first = greedy(model, ids(batch=1), **{NAME: cache}).sequences
+    prompt = torch.cat([first, ids(4, 1)], 1)
+    out = greedy(model, prompt, 8, **{NAME: cache})
+    kinds = torch.arange(out.sequences.shape[1])
+    conditioning = (kinds < PROMPT) | ((kinds >= PROMPT + STEPS) & (kinds < PROMPT + STEPS + 4))
+    expected = dense(plain, out.sequences, conditioning[None])[:, prompt.shape[1] - 1 : -1]
+    assert torch.allclose(torch.stack(out.logits, 1), expected, atol=1e-4)
+
+
+@torch.no_grad()
 def test_a_second_turn_without_the_sampled_token(plain: Any, model: Any) -> None:
     """The user cut it off, and wrote another in its place: that one is conditioning."""
     cache = WandCache(model.config, WINDOW)

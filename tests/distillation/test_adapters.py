@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import index_parts
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -13,15 +14,18 @@ from tiny_training import arguments, build_student, build_teacher, utterances
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from wandlib.attention.adapters import holds, is_adapter, load_adapter
-from wandlib.attention.conversion import convert, hook_of
+from wandlib.attention.adapters import complete_adapter, holds, is_adapter
+from wandlib.attention.conversion import convert, hook_of, load
 from wandlib.attention.models import inner_model
 from wandlib.distillation.checkpoints import last_checkpoint
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.trainer import WandTrainer
+from wandlib.systems.cosyvoice2.tiny import language_model as cosyvoice2_language_model
 
 SAVING = {"max_steps": 2, "learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 2}
-Case = pytest.mark.parametrize("case", ["unnamed", "in a folder", "tied", "tied, in a folder", "head trained too"])
+Case = pytest.mark.parametrize(
+    "case", ["unnamed", "in a folder", "tied", "tied, in a folder", "head trained too", "two tokens"]
+)
 
 
 def lora(base: Any, **options: Any) -> Any:
@@ -33,6 +37,8 @@ def student_of(case: str, folder: Path) -> Any:
     if "in a folder" in case:
         base.save_pretrained(folder / "named")
         base = AutoModelForCausalLM.from_pretrained(folder / "named")
+    if case == "two tokens":
+        return lora(base, trainable_token_indices=[3, 5])
     return lora(base, modules_to_save=["lm_head"] if case == "head trained too" else None)
 
 
@@ -51,11 +57,6 @@ def logits(model: Any) -> Tensor:
     with torch.no_grad():
         found: Tensor = model.eval()(**batch).logits
     return found
-
-
-def load(folder: Path, **options: Any) -> Any:
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))["wand"]
-    return convert(load_adapter(folder, **options), **settings)
 
 
 @Case
@@ -145,5 +146,47 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "student" / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | {"architectures": ["NobodysForCausalLM"]}
     path.write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(ValueError, match="names no architecture of transformers: 'NobodysForCausalLM'"):
-        load_adapter(tmp_path / "student")
+    with pytest.raises(ValueError, match=r"names no architecture of transformers: \['NobodysForCausalLM'"):
+        load(tmp_path / "student")
+
+
+@pytest.mark.parametrize(
+    "kind", ["bias of all", "bias of what it adapts", "an unfrozen norm", "an unfrozen layer under an adapter"]
+)
+def test_a_teacher_that_would_drift_is_refused(kind: str, tmp_path: Path) -> None:
+    """What is trained of the base model itself stays changed where the adapter is off, and so teaches."""
+    options = {"bias of all": {"bias": "all"}, "bias of what it adapts": {"bias": "lora_only"}}
+    student = lora(build_teacher(tie_word_embeddings=False), **options.get(kind, {}))
+    inner = inner_model(student).model
+    if "norm" in kind:
+        inner.norm.weight.requires_grad_(True)
+    elif "layer" in kind:
+        inner.layers[0].self_attn.q_proj.base_layer.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match=r"must keep the base model's weights, and \d+ of them are trained"):
+        WandTrainer(model=student, args=arguments(tmp_path), train_dataset=utterances(4))
+    train(student, tmp_path)  # with a teacher of its own it may
+
+
+def test_a_base_model_that_gave_a_part_to_its_adapter_is_no_teacher(tmp_path: Path) -> None:
+    student = lora(build_teacher(tie_word_embeddings=False), init_lora_weights="pissa")
+    with pytest.raises(ValueError, match="init_lora_weights='pissa' takes a part of the base model's weights"):
+        WandTrainer(model=student, args=arguments(tmp_path), train_dataset=utterances(4))
+
+
+@pytest.mark.parametrize(
+    ("build", "adapted"),
+    [(cosyvoice2_language_model, "q_proj"), (lambda: index_parts.language_model()[0], "c_attn")],
+    ids=["cosyvoice2", "indextts"],
+)
+def test_students_of_the_systems_come_back(build: Any, adapted: str, tmp_path: Path) -> None:
+    """Their classes are wandlib's own, not transformers'."""
+    base = build()
+    config = LoraConfig(r=2, target_modules=[adapted], init_lora_weights=False, fan_in_fan_out=adapted == "c_attn")
+    student = get_peft_model(convert(base, 5), config)
+    student.save_pretrained(tmp_path)
+    complete_adapter(student, tmp_path)
+    loaded = load(tmp_path)
+    assert type(inner_model(loaded)) is type(base)
+    assert hook_of(loaded).window == 5
+    kept = student.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in loaded.state_dict().items())

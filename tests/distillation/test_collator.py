@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -135,3 +136,35 @@ def test_refuses_what_does_not_fit(sample: dict[str, Any], message: str) -> None
 def test_refuses(sample: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WandCollator(max_length=8)([LONG, sample])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("padding_side", "Right"),
+        ("pad_to_multiple_of", 0),
+        ("pad_to_multiple_of", -8),
+        ("max_length", 0),
+        ("pad_token_id", -1),
+    ],
+)
+def test_refuses_fields_that_mean_nothing(field: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, "Right" padded on the left, 0 divided by zero at the first batch and -1 failed in the embedding."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a user has no checks of types either
+    with pytest.raises(ValueError, match=f"{field} .*got {value!r}"):
+        WandCollator(**{field: value})
+
+
+def test_rounding_up_stays_within_the_models_positions() -> None:
+    collator = WandCollator(max_length=10, pad_to_multiple_of=8)
+    samples = [{"input_ids": [1] * length, "conditioning": 1} for length in (9, 7, 10)]
+    assert [collator([sample])["input_ids"].shape[1] for sample in samples] == [10, 8, 10]
+    packed = {"input_ids": [1] * 11, "conditioning": [True] + [False] * 10, "position_ids": [*range(6), *range(5)]}
+    assert collator([packed])["input_ids"].shape[1] == 16  # whose padding has position 0
+    assert WandCollator(padding_side="left", max_length=10, pad_to_multiple_of=8)(samples)["input_ids"].shape[1] == 16
+
+
+def test_numbers_may_be_whole_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a user has no checks of types either
+    collator = WandCollator(0.0, max_length=10.0, pad_to_multiple_of=8.0)  # type: ignore[arg-type]
+    assert collator([SHORT])["input_ids"].shape == (1, 8)

@@ -44,6 +44,8 @@ def test_a_quarter_of_the_way_tells_the_shapes_apart() -> None:
 
 def test_direct_is_hard_from_the_first_step() -> None:
     assert WindowCurriculum(total_steps=100, schedule="direct").at(0) == (32, math.inf, 1.0)
+    wide = WindowCurriculum(window=200, total_steps=100, schedule="direct")  # window_start plays no part
+    assert wide.at(0) == (200, math.inf, 1.0)
 
 
 @settings(max_examples=50, deadline=None)

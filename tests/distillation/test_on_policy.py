@@ -115,3 +115,16 @@ def test_a_batch_that_is_longer_than_the_config_says_is_sampled_as_long() -> Non
     student = build_student(build_teacher(max_position_embeddings=20))
     student.generation_config.eos_token_id = None
     assert sampled_lengths(student, (30, 10), (5, 8)) == [10, 8]
+
+
+def test_a_batch_without_padding_needs_no_mask() -> None:
+    student = build_student(build_teacher()).eval()
+    inputs, labels = batch([utterance(4, 6), utterance(4, 6)])
+    found = []
+    for given in (inputs, {name: value for name, value in inputs.items() if name != "attention_mask"}):
+        torch.manual_seed(0)
+        found.append(sample_student(student, given, labels)[0]["input_ids"])
+    assert torch.equal(*found)
+    del inputs["conditioning"]
+    with pytest.raises(ValueError, match="go on from batch"):
+        sample_student(student, inputs, labels)

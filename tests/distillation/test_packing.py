@@ -13,8 +13,10 @@ from tiny_training import arguments, build_student, build_teacher, build_trainer
 from torch import Tensor
 from transformers import BloomConfig, BloomForCausalLM
 
+from wandlib.attention.conversion import convert
+from wandlib.attention.window import utterance_starts
 from wandlib.distillation.collator import WandCollator
-from wandlib.distillation.teacher import check_separation, is_packed, restarts
+from wandlib.distillation.teacher import check_separation, is_packed
 from wandlib.distillation.trainer import WandTrainer
 
 
@@ -47,7 +49,8 @@ def test_the_collator_knows_where_an_utterance_begins() -> None:
     batch = WandCollator()([first, {"input_ids": [1, 2], "conditioning": 1, "position_ids": [0, 1]}])
     assert batch["labels"].tolist() == [[-100, 6, -100, 8, 9], [-100, 2, -100, -100, -100]]
     assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2], [0, 1, 0, 0, 0]]
-    found = restarts(batch["position_ids"], batch["attention_mask"].bool())
+    found = utterance_starts(batch["position_ids"], ~batch["attention_mask"].bool())
+    assert found is not None
     assert found.nonzero().tolist() == [[0, 2]]
     assert is_packed(batch)
     assert not is_packed({name: value[1:] for name, value in batch.items()})
@@ -120,3 +123,38 @@ def test_a_teacher_that_mixes_utterances_is_refused() -> None:
         check_separation(bloom)
     for tiny in LANGUAGE_MODELS:
         check_separation(tiny.build().bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ([0, 1, 2, 2, 3], "position_ids go from 2 to 2: .* rise by one within each"),
+        ([0, 0, 1, 2, 3], "from 0 to 0"),
+        ([0, 1, 0, 2, 3], "from 0 to 2"),
+    ],
+    ids=["repeated", "repeated at first", "one left out"],
+)
+def test_positions_that_tell_no_utterances_apart_are_refused(positions: list[int], message: str) -> None:
+    """Transformers begins an utterance at both; where a position repeats, the window did, too."""
+    sample = {"input_ids": [5, 6, 7, 8, 9], "conditioning": 1, "position_ids": positions}
+    with pytest.raises(ValueError, match=f"utterance 0 of the batch: .*{message}"):
+        WandCollator()([sample])
+    model = convert(build_teacher().eval(), 4)
+    ids, flags, places = torch.arange(5, 10)[None], torch.arange(5)[None] < 1, torch.tensor([positions])
+    for options in ({"conditioning": flags, "use_cache": False}, {"use_cache": True}):
+        with pytest.raises(ValueError, match=message):
+            model(input_ids=ids, position_ids=places, **options)
+
+
+def test_a_gap_in_positions_begins_no_utterance(tmp_path: Path) -> None:
+    """Without an attention_mask transformers would begin one there: the teacher sees all, as with a mask."""
+    trainer = build_trainer(tmp_path)
+    batch = unlabelled(WandCollator()(utterances(1)))
+    batch["position_ids"] = torch.arange(batch["input_ids"].shape[1])[None] + 3 * batch["conditioning"].logical_not()
+    expected = trainer.teach(batch)[0]
+    del batch["attention_mask"]
+    torch.testing.assert_close(trainer.teach(batch)[0], expected)
+    beside = {name: value.repeat(2, 1) for name, value in batch.items()}  # there transformers makes the mask of both
+    beside["position_ids"][0] = torch.arange(beside["input_ids"].shape[1]) % 10
+    with pytest.raises(ValueError, match="position_ids go from 8 to 12"):
+        trainer.teach(beside)

@@ -88,6 +88,10 @@ def test_both_sides_are_written_alike(whisper: FasterWhisper, one: str, other: s
     assert whisper.normalize(one) == whisper.normalize(other)
 
 
+def test_a_model_of_english_alone_writes_english() -> None:
+    assert FasterWhisper(language="de").normalize("two") == "2"
+
+
 def test_a_folder_is_a_model_too(whisper: FasterWhisper, speech: list[Sound]) -> None:
     same = FasterWhisper(packaged_whisper(), threads=1)
     assert same(speech[1], RATE) == whisper(speech[1], RATE)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import soundfile
@@ -281,10 +282,14 @@ def test_reference_sounds_of_files_and_of_the_embedded_voice(tmp_path: Path) -> 
         ({"texts": []}, "texts is empty"),
         ({"seeds": [0, 0]}, "seeds hold the same twice"),
         ({"speakers": []}, "speakers is empty"),
+        ({"texts": "one"}, "texts must be a list; got 'one'"),
+        ({"attentions": "window"}, "attentions must be a list; got 'window'"),
+        ({"seeds": 3}, "seeds must be a list; got 3"),
         ({"texts": ["one", "123"]}, "reference '123' has digits"),
     ],
 )
-def test_what_cannot_be_evaluated(settings: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_evaluated(settings: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a user has no checks of types either
     with pytest.raises(ValueError, match=words):
         evaluate(FakeSystem(), **{"texts": TEXTS, "encoder": encode, "recognizer": Listener(TEXTS)} | settings)
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.pipelines import Wav2Vec2ASRBundle
 
+from wandlib.evaluation.error_rates import count_errors
 from wandlib.evaluation.recognizers import PocketSphinx, Whisper
 from wandlib.evaluation.wav2vec2 import Wav2Vec2, ctc_text
 
@@ -60,6 +61,33 @@ def test_whisper_is_told_the_language(
     monkeypatch.setattr(whisper._model, "generate", spy)
     whisper(sound, 16_000)
     assert starts == [("en", "transcribe", False)]
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "plain"),
+    [
+        ("zh", "今天，天气 5 度。", "今 天 天 气 5 度"),
+        ("chinese", "今天，天气。", "今 天 天 气"),
+        ("th", "สวัสดี", "ส วั ส ดี"),
+        ("hi", "हिन्दी है।", "हिन्दी है"),
+        ("de", "Mister Müller, zwei!", "mister müller zwei"),
+        ("en", "Mr. Miller, two!", "mister miller 2"),
+        ("English", "two", "2"),
+    ],
+)
+def test_texts_are_normalized_in_their_language(language: str, text: str, plain: str, tmp_path: Path) -> None:
+    """English's "mister" and "two" mean nothing elsewhere; Chinese has no spaces, so its words are characters."""
+    model, processor = tiny_instruments.whisper(tmp_path)
+    whisper = Whisper(model, processor, language=language)
+    assert " ".join(whisper.normalize(text).split()) == plain
+    counted = count_errors(text, text, whisper.normalize)
+    assert (counted.word_errors, counted.words) == (0, len(plain.split()))
+
+
+def test_characters_of_chinese_are_its_letters(tmp_path: Path) -> None:
+    whisper = Whisper(*tiny_instruments.whisper(tmp_path), language="zh")
+    counted = count_errors("今天天气很好。", "今天天七很好", whisper.normalize)
+    assert (counted.character_errors, counted.characters) == (counted.word_errors, counted.words) == (1, 6)
 
 
 def test_whisper_hears_past_half_a_minute(whisper: Whisper, sound: NDArray[np.float32]) -> None:

@@ -6,6 +6,7 @@ import weakref
 from dataclasses import replace
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from naive import positions
@@ -160,9 +161,7 @@ def test_packed_rows_that_cannot_be_told_apart_are_refused() -> None:
         attention_mass(model, batch, pinned=3)
     assert attention_mass(model, batch | {"block": torch.zeros_like(batch["input_ids"])}).by_block is not None
     with pytest.raises(ValueError, match="padded on the right only"):
-        attention_mass(
-            model, {name: value.flip(1) if name == "attention_mask" else value for name, value in batch.items()}
-        )
+        attention_mass(model, {name: value.roll(3, 1) for name, value in batch.items()})
     bloom = BloomForCausalLM(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4))
     bloom.transformer.forward = without_positions(bloom.transformer.forward)
     with pytest.raises(ValueError, match=r"BloomModel does not keep the utterances of a row .* apart"):
@@ -226,11 +225,17 @@ def test_impossible_coverage_is_refused(coverage: float) -> None:
     ("change", "message"),
     [
         ({"conditioning": None}, "needs batch"),
+        ({"input_ids": None}, r"needs batch\['input_ids'\]"),
+        ({"input_ids": [[1, 2, 3, 4, 5]]}, r"batch\['input_ids'\] is a list: give a tensor"),
+        ({"conditioning": [[True] * 5] * 2}, r"batch\['conditioning'\] is a list"),
         ({"conditioning": torch.ones(2, 3, dtype=torch.bool)}, "one flag for each token"),
         ({"conditioning": torch.ones(2, 5, dtype=torch.bool)}, "no generated query"),
     ],
 )
-def test_batches_that_cannot_be_measured_are_refused(change: dict[str, Any], message: str) -> None:
+def test_batches_that_cannot_be_measured_are_refused(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # a user has no checks of types either
     batch = {"input_ids": torch.randint(1, VOCABULARY, (2, 5))} | change
     with pytest.raises(ValueError, match=message):
         attention_mass(QWEN2.build(), {name: value for name, value in batch.items() if value is not None})

@@ -20,16 +20,19 @@ ENCODERS = {
     "indextts": "wandlib.systems.indextts.system.read_reference",
     "neutts": "wandlib.systems.codec_lm.reference.read_sound",
     "llasa": "wandlib.systems.codec_lm.reference.read_sound",
+    "mini": "wandlib.systems.mini.system.read_reference",
 }
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", [*WRITERS, "mini"])
 def test_a_voice_is_encoded_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wandlib.systems.sparktts.system.MAXIMUM_TOKENS", 20)
     monkeypatch.setattr("wandlib.systems.codec_lm.system.CONTEXT", 300)
-    WRITERS[name](tmp_path / "folder")
+    if name in WRITERS:
+        WRITERS[name](tmp_path / "folder")
+    folder, settings = (tmp_path / "folder", SETTINGS[name]) if name in WRITERS else (None, {})
     voices = [recordings.write(tmp_path / f"{letter}.wav") for letter in "ab"]
-    tts = wandlib.load_system(name, tmp_path / "folder")
+    tts = wandlib.load_system(name, folder)
     calls, encode = [], pkgutil.resolve_name(ENCODERS[name])
 
     def noted(*arguments: Any, **options: Any) -> Any:
@@ -37,8 +40,8 @@ def test_a_voice_is_encoded_once(name: str, tmp_path: Path, monkeypatch: pytest.
         return encode(*arguments, **options)
 
     monkeypatch.setattr(ENCODERS[name], noted)
-    tts.synthesize_many(["HI.", "HO.", "HE."], [*voices, voices[0]], "window", **SETTINGS[name])
-    list(tts.stream(iter(["Hello there my friend. ", "How are you? "]), voices[1], "window", **SETTINGS[name]))
+    tts.synthesize_many(["HI.", "HO.", "HE."], [*voices, voices[0]], "window", **settings)
+    list(tts.stream(iter(["Hello there my friend. ", "How are you? "]), voices[1], "window", **settings))
     assert len(calls) == 2
 
 

@@ -11,23 +11,24 @@ peft's own folder has neither the window nor the weights of a base model that wa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, find_adapter_config_file
 
 from wandlib.attention.models import inner_model
 
 BASE = "base"
 """Subfolder for the weights of the base model."""
+WRAPPERS = ("base_layer", "original_module", "token_adapter")
+"""What peft calls a layer of the base model within the one that it puts around it."""
 SOURCE = ("revision", "subfolder", "token", "cache_dir", "force_download", "local_files_only")
 """The arguments of ``from_pretrained`` that say where files are."""
 ADAPTERS_OWN = ("revision", "subfolder")
@@ -75,21 +76,35 @@ def complete_adapter(student: Any, folder: str | Path, state_dict: Mapping[str, 
 
 def base_weights(student: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of the base model alone, by the names they have without an adapter."""
-    inner = inner_model(student)
-    prefix = next(name for name, module in student.named_modules() if module is inner) + "."
-    with torch.device("meta"):
-        expected = set(type(inner)(inner.config).state_dict())
-    found = {}
-    for name, value in state_dict.items():
-        plain = name.removeprefix(prefix).replace(".base_layer.", ".").replace(".original_module.", ".")
-        if plain in expected:
-            found[plain] = value
-    if missing := expected - set(found) - set(inner._tied_weights_keys or ()):
+    expected = weight_names(inner_model(student))
+    found = {plain: state_dict[name] for name, plain in base_names(student, state_dict, expected).items()}
+    if missing := expected - set(found) - set(inner_model(student)._tied_weights_keys or ()):
         raise ValueError(
             f"cannot save the base model of {type(student).__name__}: {len(missing)} weights are missing, among them "
             f"{min(missing)}; merge the adapter (student.merge_and_unload()) and save the result"
         )
     return found
+
+
+def base_names(student: nn.Module, names: Iterable[str], expected: set[str]) -> dict[str, str]:
+    """Return which of these names are those of the base model's own weights, and what they are without an adapter."""
+    inner = inner_model(student)
+    prefix = next(name for name, module in student.named_modules() if module is inner) + "."
+    parts = {name: name.removeprefix(prefix).split(".") for name in names}
+    plain = {name: ".".join(part for part in path if part not in WRAPPERS) for name, path in parts.items()}
+    return {name: own for name, own in plain.items() if own in expected}
+
+
+def trained_base_weights(student: nn.Module) -> list[str]:
+    """Return the names of the base model's own weights that are trained, though there is an adapter."""
+    trained = [name for name, each in student.named_parameters() if each.requires_grad]
+    return sorted(base_names(student, trained, weight_names(inner_model(student))))
+
+
+def weight_names(model: Any) -> set[str]:
+    """Return the names of a model's weights, as it was built, without an adapter."""
+    with torch.device("meta"):
+        return set(type(model)(model.config).state_dict())
 
 
 def untied(inner: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -122,13 +137,17 @@ def holds(source: str, weights: Mapping[str, Tensor]) -> bool:
     return found == set(weights)
 
 
-def load_adapter(folder: str | Path, *, is_trainable: bool = False, **kwargs: Any) -> Any:
+def load_adapter(
+    folder: str | Path, architecture: type[PreTrainedModel], *, is_trainable: bool = False, **kwargs: Any
+) -> Any:
     """Load a student with a LoRA adapter, without its window: ``convert`` puts it back.
 
     Parameters
     ----------
     folder
         Folder that the trainer saved, or a repository on the hub with its contents.
+    architecture
+        Class of the base model.
     is_trainable
         Whether to train the adapter on; else it is frozen.
     kwargs
@@ -140,8 +159,6 @@ def load_adapter(folder: str | Path, *, is_trainable: bool = False, **kwargs: An
 
     Raises
     ------
-    ValueError
-        If ``config.json`` names no architecture of transformers.
     ImportError
         If peft is not installed.
     """
@@ -151,10 +168,6 @@ def load_adapter(folder: str | Path, *, is_trainable: bool = False, **kwargs: An
         raise ImportError(f"{folder} holds an adapter, which needs peft: pip install 'wandlib[train]'") from error
     own = source_of(kwargs)
     rest = {name: value for name, value in kwargs.items() if name not in ADAPTERS_OWN}
-    architectures = AutoConfig.from_pretrained(folder, **own).architectures or [""]
-    architecture: type[PreTrainedModel] | None = getattr(transformers, architectures[0], None)
-    if architecture is None:
-        raise ValueError(f"{folder}/config.json names no architecture of transformers: {architectures[0]!r}")
     source = str(PeftConfig.from_pretrained(str(folder), **own).base_model_name_or_path)
     inside = Path(own.get("subfolder", "")) / BASE
     if source == BASE and Path(folder).is_dir():

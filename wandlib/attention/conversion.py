@@ -212,7 +212,11 @@ def set_window(model: Model, *, window: SupportsIndex | float | None = None, tau
 
 @contextmanager
 def full_attention(model: Model) -> Iterator[Model]:
-    """Run a converted model under full attention, in this thread, until the block ends: its own teacher."""
+    """Run a converted model under full attention, in this thread, until the block ends: its own teacher.
+
+    A ``generate`` in another thread, as beside transformers' ``TextIteratorStreamer``, keeps its window: open the block
+    there.
+    """
     hook, thread = hook_of(model), threading.get_ident()
     hook.suspended[thread] = hook.suspended.get(thread, 0) + 1
     try:
@@ -247,11 +251,11 @@ def load(folder: str | Path, **kwargs: Any) -> Any:
     settings = getattr(config, "wand", None)
     if settings is None:
         raise ValueError(f"{folder} does not hold a converted model: load it with from_pretrained, then convert it")
-    if is_adapter(folder, **source):
-        return convert(load_adapter(folder, **kwargs), **settings)
     architecture = own or getattr(transformers, (config.architectures or [""])[0], None)
     if architecture is None:
         raise ValueError(f"{folder}/config.json names no architecture of transformers: {config.architectures}")
+    if is_adapter(folder, **source):
+        return convert(load_adapter(folder, architecture, **kwargs), **settings)
     model: PreTrainedModel = architecture.from_pretrained(folder, **kwargs)
     return convert(model, **settings)
 

@@ -56,7 +56,9 @@ class WindowedGenerate:
         lengths = [given.shape[1] for given in (embeds if embeds is not None else ids,) if isinstance(given, Tensor)]
         if isinstance(mask, Tensor) and mask.ndim == 2:
             lengths.append(mask.shape[1])  # of the whole sequence, where only its new part is given as tokens
-        prompt = Prompt(max(lengths, default=1), in_chunks=bool(self._setting("prefill_chunk_size", kwargs)))
+        known = ids if isinstance(ids, Tensor) and embeds is None else None
+        in_chunks = bool(self._setting("prefill_chunk_size", kwargs))
+        prompt = Prompt(max(lengths, default=1), in_chunks=in_chunks, ids=known)
         outer = hook.prompts.get(thread)
         hook.prompts[thread] = prompt
         try:

@@ -140,20 +140,43 @@ def _last_before(marked: Bool[Tensor, "batch time"]) -> Int[Tensor, "batch time"
     return torch.cat([torch.full_like(index[:, :1], -1), index[:, :-1]], 1)
 
 
-def packed_utterances(
+def utterance_starts(
     position_ids: Int[Tensor, "batch time"], padding: Bool[Tensor, "batch time"] | None = None
-) -> Int[Tensor, "batch time"] | None:
-    """Tell utterances packed into a row apart by a number: one begins where positions do not rise; None: one a row.
+) -> Bool[Tensor, "batch time"] | None:
+    """Say where an utterance begins that is not the first of its row: where positions fall; None: nowhere.
 
     Parameters
     ----------
     padding
         True where there is no token, and so no position.
+
+    Raises
+    ------
+    ValueError
+        If a position repeats, which is neither, or one is left out where rows hold several utterances: transformers
+        would begin another one there.
     """
     real = torch.ones_like(position_ids, dtype=torch.bool) if padding is None else ~padding
     before = _last_before(real)
-    begins = real & (before >= 0) & (position_ids <= position_ids.gather(1, before.clamp(min=0)))
-    return begins.cumsum(1) if bool(begins.any()) else None
+    rise = (position_ids - position_ids.gather(1, before.clamp(min=0))).where(real & (before >= 0), 1)
+    if not bool((rise <= 0).any()):
+        return None
+    if bool((unclear := (rise == 0) | (rise > 1)).any()):
+        row, place = (int(index) for index in unclear.nonzero()[0])
+        raise ValueError(
+            f"position_ids go from {int(position_ids[row, before[row, place]])} to {int(position_ids[row, place])}: "
+            "where rows hold several utterances, of two tokens or more, positions rise by one within each, and start "
+            "again with the next; padding shows by an attention_mask"
+        )
+    return rise < 0
+
+
+def packed_utterances(
+    position_ids: Int[Tensor, "batch time"], padding: Bool[Tensor, "batch time"] | None = None
+) -> Int[Tensor, "batch time"] | None:
+    """Tell utterances packed into a row apart by a number, see :func:`utterance_starts`; None: one a row."""
+    begins = utterance_starts(position_ids, padding)
+    return None if begins is None else begins.cumsum(1)
 
 
 def boolean_mask(

@@ -12,12 +12,16 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
+from wandlib.attention.adapters import trained_base_weights
 from wandlib.attention.conversion import hook_of
 from wandlib.attention.models import inner_model
 from wandlib.distillation.curriculum import WindowCurriculum
 from wandlib.distillation.divergences import check_vocabularies
 from wandlib.distillation.hidden_states import head_of
 from wandlib.distillation.losses import DistillationLoss
+
+REWRITING = ("pissa", "corda", "olora", "loftq", "lora_ga")
+"""How the names of peft's ``init_lora_weights`` begin that change the base model."""
 
 
 @dataclass
@@ -177,7 +181,8 @@ def check_streams(student: nn.Module, batch: Mapping[str, Tensor]) -> None:
 def check_compatible(student: nn.Module, teacher: nn.Module | None, needs_teacher: bool) -> None:
     """Raise ValueError unless this student can learn from this teacher."""
     head = head_of(student)
-    adapters = list(getattr(student, "peft_config", ()))
+    configs: Any = getattr(student, "peft_config", {})
+    adapters, config = list(configs), configs.get("default")
     if adapters not in ([], ["default"]):
         raise ValueError(
             f"the student has the adapters {', '.join(adapters)}, and only one is saved so that wandlib.load finds it: "
@@ -204,4 +209,15 @@ def check_compatible(student: nn.Module, teacher: nn.Module | None, needs_teache
         raise ValueError(
             "a student that is its own teacher must keep its output head: leave the head (and embeddings tied to it) "
             "out of target_modules and modules_to_save, or pass a second model as teacher"
+        )
+    elif trained := trained_base_weights(student):
+        raise ValueError(
+            f"a student that is its own teacher must keep the base model's weights, and {len(trained)} of them are "
+            f"trained, among them {trained[0]}: freeze them (requires_grad_(False), and bias='none' in the adapter's "
+            "config), or pass a second model as teacher"
+        )
+    elif (begun := str(getattr(config, "init_lora_weights", None))).startswith(REWRITING):
+        raise ValueError(
+            f"init_lora_weights={begun!r} takes a part of the base model's weights into the adapter, and what is left "
+            "is no teacher: pass a second model as teacher, or begin with True or 'gaussian'"
         )

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wandlib.attention.checks import check_number
+from wandlib.attention.window import utterance_starts
 from wandlib.distillation.losses import IGNORE_INDEX
-from wandlib.distillation.teacher import restarts
 
 OWN = ("input_ids", "labels", "conditioning", "attention_mask")
 
@@ -45,13 +46,26 @@ class WandCollator:
     padding_side
         "right" or "left"; on the left, ``position_ids`` are added, so that the first token has position 0.
     pad_to_multiple_of
-        Round the batch's length up: fewer shapes, for which matrix kernels are built and cached.
+        Round the batch's length up, as far as ``max_length``: fewer shapes, for which matrix kernels are built and
+        cached.
+
+    Raises
+    ------
+    ValueError
+        If a number is below 0 (``pad_token_id``) or 1 (the others), or ``padding_side`` is no side.
     """
 
     pad_token_id: int = 0
     max_length: int | None = None
     padding_side: Literal["right", "left"] = "right"
     pad_to_multiple_of: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("pad_token_id", 0), ("pad_to_multiple_of", 1), ("max_length", 1)):
+            if (value := getattr(self, name)) is not None or name != "max_length":
+                object.__setattr__(self, name, check_number(name, value, least))
+        if self.padding_side not in ("right", "left"):
+            raise ValueError(f"padding_side must be 'right' or 'left'; got {self.padding_side!r}")
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Make a batch.
@@ -69,8 +83,10 @@ class WandCollator:
                     "all need the same tensors"
                 )
         longest = max(len(row["input_ids"]) for row in rows)
-        longest += -longest % self.pad_to_multiple_of
-        batch = {name: self._stack(name, rows, longest) for name in rows[0]}
+        rounded = longest + -longest % self.pad_to_multiple_of
+        if self.max_length is not None and self.padding_side == "right" and "position_ids" not in rows[0]:
+            rounded = max(longest, min(rounded, self.max_length))  # the model counts positions itself, padding's too
+        batch = {name: self._stack(name, rows, rounded) for name in rows[0]}
         if self.padding_side == "left" and "position_ids" not in batch:
             batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
         return batch
@@ -122,7 +138,7 @@ class WandCollator:
             labels[conditioning] = IGNORE_INDEX
         labels[0] = IGNORE_INDEX  # nothing comes before it that could predict it
         if positions.ndim == 1:
-            labels[restarts(positions[None])[0]] = IGNORE_INDEX
+            labels[starts_of(positions, where)] = IGNORE_INDEX
         if not bool((labels != IGNORE_INDEX).any()):
             raise ValueError(
                 f"{where} has no generated token: all its {len(ids)} tokens are conditioning or labeled "
@@ -130,6 +146,15 @@ class WandCollator:
             )
         mask = torch.ones_like(ids)
         return {"input_ids": ids, "labels": labels, "conditioning": conditioning, "attention_mask": mask} | further
+
+
+def starts_of(position_ids: Tensor, where: str) -> Tensor:
+    """Return where the utterances of a packed sample begin that are not its first, a bool for each token."""
+    try:
+        found = utterance_starts(position_ids[None])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return torch.zeros_like(position_ids, dtype=torch.bool) if found is None else found[0]
 
 
 def conditioning_of(sample: Mapping[str, Any], length: int, where: str) -> Tensor:

@@ -47,7 +47,7 @@ class WindowCurriculum:
     Parameters
     ----------
     window_start
-        Window W at the first step. The paper uses 128.
+        Window W at the first step, except with "direct". The paper uses 128.
     window
         Final window, which inference uses.
     tau_start, tau_end
@@ -77,7 +77,7 @@ class WindowCurriculum:
     def __post_init__(self) -> None:
         check_window(self.window)
         check_window(self.window_start)
-        if self.window_start < self.window:
+        if self.schedule != "direct" and self.window_start < self.window:
             raise ValueError(
                 f"the curriculum narrows the window, so window_start must be at least window = {self.window}; "
                 f"got {self.window_start}"

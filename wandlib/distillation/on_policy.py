@@ -33,7 +33,7 @@ def sample_student(
     student
         A converted model; it decodes under its current window, hard.
     batch
-        ``input_ids``, ``conditioning`` and ``attention_mask``, as the
+        ``input_ids``, ``conditioning`` and, where there is padding, ``attention_mask``, as the
         :class:`~wandlib.distillation.collator.WandCollator` makes them.
     labels
         Targets of the batch, aligned with ``input_ids``; they only say how many tokens each sample may have. Where
@@ -46,11 +46,15 @@ def sample_student(
     Raises
     ------
     ValueError
-        If the conditioning is not a prefix, or the batch has further tensors, which belong to the utterances replaced.
+        If there is no conditioning, or it is not a prefix, or the batch has further tensors, which belong to the
+        utterances replaced.
     """
     if further := set(batch) - {"input_ids", "attention_mask", "position_ids", "conditioning"}:
         raise ValueError(f"on-policy samples have no {', '.join(sorted(further))}: set on_policy to 0")
-    real, conditioning = batch["attention_mask"].bool(), batch["conditioning"]
+    if "conditioning" not in batch:
+        raise ValueError("on-policy samples go on from batch['conditioning'], a bool for each token, and there is none")
+    conditioning = batch["conditioning"]
+    real = batch.get("attention_mask", torch.ones_like(conditioning)).bool()
     lengths = conditioning.sum(1)
     if not torch.equal(conditioning, real & (real.cumsum(1) <= lengths[:, None])) or not bool(lengths.all()):
         raise ValueError("on-policy samples need conditioning that is a prefix of every utterance: set on_policy to 0")

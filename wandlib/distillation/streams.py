@@ -55,7 +55,7 @@ class StreamCollator:
     Raises
     ------
     ValueError
-        If ``max_gap`` is negative or ``no_gap`` is no share.
+        If ``max_gap`` or ``pad_token_id`` is negative, ``no_gap`` is no share, or ``pad_to_multiple_of`` is below 1.
     """
 
     end: int
@@ -71,6 +71,11 @@ class StreamCollator:
             raise ValueError(f"max_gap is a number of positions, at least 0; got {self.max_gap}")
         if not 0 <= self.no_gap <= 1:
             raise ValueError(f"no_gap is the share of rows without a gap, from 0 to 1; got {self.no_gap}")
+        self._of_rows()  # which checks its numbers
+
+    def _of_rows(self) -> WandCollator:
+        """Return what makes a batch of rows."""
+        return WandCollator(self.pad_token_id, pad_to_multiple_of=self.pad_to_multiple_of)
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Make a batch.
@@ -80,8 +85,9 @@ class StreamCollator:
         ValueError
             If a stream has no block, a block has no text or no codes, or a row is too long.
         """
-        pad = WandCollator(self.pad_token_id, pad_to_multiple_of=self.pad_to_multiple_of)
-        return pad([self._row(sample, f"stream {index} of the batch") for index, sample in enumerate(samples)])
+        return self._of_rows()(
+            [self._row(sample, f"stream {index} of the batch") for index, sample in enumerate(samples)]
+        )
 
     def _row(self, sample: Mapping[str, Any], where: str) -> dict[str, Tensor]:
         if not {"pinned", "blocks"} <= set(sample) or not len(sample["blocks"]):

@@ -12,12 +12,13 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from wandlib.attention.conversion import full_attention
 from wandlib.attention.hook import WindowHook
-from wandlib.attention.models import base_decoder, inner_model
+from wandlib.attention.models import base_decoder, inner_model, new_tokens
+from wandlib.attention.window import utterance_starts
 from wandlib.distillation.hidden_states import eval_mode, head_of, with_hidden_states
 
 
@@ -38,9 +39,9 @@ def teacher_states(
     Raises
     ------
     ValueError
-        If packed rows are padded on the left.
+        If packed rows are padded on the left, or positions do not tell the utterances apart.
     """
-    inputs = unmask_packed(batch) | {"use_cache": False}
+    inputs = with_right_mask(batch) | {"use_cache": False}
     for told in ("conditioning", "block"):
         inputs.pop(told, None)
     with eval_mode(teacher), unlimited(teacher):
@@ -56,46 +57,34 @@ def unlimited(model: nn.Module) -> Any:
     return full_attention(model) if converted else nullcontext()
 
 
-def restarts(
-    position_ids: Int[Tensor, "batch time"], real: Bool[Tensor, "batch time"] | None = None
-) -> Bool[Tensor, "batch time"]:
-    """Return where an utterance begins that is not the first of its row.
-
-    Parameters
-    ----------
-    real
-        False where there is padding; default: nowhere.
-    """
-    found = torch.zeros_like(position_ids, dtype=torch.bool)
-    found[:, 1:] = position_ids[:, 1:] <= position_ids[:, :-1]
-    if real is not None:
-        found[:, 1:] &= real[:, 1:] & real[:, :-1]
-    return found
-
-
 def is_packed(batch: Mapping[str, Any]) -> bool:
     """Return whether a row of a batch holds several utterances."""
     mask, positions = batch.get("attention_mask"), batch.get("position_ids")
     if positions is None or positions.ndim != 2:
         return False
-    return bool(restarts(positions, None if mask is None or mask.ndim != 2 else mask.bool()).any())
+    if mask is None or mask.ndim != 2:
+        return utterance_starts(positions) is not None
+    return utterance_starts(positions.expand(len(mask), -1), ~mask.bool()) is not None
 
 
-def unmask_packed(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the batch, without its ``attention_mask`` where rows are packed: there transformers has to make the mask.
+def with_right_mask(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the batch, with an ``attention_mask`` of ones where rows are not packed, and with none where they are.
 
-    Padding on the right needs no mask, since under causal attention nothing sees it.
+    Without one, transformers takes every position that does not follow on the one before for a new utterance. Packed
+    rows need that; in others, positions may leave some out. Padding on the right needs no mask: nothing sees it.
     """
     kept = dict(batch)
-    mask = kept.get("attention_mask")
-    if mask is None or not is_packed(batch):
+    mask, positions = kept.get("attention_mask"), kept.get("position_ids")
+    if not is_packed(batch):
+        if mask is None and positions is not None:
+            kept["attention_mask"] = torch.ones(new_tokens(kept).shape[:2], dtype=torch.long, device=positions.device)
         return kept
-    if mask.ndim != 2 or (mask[:, 1:] > mask[:, :-1]).any():
+    if mask is not None and (mask.ndim != 2 or (mask[:, 1:] > mask[:, :-1]).any()):
         raise ValueError(
             "rows with several utterances (position_ids that restart) need a 2-D attention_mask that is padded on the "
             "right only: use WandCollator(padding_side='right'), or pack rows of equal length"
         )
-    del kept["attention_mask"]
+    kept.pop("attention_mask", None)
     return kept
 
 

@@ -99,7 +99,7 @@ class WandTrainer(Trainer):
         self.window = curriculum.window
         config = inner_model(model).config
         text, use_cache = config.get_text_config(decoder=True), config.use_cache
-        collator = WandCollator(text.pad_token_id or 0, getattr(text, "max_position_embeddings", None))
+        collator = WandCollator(max(text.pad_token_id or 0, 0), getattr(text, "max_position_embeddings", None))
         super().__init__(model=model, args=args, data_collator=data_collator or collator, **kwargs)
         config.use_cache = use_cache  # Trainer turns it off for good; a pass with conditioning makes no cache anyway
         self.model_accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch, here

@@ -37,6 +37,8 @@ __all__ = [
 
 FEWEST_GROUPS = 5
 """Of fewer there is no interval: it would leave out less than the rarest draw, one group alone, and so no draw."""
+WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""A letter of a script that has no spaces between words: Thai, Lao, Burmese, Japanese, Chinese."""
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇", "'"))
 
 
@@ -113,7 +115,10 @@ def count_errors(reference: str, hypothesis: str, normalize: Callable[[str], str
     truth, heard = (normalize(plain_apostrophes(side)) for side in (spoken, hypothesis))
     if not truth:
         raise ValueError(f"reference {reference!r} has no words")
-    words, characters = jiwer.process_words(truth, heard), jiwer.process_characters(truth, heard)
+    words = jiwer.process_words(truth, heard)
+    if WITHOUT_SPACES.search(truth):  # there they are the normalizer's, between all letters
+        truth, heard = truth.replace(" ", ""), heard.replace(" ", "")
+    characters = jiwer.process_characters(truth, heard)
     return ErrorCounts(
         word_errors=words.substitutions + words.deletions + words.insertions,
         words=words.hits + words.substitutions + words.deletions,

@@ -9,7 +9,7 @@ report.difference("WER", "window 32", "full")                                  #
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -189,6 +189,8 @@ def evaluate(
         raise ValueError("the report holds utterances already: give an empty one, and add the two")
     several = {"texts": texts, "speakers": speakers or voices, "attentions": attentions, "seeds": seeds}
     for what, given in several.items():
+        if isinstance(given, str) or not isinstance(given, Collection):
+            raise ValueError(f"{what} must be a list; got {given!r}")
         if not given:
             raise ValueError(f"nothing to evaluate: {what} is empty")
         if len(set(given)) < len(given):

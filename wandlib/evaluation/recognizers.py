@@ -23,6 +23,8 @@ RATE = 16_000
 """Hz; what all of them were trained on."""
 WHISPER_SECONDS = 30
 """What Whisper hears at once."""
+WITHOUT_SPACES = ("zh", "yue", "ja", "th", "lo", "my")
+"""Codes of the languages that Whisper's authors measure by characters (arXiv 2212.04356, section 4.4)."""
 BEAMS = 5
 """Of Whisper on CTranslate2."""
 
@@ -108,7 +110,7 @@ class FasterWhisper:
         self.name += "" if window == WHISPER_SECONDS else f" in {window:g} s"
         model = packaged_whisper() if model is None else model
         self._model = WhisperModel(str(model), device=device, compute_type="int8", cpu_threads=threads)
-        self._language = language
+        self._language = language if self._model.model.is_multilingual else "en"
 
     def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
         sound = at_rate(waveform, sample_rate, RATE)
@@ -141,8 +143,8 @@ class FasterWhisper:
         return str(tokenizer.decode(found.sequences_ids[0])).strip()
 
     def normalize(self, text: str) -> str:
-        """See :func:`plain_english`."""
-        return plain_english(text)
+        """See :func:`plain_english` and :func:`plain_text`."""
+        return plain_english(text) if is_english(self._language) else plain_text(text, self._language)
 
 
 def plain_english(text: str) -> str:
@@ -151,6 +153,37 @@ def plain_english(text: str) -> str:
     British spellings stay as they are: their list comes with no package.
     """
     return _english()(re.sub(r"\.\.+|…", " ", text))  # of three points it would leave one
+
+
+def plain_text(text: str, language: str) -> str:
+    """Whisper's own normalizer of languages other than English, for both sides of an error rate, but vowel signs stay.
+
+    Where words stand without spaces between them, letter by letter: the word error rate is then that of characters.
+    """
+    import unicodedata
+
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+
+    def clean(text: str) -> str:  # Whisper's own takes the marks of Hindi or Thai away, and so cuts words into pieces
+        plain = unicodedata.normalize("NFKC", text)
+        return "".join(" " if unicodedata.category(letter)[0] in "SP" else letter for letter in plain)
+
+    normalizer = BasicTextNormalizer(split_letters=code_of(language) in WITHOUT_SPACES)
+    normalizer.clean = clean  # type: ignore[assignment]  # its parameter has another name
+    plain: str = normalizer(text)
+    return plain.strip()
+
+
+def code_of(language: str) -> str:
+    """Return the code of a language, for Whisper, that may be named: "zh" for "chinese"."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    return TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+
+
+def is_english(language: str) -> bool:
+    """Return whether a language that Whisper is told is English."""
+    return code_of(language) == "en"
 
 
 @functools.cache
@@ -229,6 +262,7 @@ class Whisper:
         self._processor = processor
         multilingual = getattr(self._model.generation_config, "is_multilingual", False)
         self._options = {"language": language, "task": "transcribe"} if multilingual else {}
+        self._language = language if multilingual else "en"
 
     @torch.inference_mode()
     def __call__(self, waveform: NDArray[np.float32], sample_rate: int) -> str:
@@ -247,5 +281,10 @@ class Whisper:
         return self._processor.batch_decode(codes, skip_special_tokens=True)[0].strip()
 
     def normalize(self, text: str) -> str:
-        """Whisper's own normalizer of English, for both sides of an error rate: it writes "5" for "five"."""
+        """Whisper's own normalizer, for both sides of an error rate: in English it writes "5" for "five".
+
+        See :func:`plain_text` for other languages.
+        """
+        if not is_english(self._language):
+            return plain_text(text, self._language)
         return self._processor.tokenizer.normalize(text)

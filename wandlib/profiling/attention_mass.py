@@ -29,6 +29,11 @@ from wandlib.attention.hook import WindowHook
 from wandlib.attention.models import attention_modules, base_decoder
 from wandlib.attention.window import check_window, packed_utterances, text_blocks, tokens
 
+INPUTS = ("input_ids", "inputs_embeds", "position_ids")
+"""What of a batch the model is given as it is."""
+USED = (*INPUTS, "conditioning", "attention_mask", "block")
+"""What of a batch is looked at."""
+
 
 @dataclass(frozen=True)
 class AttentionMass:
@@ -140,13 +145,20 @@ def attention_mass(
     Raises
     ------
     ValueError
-        If ``conditioning`` is missing, does not fit, or leaves no generated token, if ``pinned`` is negative, if the
-        attention of a layer cannot be found by its name, or if the model does not keep the utterances of a row apart.
+        If tokens or ``conditioning`` are missing or no tensors, or do not fit, if there is no generated token, if
+        ``pinned`` is negative, if the attention of a layer cannot be found by its name, or if the model does not keep
+        the utterances of a row apart.
     """
     for window in windows:
         check_window(window)
-    inputs = {name: batch[name] for name in ("input_ids", "inputs_embeds", "position_ids") if name in batch}
-    new = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
+    batch = {name: value for name, value in batch.items() if name in USED and value is not None}
+    for name, value in batch.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"batch[{name!r}] is a {type(value).__name__}: give a tensor [batch, time, ...]")
+    inputs = {name: batch[name] for name in INPUTS if name in batch}
+    if not {"input_ids", "inputs_embeds"} & set(inputs):
+        raise ValueError("attention_mass needs batch['input_ids'] or batch['inputs_embeds']")
+    new = batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"]
     if "conditioning" not in batch:
         raise ValueError("attention_mass needs batch['conditioning'], a bool for each token: True is conditioning")
     conditioning = check_conditioning(batch["conditioning"], *new.shape[:2])

@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 
 from wandlib.attention.cache.cache import WandCache
 from wandlib.attention.cache.layers import WandLayer
-from wandlib.attention.cache.layout import CacheLayout, LayoutState
+from wandlib.attention.cache.layout import CacheLayout
+from wandlib.attention.cache.state import LayoutState
 from wandlib.attention.cache.updates import Rebuild, ScatterWrite
 from wandlib.attention.conversion import convert, restore
 from wandlib.profiling.estimate import cache_bytes

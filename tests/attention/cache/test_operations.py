@@ -230,3 +230,46 @@ def test_a_decoder_that_counts_positions_from_the_mask(
         out.append(feed(opt, cache, ids[:, start:end], attention_mask=mask[:, :end], **said))
     real = mask == 1
     torch.testing.assert_close(torch.cat(out, 1)[real], expected[real], atol=1e-4, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------------- inference mode
+
+MODES = {"inference": torch.inference_mode, "no grad": torch.no_grad, "grad": torch.enable_grad}
+
+
+@pytest.mark.parametrize(
+    "kind", ["plain", "static", "int8", "ragged", "padded", "sliding", "reordered", "copied", "static, copied"]
+)
+@pytest.mark.parametrize("then", ["no grad", "grad"])
+def test_a_cache_goes_on_outside_of_inference_mode(kind: str, then: str) -> None:
+    """What ``torch.inference_mode`` makes cannot be written to elsewhere: buffers and counters are made to last."""
+    model = mistral(6 if kind == "sliding" else None, 4, None, None)
+    ids, steps = torch.randint(1, VOCABULARY, (2, 5)), torch.randint(1, VOCABULARY, (2, 13))
+    kinds, mask = torch.ones(2, 5, dtype=torch.bool), torch.ones(2, 18, dtype=torch.long)
+    kinds[1, 3:], mask[1, :2] = kind != "ragged", int(kind != "padded")
+    options: dict[str, Any] = {"static": {"static": True, "capacity": 9}, "int8": {"int8": True}}.get(
+        kind.removesuffix(", copied"), {}
+    )
+
+    def decode(first: str, then: str) -> Tensor:
+        cache, out = WandCache(model.config, **options), []
+
+        def go(new: Tensor, **told: Tensor) -> None:
+            seen = mask[:, : int(cache.get_seq_length()) + new.shape[1]]
+            out.append(feed(model, cache, new, attention_mask=seen, **told).clone())
+
+        with MODES[first]():
+            go(ids, conditioning=kinds)
+            if kind == "reordered":
+                cache.reorder_cache(torch.tensor([1, 0]))
+            cache = copy.deepcopy(cache) if "copied" in kind else cache.to("cpu")
+            for one in steps[:, :5].split(1, 1):
+                go(one)
+        with MODES[then]():
+            for one in steps[:, 5:9].split(1, 1):
+                go(one)
+            go(steps[:, 9:12])
+            go(steps[:, 12:])
+        return torch.cat(out, 1).detach()
+
+    assert torch.equal(decode("inference", then), decode("no grad", "no grad"))

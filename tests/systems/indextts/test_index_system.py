@@ -102,6 +102,16 @@ def test_speech_of_two_threads_is_that_of_one(system: IndexSystem, recording: Pa
         assert list(pool.map(say, range(4))) == alone
 
 
+def test_the_draws_of_others_go_on(system: IndexSystem, recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the CPU, and of GPUs, where the model need not be: ``torch.manual_seed`` seeds them all."""
+    seeded = list[int]()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    assert len(system.synthesize("HELLO.", recording, seed=3, maximum_codes=5).codes)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not seeded
+
+
 def test_parts_are_streamed(system: IndexSystem, recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "HELLO THERE. AND MORE!"
     monkeypatch.setattr(system.tokenizer, "parts", lambda text: [[5, 6, 7], [8, 9]])

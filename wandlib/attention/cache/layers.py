@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from wandlib.attention.cache.layout import CacheLayout
-from wandlib.attention.cache.updates import Rebuild, RingWrite, ScatterWrite, Update, pin
+from wandlib.attention.cache.updates import Rebuild, RingWrite, ScatterWrite, Update, lasting, pin
 
 New = Float[Tensor, "batch kv_heads length _"]
 Read = Float[Tensor, "batch kv_heads slots _"]
@@ -105,7 +105,7 @@ class WandLayer(CacheLayerMixin):
     def each(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put ``change(tensor)`` in place of every tensor; each has a row for each sequence."""
         if self.is_initialized:
-            self.keys, self.values, self.places = change(self.keys), change(self.values), {}
+            self.keys, self.values, self.places = lasting(change(self.keys)), lasting(change(self.values)), {}
             if self.static:
                 pin(self.keys, self.values)
 
@@ -151,13 +151,14 @@ class Int8Layer(WandLayer):
     def rebuild(self, update: Rebuild, key_states: New, value_states: New) -> tuple[Read, Read]:
         """Gather the slots from what they hold and the new entries; return what attention reads.
 
-        Entries that were pinned before are left as they are: rounded again and again they would drift.
+        Entries that were pinned before are left as they are, unless more come to be pinned: then all are rounded anew,
+        to what the larger of both scales allows.
         """
         read, pinned = super().rebuild(update, key_states, value_states), update.pinned
         both = self.keys, self.values
         if not (update.pinned_stay and self.quantized_slots == pinned):
             self.quantized = [part for buffer in both for part in quantize(buffer[:, :, :pinned].detach())]
-        self.keys, self.values = (buffer[:, :, pinned:].clone() for buffer in both)
+        self.keys, self.values = (lasting(buffer[:, :, pinned:].clone()) for buffer in both)
         return read
 
     @property
@@ -203,7 +204,8 @@ def _refilled(buffer: Tensor | None, read: Tensor, update: Rebuild, static: bool
         rest = kept.new_full((*shape[:2], shape[2] - kept.shape[2], shape[3]), update.fill_value)
         return torch.cat([kept, rest], dim=2)
     if buffer is None or (buffer.shape, buffer.dtype, buffer.device) != (shape, kept.dtype, kept.device):
-        buffer = kept.new_empty(shape)
+        with torch.inference_mode(False):  # else it could not be written to outside of inference mode
+            buffer = kept.new_empty(shape)
         if static:
             pin(buffer)
     buffer = buffer.detach()

@@ -13,62 +13,18 @@ decided by :mod:`wandlib.attention.window` alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NoReturn, SupportsIndex
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from wandlib.attention.cache.shared_prompt import Ownership, assign, mask_others
-from wandlib.attention.cache.updates import Masks, Rebuild, RingWrite, ScatterWrite, Update, pin
+from wandlib.attention.cache.shared_prompt import assign, mask_others
+from wandlib.attention.cache.state import LayoutState
+from wandlib.attention.cache.updates import Masks, Rebuild, RingWrite, ScatterWrite, Update, lasting, pin
 from wandlib.attention.checks import check_number
 from wandlib.attention.window import PADDING, UNBOUNDED, Tokens, additive_mask, tokens
-
-
-@dataclass
-class LayoutState:
-    """What the cache holds. ``batch`` counts sequences; prompts where they are shared.
-
-    ===================  ======================  =================================================================
-    field                type and shape          meaning
-    ===================  ======================  =================================================================
-    batch                int                     sequences held; 0: nothing yet
-    length               int; Tensor []          tokens seen so far, padding and evicted ones counted; static: Tensor
-    generated            int; Tensor [batch, 1]  generated tokens so far; ragged or static: Tensor
-    prefix_tokens        int                     conditioning slots, P
-    conditioning         Tokens [batch, P]       what lies in them; None: the first P tokens, all real and pinned
-    has_holes            bool                    whether some of them hold padding or nothing
-    padding              Tensor [batch, 1]       padding tokens so far, by which position ids lag behind; None: none
-    ring_position        Tensor [batch, W]       position of the token in each slot of the ring, where a layer has a
-                                                 sliding window of its own; else None
-    conditioning_seen    Tensor [batch, 1]       conditioning tokens so far, expired ones counted, where blocks expire
-    block                Tensor [batch, 1]       text blocks that have begun; 0 where none expires
-    block_open           Tensor [batch, 1]       whether further conditioning belongs to that block
-    conditioning_ended   bool                    whether every later call of one token brings a generated one
-    until_seen           Tensor [batch, 1]       whether the token of ``conditioning_until`` has come; else None
-    rebuilt_length       int                     ``length`` after the last rebuild: what came later was generated
-    ownership            [batch, 1, N, slots]    which slots each of N sequences reads, where they share prompts
-    full_masks           Masks                   what a step sees with the ring full; before, it reads fewer columns
-    ===================  ======================  =================================================================
-    """
-
-    batch: int = 0
-    length: Any = 0
-    generated: Any = 0
-    prefix_tokens: int = 0
-    conditioning: Tokens | None = None
-    has_holes: bool = False
-    padding: Tensor | None = None
-    ring_position: Tensor | None = None
-    conditioning_seen: Any = 0
-    block: Any = 0
-    block_open: Any = False
-    conditioning_ended: bool = False
-    until_seen: Tensor | None = None
-    rebuilt_length: int = 0
-    ownership: Ownership | None = None
-    full_masks: Masks = field(default_factory=dict)
 
 
 class CacheLayout:
@@ -199,7 +155,7 @@ class CacheLayout:
         if not state.has_holes and state.ownership is None:
             return {}
         if not state.full_masks:
-            state.full_masks = self._step_masks(self.window, dtype, device)
+            state.full_masks = {k: lasting(mask) for k, mask in self._step_masks(self.window, dtype, device).items()}
         return self._mask_others({limit: mask[..., :used] for limit, mask in state.full_masks.items()}, start)
 
     def _step_masks(self, generated: Any, dtype: torch.dtype, device: torch.device) -> Masks:
@@ -237,29 +193,28 @@ class CacheLayout:
             self.state.generated += 1
             return
         self.state, self.slots = update.state, update.capacity
-        if self.static:
-            self._pin()
+        self._settle()
 
     @torch.compiler.disable
-    def _pin(self) -> None:
-        """Make a tensor of every counter of a static cache, and promise that it stays where it is."""
+    def _settle(self) -> None:
+        """Make the state's tensors ones that change in place, and of a static cache all counters, which then stay."""
         state = self.state
-        state.length = torch.tensor(state.length, device=state.generated.device)
-        if state.conditioning is not None:
-            state.conditioning = Tokens(*(part.contiguous() for part in state.conditioning))
-        block = state.block if isinstance(state.block, Tensor) else None
-        pin(state.length, state.generated, state.ring_position, state.ownership, block)
+        if self.static:
+            state.length = lasting(torch.tensor(state.length, device=state.generated.device))
+            if state.conditioning is not None:
+                state.conditioning = Tokens(*(part.contiguous() for part in state.conditioning))
+        state.each(lasting)
+        if self.static:
+            block = state.block if isinstance(state.block, Tensor) else None
+            pin(state.length, state.generated, state.ring_position, state.ownership, block)
 
-    def each(self, change: Any) -> None:
+    def each(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put ``change(tensor)`` in place of every tensor that has a row for each sequence."""
         state = self.state
-        rows = "generated padding ring_position conditioning_seen block block_open until_seen ownership"
-        for name in rows.split():
-            if isinstance(value := getattr(state, name), Tensor):
-                setattr(state, name, change(value))
         if state.conditioning is not None:
             batch = len(state.conditioning.generated)
-            state.conditioning = Tokens(*(change(part.expand(batch, -1)) for part in state.conditioning))
+            state.conditioning = Tokens(*(part.expand(batch, -1) for part in state.conditioning))
+        state.each(lambda part: lasting(change(part)))
         state.full_masks = {}
         if isinstance(state.length, Tensor):
             pin(state.generated, state.ring_position, state.ownership)

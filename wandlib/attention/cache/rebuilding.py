@@ -14,8 +14,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wandlib.attention.cache.layout import CacheLayout, LayoutState
+from wandlib.attention.cache.layout import CacheLayout
 from wandlib.attention.cache.shared_prompt import initial_ownership
+from wandlib.attention.cache.state import LayoutState
 from wandlib.attention.cache.token_kinds import Kinds
 from wandlib.attention.cache.updates import Masks, Rebuild
 from wandlib.attention.window import PADDING, Tokens, additive_mask, boolean_mask, text_blocks, tokens

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -11,7 +14,7 @@ from wandlib.attention.cache.layers import WandLayer
 from wandlib.attention.cache.layout import CacheLayout
 from wandlib.attention.cache.shared_prompt import reorder
 from wandlib.attention.cache.token_kinds import TokenKinds
-from wandlib.attention.cache.updates import pin
+from wandlib.attention.cache.updates import lasting, pin
 
 ASSISTED = (
     "assisted decoding takes tokens back, which a ring cannot: what they pushed out of the window is gone; leave out "
@@ -25,6 +28,13 @@ class SequenceCache(Cache):
     layers: list[WandLayer]  # type: ignore[assignment]
     layout: CacheLayout
     kinds: TokenKinds
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SequenceCache:
+        """Copy everything; the copy, too, goes on outside of inference mode."""
+        memo[id(self)] = made = type(self).__new__(type(self))
+        with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+            vars(made).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return made
 
     def select(self, index: Int[Tensor, " batch"]) -> None:
         """Make sequence ``index[b]`` the b-th one.
@@ -94,7 +104,7 @@ class SequenceCache(Cache):
             layer.each(lambda state: state.to(device, dtype if state.is_floating_point() else None))
         self.layout.each(lambda state: state.to(device))
         if isinstance(self.layout.state.length, Tensor):
-            self.layout.state.length = self.layout.state.length.to(device)
+            self.layout.state.length = lasting(self.layout.state.length.to(device))
             pin(self.layout.state.length)
         return self
 

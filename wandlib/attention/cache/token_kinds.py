@@ -4,7 +4,7 @@ In this order:
 
 1. what the cache was made with: ``conditioning`` (a length or a mask), ``conditioning_until`` (a token);
 2. inside ``generate``: its prompt is conditioning, in however many calls it comes, and what it samples is generated,
-   also where a sampled token is the first one of the next turn's prompt;
+   also where a sampled token is the first one of the next turn's prompt, which shows by ``input_ids`` alone;
 3. in a loop of one's own: the first call brings conditioning, and so does a later one with several tokens (text that
    streams in); a later call with one token brings a generated one.
 """
@@ -24,6 +24,12 @@ from wandlib.attention.window import conditioning_until, prefix_conditioning
 
 NO_TOKEN = -1
 """In place of the ids of padding, which may be those of tokens that mean something."""
+
+UNKNOWN_FIRST = (
+    "this cache does not hold the last token of the generate before, and inputs_embeds do not show whether they begin "
+    "with it: give input_ids; or call the model itself first, on that token alone (it counts as generated) or on the "
+    "new text with conditioning=<bool [batch, time]>, and generate from what follows"
+)
 
 
 class Kinds(NamedTuple):
@@ -48,10 +54,13 @@ class Prompt:
     in_chunks
         Whether it comes in several calls (``prefill_chunk_size``); else the first call brings all of it, also where
         the decoder sees more tokens than ``generate`` was given.
+    ids
+        Its last tokens, as ``generate`` was given them: some decoders are given embeddings alone. None: it was, too.
     """
 
     total: int
     in_chunks: bool = False
+    ids: Int[Tensor, "batch time"] | None = None
     complete: bool = False
     """Whether all of it has come."""
     end: int | None = None
@@ -73,6 +82,12 @@ class Prompt:
                 "window: generate under wandlib.full_attention(model)"
             )
         self.cache = cache
+
+    def ids_from(self, start: int) -> Int[Tensor, "batch rest"] | None:
+        """Return the ids from position ``start`` on; None where they are not known."""
+        if self.ids is None or not 0 <= (first := start - self.total + self.ids.shape[1]) < self.ids.shape[1]:
+            return None
+        return self.ids[:, first:]
 
     def take(self, start: int, length: int) -> int:
         """Return how many of the ``length`` tokens from ``start`` on belong to the prompt."""
@@ -196,6 +211,10 @@ class TokenKinds:
         if prompt is None and start > 0 and length == 1:
             from_prompt = 0
         ended = prompt is None or prompt.complete
+        if input_ids is None and prompt is not None and self.sampled is not None and self.sampled[0] == start:
+            if prompt.ids is None and required:
+                raise ValueError(UNKNOWN_FIRST)
+            input_ids = prompt.ids_from(start)
         was_sampled = self._was_sampled(start, input_ids)
         if from_prompt == length and was_sampled is None:
             return Kinds(None, ended, None)

@@ -20,7 +20,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from wandlib.attention.cache.layout import LayoutState
+    from wandlib.attention.cache.state import LayoutState
 
 Masks = dict[int | None, Tensor]
 """The additive mask for each sliding window that layers have of their own (None: none). Empty: no mask is needed."""
@@ -66,6 +66,14 @@ class Rebuild(NamedTuple):
 
 
 Update = RingWrite | ScatterWrite | Rebuild
+
+
+def lasting(tensor: Tensor) -> Tensor:
+    """Return a tensor, or a copy, that may be changed outside of inference mode, too."""
+    if torch.compiler.is_compiling() or not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
 
 
 def pin(*tensors: Tensor | None) -> None:

@@ -8,7 +8,8 @@ and the published weights were evaluated so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +42,20 @@ class StepClock(StoppingCriteria):
         self._on_step(1e3 * (now - self._last))
         self._last = now
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Make ``generate`` draw from a seed, and leave the draws of all others as they were, until the block ends."""
+    others = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices=others, device_type="cuda" if device.type == "cpu" else device.type):
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif others:
+            torch.get_device_module(device).manual_seed(seed)
+        yield
 
 
 @torch.inference_mode()

@@ -30,7 +30,7 @@ from wandlib.profiling.measure import held_bytes
 from wandlib.systems.base import InputError, SpeechSystem, Step, Trace
 from wandlib.systems.decoding import GREEDY_BELOW, Sampler, Utterance, attention_of
 from wandlib.systems.indextts.checkpoint import LAYOUT, check_settings, read_language_model, read_trained
-from wandlib.systems.indextts.decoding import BEAMS, MOST_CODES, TEMPERATURE, TOP_K, generate, spoken_codes
+from wandlib.systems.indextts.decoding import BEAMS, MOST_CODES, TEMPERATURE, TOP_K, generate, seeded, spoken_codes
 from wandlib.systems.indextts.features import SAMPLE_RATE, LogMel, read_reference
 from wandlib.systems.indextts.language_model import IndexLM
 from wandlib.systems.indextts.text import TextNormalizer, Tokenizer, load_wetext
@@ -249,9 +249,7 @@ class IndexSystem(SpeechSystem):
                 on_step(step)
 
         temperature = TEMPERATURE if part.settings.temperature is None else part.settings.temperature
-        devices = [model.device] if model.device.type == "cuda" else []
-        with DRAWS, torch.random.fork_rng(devices=devices), attention_of(model, trace.window):
-            torch.manual_seed(part.seed)
+        with DRAWS, seeded(part.seed, model.device), attention_of(model, trace.window):
             generated = generate(
                 model,
                 part.latents,

@@ -35,6 +35,7 @@ from wandlib.systems.mini.weights import (
     share,
     student_settings,
 )
+from wandlib.systems.remembered import Remembered
 from wandlib.systems.settings import InputError, Settings, check_text
 from wandlib.systems.sound_file import is_file
 
@@ -102,6 +103,7 @@ class MiniSystem(SpeechSystem):
         self.window, self.blocks = window, blocks
         self._log_mel = LogMel().to(self.device)
         self._phonemize = Phonemizer()
+        self._recorded = Remembered(lambda recording: self.voice_of(read_reference(recording)))
         # Two modules, so that both can run at once; without a student the second shares the teacher's memory.
         windowed = student if student is not None else share(teacher)
         self.models = {"full": teacher.eval(), "window": convert(windowed.eval(), window=window)}
@@ -171,7 +173,7 @@ class MiniSystem(SpeechSystem):
             raise InputError(
                 f"no speaker named {str(reference)!r}: there are {', '.join(self.voices)}, or give an audio file"
             )
-        return self.voice_of(read_reference(reference))
+        return self._recorded(reference)
 
     @torch.inference_mode()
     def voice_of(self, samples: NDArray[np.float32]) -> Voice:

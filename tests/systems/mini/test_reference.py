@@ -159,8 +159,9 @@ for given in (5, b"ruth", np.zeros(16_000, np.float32), ["ruth"]):
         print(error)
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
-    assert [line.partition(": give an audio file")[0] for line in run.stdout.splitlines()] == [
-        f"a recording is given as the path of a file, not as {name}" for name in ("int", "bytes", "ndarray", "list")
+    assert [line.partition(": sound in memory")[0] for line in run.stdout.splitlines()] == [
+        f"a reference is the name of a built-in speaker or the path of an audio file, not {name}"
+        for name in ("int", "bytes", "ndarray", "list")
     ]
 
 

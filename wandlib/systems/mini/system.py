@@ -36,7 +36,7 @@ from wandlib.systems.mini.weights import (
     student_settings,
 )
 from wandlib.systems.remembered import Remembered
-from wandlib.systems.settings import InputError, Settings, check_text
+from wandlib.systems.settings import InputError, Settings, check_reference, check_text
 from wandlib.systems.sound_file import is_file
 
 __all__ = ["ASSETS", "MiniSystem", "Voice", "save_voices"]
@@ -163,8 +163,9 @@ class MiniSystem(SpeechSystem):
         Raises
         ------
         InputError
-            See :func:`wandlib.systems.mini.reference.read_reference`.
+            For what is no name and no path; and as :func:`wandlib.systems.mini.reference.read_reference` raises it.
         """
+        reference = check_reference(reference)
         if reference is None:
             return next(iter(self.voices.values()))
         if isinstance(reference, str) and reference in self.voices:

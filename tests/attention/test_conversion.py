@@ -403,6 +403,7 @@ def test_soft_mask_lets_gradient_through(model: PreTrainedModel) -> None:
     assert leak(float("inf")) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning")  # flex attention's own, on a CPU
 @torch.no_grad()
 def test_flex_attention_gets_a_block_mask(model: PreTrainedModel) -> None:

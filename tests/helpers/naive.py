@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-steady = settings(deadline=None, derandomize=True, max_examples=60)
+steady = settings(deadline=None, derandomize=True, max_examples=int(os.environ.get("EXAMPLES", "60")))
 """For property tests: the same examples in every run, and no deadline on a machine that does other work."""
 
 

@@ -51,6 +51,7 @@ def test_a_fault_in_a_figure_changes_its_text(source: str, right: str, wrong: st
     assert drawn(source.replace(right, wrong)) != drawn(source)
 
 
+@pytest.mark.slow
 def test_nbval_finds_the_three_faults(tmp_path: Path) -> None:
     """A notebook is stored with the right figures; then each of its cells gets its fault."""
     book = nbformat.v4.new_notebook()

@@ -182,9 +182,9 @@ def test_readme_names_both_commands_and_ci_runs_the_tests() -> None:
     commands = "".join(code_blocks("sh")).splitlines()
     assert {"make demo", "make test"} <= set(commands)
     script = ROOT / ".ci" / "run"
-    targets = ["make test", "make --jobs=2 --output-sync docs test-colab"]
-    targets += ["make test-notebooks", "make test-oldest-transformers"]
-    assert script.read_text(encoding="utf-8").splitlines()[-4:] == targets
+    targets = ["make .venv/.installed-all", "make --jobs=2 --output-sync types docs test-colab"]
+    targets += ["make test", "make test-notebooks", "make test-oldest-transformers"]
+    assert script.read_text(encoding="utf-8").splitlines()[-5:] == targets
     assert os.access(script, os.X_OK)
 
 

@@ -37,7 +37,7 @@ __all__ = [
 
 FEWEST_GROUPS = 5
 """Of fewer there is no interval: it would leave out less than the rarest draw, one group alone, and so no draw."""
-WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+SPACELESS_LETTER = re.compile("[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """A letter of a script that has no spaces between words: Thai, Lao, Burmese, Japanese, Chinese."""
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇", "'"))
 
@@ -116,7 +116,7 @@ def count_errors(reference: str, hypothesis: str, normalize: Callable[[str], str
     if not truth:
         raise ValueError(f"reference {reference!r} has no words")
     words = jiwer.process_words(truth, heard)
-    if WITHOUT_SPACES.search(truth):  # there they are the normalizer's, between all letters
+    if SPACELESS_LETTER.search(truth):  # there they are the normalizer's, between all letters
         truth, heard = truth.replace(" ", ""), heard.replace(" ", "")
     characters = jiwer.process_characters(truth, heard)
     return ErrorCounts(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -160,8 +161,6 @@ def plain_text(text: str, language: str) -> str:
 
     Where words stand without spaces between them, letter by letter: the word error rate is then that of characters.
     """
-    import unicodedata
-
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
     def clean(text: str) -> str:  # Whisper's own takes the marks of Hindi or Thai away, and so cuts words into pieces

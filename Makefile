@@ -13,6 +13,9 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfi
 PROCESSES ?= 2
 # The extras that these tests need.
 LIBRARY_EXTRAS := train,eval,cosyvoice,cosyvoice-text,indextts,whisper-tiny,dev
+# Python compiles a module when it is first imported, and here it keeps that, whatever the environment says. pip would
+# compile all of the 22,000 files that it installs, of which a fifth is used: more than a minute (--no-compile, below).
+export PYTHONDONTWRITEBYTECODE :=
 # Packages whose upper bound in pyproject.toml is the newest release that was tested: test-newest lifts it.
 LIFTED := transformers
 OLDEST_TRANSFORMERS := $(shell sed -n 's/^ *"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml)
@@ -114,13 +117,13 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo '$(VENV) is of another Python than 3.11 to 3.13: remove it, and say make ... PYTHON=python3.12'; exit 2; }
 	@$(BIN)/python -m pip --version >/dev/null || { echo '$(VENV) has no pip: remove it, and on Debian install python3-venv'; exit 2; }
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
+	$(BIN)/python -m pip install --no-compile --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
 # A folder of its own beside the newer packages; transformers below 5.21 wants the first major version of its hub client.
 $(VENV)/.oldest-transformers-%: $(VENV)/.installed-all
 	rm -rf $@
-	$(BIN)/python -m pip install --no-deps --target $@ 'transformers==$*' 'huggingface-hub<2'
+	$(BIN)/python -m pip install --no-compile --no-deps --target $@ 'transformers==$*' 'huggingface-hub<2'
 	touch $@
 
 $(UV):

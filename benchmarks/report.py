@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import operator
-import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import torch
 
 from benchmarks.sweep import FLOOR, Sweep
 from wandlib.evaluation.report import markdown_table
+from wandlib.profiling.measure import processor
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
@@ -58,11 +58,7 @@ def machine(device: str) -> str:
     """Return the name of the GPU, or of the processor with its number of threads."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    name, information = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if information.exists():
-        models = re.findall(r"^model name\s*:\s*(.+)$", information.read_text(encoding="utf-8"), re.MULTILINE)
-        name = models[0].strip() if models else name
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{processor()}, {torch.get_num_threads()} threads"
 
 
 def file_name(machine: str) -> str:

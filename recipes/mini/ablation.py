@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -40,6 +39,7 @@ from recipes.mini.train_student import UNBOUNDED, Variant, window_of
 from wandlib.evaluation.measurement import evaluate
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.report import Report, put_measured
+from wandlib.profiling.measure import processor
 from wandlib.systems.mini.system import ASSETS, MiniSystem
 
 HERE = Path(__file__).parent
@@ -256,7 +256,7 @@ def main(
         answers = list(tqdm(pool.imap(measure, jobs), total=len(jobs), desc="rows"))
     listen, table = recognizer(), lines(by_row(jobs, answers))
     result = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "date": time.strftime("%Y-%m-%d"),
         "voice": voice,
         "recognizer": "none" if isinstance(listen, Unavailable) else f"Whisper {listen.name}",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from recipes.mini.sentences import HARVARD, robustness_sentences
 from recipes.mini.stages import SOURCES, Stage, stages_of, voices_of
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.report import Report, put_measured
+from wandlib.profiling.measure import processor
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.system import ASSETS, MiniSystem
 from wandlib.systems.speech import Speech
@@ -121,8 +121,11 @@ print(loaded, first, warm)
 """
 
 
-def speed(assets: Path | None) -> dict[str, float]:
-    """Real-time factor of the whole path, and the start of a new process (its files in the system's cache); medians."""
+def speed(assets: Path | None) -> dict[str, dict[str, float]]:
+    """By this machine's name: real-time factor of the whole path, and the start of a new process; medians.
+
+    The process is started three times, so that its files are in the system's cache.
+    """
     torch.set_num_threads(os.cpu_count() or 1)
     system = MiniSystem.load(assets)
     spoken: dict[Attention, list[Speech]] = {"full": [], "window": []}
@@ -139,7 +142,8 @@ def speed(assets: Path | None) -> dict[str, float]:
     runs = [subprocess.run(command, capture_output=True, check=True, text=True, env=threads) for _ in range(3)]
     times = np.median([[float(word) for word in run.stdout.split()] for run in runs], axis=0)
     names = ("import and load, s", "first sound from a cold start, s", "first sound warm, s")
-    return factors | dict(zip(names, map(float, times), strict=True))
+    machine = f"{processor()}, {os.cpu_count()} cores"
+    return {machine: factors | dict(zip(names, map(float, times), strict=True))}
 
 
 def main(
@@ -149,6 +153,9 @@ def main(
     people: Annotated[Path | None, typer.Option(help="Folder of recordings of people, as references.")] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     folder: Annotated[Path, typer.Option(help="Where measurements are kept.")] = Path("runs/mini/evaluation"),
+    only_speed: Annotated[
+        bool, typer.Option(help="Measure the speed on this machine, a minute; the rest is as in results.json.")
+    ] = False,
     write: Annotated[
         bool, typer.Option(help="Put the numbers into results.json, the README and the model cards.")
     ] = False,
@@ -159,6 +166,12 @@ def main(
             raise typer.BadParameter(f"README and cards are of the voice in {ASSETS}, which ships: leave out --assets")
         for card in CARDS:  # better before than after an hour
             put_measured(card.read_text(encoding="utf-8"), "")
+    known = json.loads(RESULTS.read_text(encoding="utf-8"))
+    speeds = known["speed"] if known["voice"] == digest_of(assets) else {}
+    if only_speed:
+        if not speeds:
+            raise typer.BadParameter(f"{RESULTS.name} is of another voice, {known['voice']}: leave out --only-speed")
+        return show(known | {"speed": speeds | speed(assets)}, write=write)
     kept = kept_in(folder, assets)
     kept.mkdir(parents=True, exist_ok=True)
     recordings = sorted(path for path in (people.iterdir() if people else ()) if path.suffix in {".wav", ".flac"})
@@ -179,15 +192,19 @@ def main(
     report = joined(of["stage"])
     report.unavailable |= unavailable
     result = tables.summarize(report) | {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "date": time.strftime("%Y-%m-%d"),
         "voice": digest_of(assets),
         "sentences": sentences,
         "odd texts": odd,
         "failures": [row for part in of["odd"] for row in part],
         "people": of["person"],
-        "speed": speed(assets),
+        "speed": speeds | speed(assets),
     }
+    show(result, write=write)
+
+
+def show(result: dict[str, Any], *, write: bool) -> None:
+    """Print the tables; ``write``: put them into the README and the model cards as well."""
     print(tables.document(result))
     if write:
         RESULTS.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

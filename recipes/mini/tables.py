@@ -147,5 +147,7 @@ def document(result: dict[str, Any]) -> str:
     if result["people"]:
         lines += [*people(result["people"]), ""]
     if result["speed"]:
-        lines.append(markdown_table([{"speed": k, result["machine"]: v} for k, v in result["speed"].items()]))
+        names = next(iter(result["speed"].values()))
+        rows = [{"speed": name} | {machine: of[name] for machine, of in result["speed"].items()} for name in names]
+        lines.append(markdown_table(rows))
     return "\n".join(lines).rstrip("\n")

@@ -61,7 +61,7 @@ def test_what_was_not_measured_is_empty_and_said() -> None:
     rows = [Utterance(**{**vars(one), "errors": None, "scores": {}, "similarity": None}) for one in report.utterances]
     made = tables.summarize(Report({"recognizer": "none"}, rows, {"WER and CER": "no recognizer here"}))
     assert made["stages"][0]["WER"] == ""
-    rest = {"sentences": 3, "odd texts": 0, "failures": [], "people": [], "speed": {}, "machine": "m"}
+    rest = {"sentences": 3, "odd texts": 0, "failures": [], "people": [], "speed": {}}
     text = tables.document(made | rest)
     assert "Not measured: WER and CER (no recognizer here)." in text
     assert "| teacher |  |  |  |  |" in text
@@ -150,6 +150,21 @@ def test_a_missing_source_leaves_its_stage_out_until_it_is_there(
 def test_another_voice_does_not_get_into_the_readme(tmp_path: Path) -> None:
     with pytest.raises(BadParameter, match="leave out --assets"):
         evaluate.main(assets=tmp_path, write=True)
+
+
+def test_speed_alone_goes_beside_that_of_other_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, card, before = tmp_path / "results.json", tmp_path / "README.md", json.loads(evaluate.RESULTS.read_text())
+    results.write_text(json.dumps(before), encoding="utf-8")
+    card.write_text(evaluate.CARDS[0].read_text(encoding="utf-8"), encoding="utf-8")
+    here = {name: float(n) for n, name in enumerate(next(iter(before["speed"].values())))}
+    monkeypatch.setattr(evaluate, "RESULTS", results)
+    monkeypatch.setattr(evaluate, "CARDS", (card,))
+    monkeypatch.setattr(evaluate, "speed", lambda _: {"Abacus, 1 core": here})
+    evaluate.main(only_speed=True, write=True)
+    assert json.loads(results.read_text()) == before | {"speed": before["speed"] | {"Abacus, 1 core": here}}
+    assert f"| speed | {' | '.join([*before['speed'], 'Abacus, 1 core'])} |" in card.read_text(encoding="utf-8")
+    with pytest.raises(BadParameter, match="another voice"):
+        evaluate.main(assets=tmp_path, only_speed=True)
 
 
 def test_other_sentences_are_other_jobs(tmp_path: Path) -> None:

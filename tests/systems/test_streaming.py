@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import queue
@@ -283,6 +284,67 @@ def test_text_is_asked_for_when_its_turn_has_come() -> None:
     while any(thread.name == "wandlib-text" for thread in threading.enumerate()):
         assert time.monotonic() < deadline, "a thread goes on waiting"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("ending", ["read to its end", "closed", "canceled", "failed"])
+def test_a_text_is_entered_and_left_in_one_task(ending: str) -> None:
+    """As a timeout, a task group and the responses of HTTP clients want it: their own error would come out instead."""
+    left = []
+
+    async def words() -> AsyncIterator[str]:
+        entered = asyncio.current_task()
+        try:
+            async with asyncio.timeout(60):
+                for clause in CLAUSES:
+                    await asyncio.sleep(0)
+                    yield clause
+                if ending == "failed":
+                    raise OSError("gone")
+        finally:
+            left.append(asyncio.current_task() is entered)
+
+    async def main() -> int:
+        stream, sounds = FakeSystem(0.001).astream(words()), 0
+        if ending in {"read to its end", "failed"}:
+            with pytest.raises(OSError, match="gone") if ending == "failed" else contextlib.nullcontext():
+                async for _ in stream:
+                    sounds += 1
+        else:
+            await anext(stream)
+            if ending == "canceled":
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(stream), 0.001)
+            await stream.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return sounds
+
+    sounds = asyncio.run(main())
+    assert left == [True]
+    assert sounds == (len(CLAUSES) if ending in {"read to its end", "failed"} else 0)
+
+
+def test_a_forgotten_stream_lets_go_of_its_text() -> None:
+    left = []
+
+    async def words() -> AsyncIterator[str]:
+        try:
+            for clause in CLAUSES:
+                yield clause
+        finally:
+            left.append(True)
+
+    async def main() -> None:
+        stream = FakeSystem().astream(words())
+        await anext(stream)
+        del stream
+        for _ in range(100):
+            gc.collect()
+            await asyncio.sleep(0.01)
+            if left:
+                return
+
+    asyncio.run(main())
+    assert left == [True]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -8,6 +8,8 @@ CUDA allocator holds, or the resident set of the process on a CPU, read outside 
 from __future__ import annotations
 
 import json
+import platform
+import re
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -74,6 +76,14 @@ class Profile:
         from wandlib import plots  # matplotlib only when something is drawn
 
         return plots.profile(self)
+
+
+def processor() -> str:
+    """Return the name of the processor: "AMD EPYC"."""
+    described = Path("/proc/cpuinfo")  # Linux; platform.processor() is empty there
+    text = described.read_text(encoding="utf-8") if described.exists() else ""
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
 
 
 def resident_bytes() -> int:

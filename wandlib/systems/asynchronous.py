@@ -12,7 +12,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from wandlib.systems.speech import Speech, Step, Trace
@@ -52,8 +52,8 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         self._text, self._on_step = text, on_step
         self._stop = threading.Event()
         self._waiting: Future[Any] | None = None
-        self._pull: asyncio.Task[Any] | None = None
-        """What waits for text in the loop, on behalf of the thread."""
+        self._pulling: list[asyncio.Task[Any] | None] = []
+        """The task that waits for text in the loop, on behalf of the thread, once there is one."""
         self._asked = queue.SimpleQueue[bool]()
         """Whether a further piece of an iterable's text is wanted; False: no more."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -89,8 +89,8 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         """End the generation, and wait until its thread has."""
         self._end()
         await asyncio.to_thread(self._thread.shutdown)
-        if self._pull is not None and not self._pull.done():
-            await asyncio.wait([self._pull])  # a generator cannot be closed while it runs
+        if waiting := [task for task in self._pulling if task is not None and not task.done()]:
+            await asyncio.wait(waiting)  # a generator cannot be closed while it runs
         if isinstance(self._text, AsyncIterable) and hasattr(self._text, "aclose"):
             await self._text.aclose()
 
@@ -160,24 +160,42 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         raise _Stopped
 
     def _pulled(self, text: AsyncIterable[str]) -> Iterator[str]:
-        """Yield what the loop's iterable yields. In the thread."""
-        iterator, end = aiter(text), object()
+        """Yield what the loop's iterable yields, piece by piece as they are asked for. In the thread.
 
-        async def pull() -> Any:
-            self._pull = asyncio.current_task()
-            return await anext(iterator, end)
+        One task pulls all of it, and closes it: what a generator has entered (``asyncio.timeout``, a task group, the
+        response of an HTTP client), it must leave in the same task.
+        """
+        given, end = queue.SimpleQueue[tuple[Any, BaseException | None]](), object()
+        asked, iterator, pulling = asyncio.Queue[None](), aiter(text), self._pulling  # not self: see _waited
 
-        while not self._stop.is_set() and self._loop is not None:
-            self._waiting = asyncio.run_coroutine_threadsafe(pull(), self._loop)
-            if self._stop.is_set():  # set since the loop's condition: who set it may have seen the wait before this one
-                self._waiting.cancel()
+        async def pull() -> None:
+            pulling.append(asyncio.current_task())
             try:
-                piece = self._waiting.result()
-            except CancelledError as error:
-                if not self._stop.is_set():
+                piece = None
+                while piece is not end:
+                    await asked.get()
+                    piece = await anext(iterator, end)
+                    given.put((piece, None))
+            except BaseException as error:  # it is the reader's
+                given.put((end, error))
+                raise
+            finally:
+                if hasattr(iterator, "aclose"):
+                    await iterator.aclose()
+
+        loop = self._loop
+        assert loop is not None, "text is read while a piece of sound is awaited"
+        self._waiting = waiting = asyncio.run_coroutine_threadsafe(pull(), loop)
+        try:
+            while True:
+                loop.call_soon_threadsafe(asked.put_nowait, None)
+                piece, error = self._wait(given)
+                if isinstance(error, asyncio.CancelledError):
                     raise RuntimeError("the text was canceled before it came to its end") from error
-                break
-            if piece is end:
-                return
-            yield piece
-        raise _Stopped
+                if error is not None:
+                    raise error
+                if piece is end:
+                    return
+                yield piece
+        finally:
+            waiting.cancel()

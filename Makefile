@@ -49,7 +49,8 @@ test-upstream: $(VENV)/.installed-all ## compare with the published code of the 
 test-notebooks: $(VENV)/.installed-all ## run the notebooks, every exercise blank and solved, and compare with what is stored
 	rm -rf build/notebooks
 	$(BIN)/python notebooks/fill.py build/notebooks --tested
-	$(PYTEST) -p notebooks.approximate --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 build/notebooks
+	$(PYTEST) -p notebooks.approximate --nbval --nbval-current-env --nbval-sanitize-with notebooks/sanitize.cfg --nbval-cell-timeout 600 --timeout 600 \
+		--no-loadscope-reorder $$(ls -r build/notebooks/*.ipynb) # those that take minutes before the short ones
 
 test-colab: $(VENV)/.installed-all ## pip's dry run of the notebooks' extra, what a Colab runtime brings held at its versions
 	$(BIN)/python -m pip install --dry-run --ignore-installed --quiet --constraint tests/notebooks/colab.txt '.[colab]'

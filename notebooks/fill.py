@@ -1,8 +1,9 @@
 """Fill in the answers of the exercises: ``python notebooks/fill.py FOLDER`` writes solved copies of the notebooks.
 
 A notebook's answers are in ``solutions/``, a file for each notebook and a heading for each exercise: the code that
-goes into the answer cell, and what there is to say about it. With ``--tested`` the copies hold every exercise three
-times: blank with the first hint, blank with the second, and solved; nbval compares all of it in one run.
+goes into the answer cell, and what there is to say about it. With ``--tested`` the copies hold every exercise several
+times: blank with the first hint, blank with the second, with answers that only look right and others that are right as
+well (``tests/notebooks/answers``), and solved; nbval compares all of it in one run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import ast
 import copy
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,16 @@ import nbformat
 from nbformat import NotebookNode
 
 HERE = Path(__file__).parent
+ANSWERS = HERE.parent / "tests" / "notebooks" / "answers"
 RIGHT = "Right.\n"
+TRIED = """
+import contextlib
+import io
+
+with contextlib.redirect_stdout(io.StringIO()) as said:
+{check}
+assert said.getvalue().startswith({expected!r}), said.getvalue()
+"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,19 @@ def solutions(name: str) -> list[Solution]:
     return [Solution(match[1], match[2].strip()) for match in found if match]
 
 
+def tried(name: str) -> dict[int, list[tuple[str, str]]]:
+    """Return further answers of a notebook by exercise: the code, and how the check's verdict begins."""
+    path = ANSWERS / f"{name}.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found: dict[int, list[tuple[str, str]]] = {}
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        blocks = re.findall(r"```python (right|wrong)\n(.*?)\n```", part, re.DOTALL)
+        verdicts = {"right": "Right.", "wrong": "Not yet"}
+        number = int(part.split(maxsplit=1)[0])
+        found[number] = [(code, verdicts[kind]) for kind, code in blocks]
+    return found
+
+
 def is_tagged(cell: NotebookNode, tag: str) -> bool:
     """Return whether a cell has a tag."""
     return tag in cell.metadata.get("tags", [])
@@ -58,15 +82,19 @@ def second_hint(source: str) -> str:
 
 
 def filled(
-    notebook: NotebookNode, answers: list[Solution], *, tested: bool = False
+    notebook: NotebookNode,
+    answers: list[Solution],
+    *,
+    tested: bool = False,
+    further: dict[int, list[tuple[str, str]]] | None = None,
 ) -> NotebookNode:
-    """Return a copy with the answers in place; ``tested``: after the blank cells and both hints."""
+    """Return a copy with the answers in place; ``tested``: after the blank cells, both hints and ``further`` answers."""
     solved = copy.deepcopy(notebook)
     solved.cells = []
-    waiting = iter(answers)
+    waiting, number = iter(answers), 0
     for cell in notebook.cells:
         if is_tagged(cell, "exercise"):
-            answer, blank = next(waiting), cell
+            answer, blank, number = next(waiting), cell, number + 1
             solved.cells += [cell] if tested else []
         elif is_tagged(cell, "check"):
             if tested:
@@ -77,6 +105,13 @@ def filled(
                         r"First hint: .*\n", lambda _, hint=hint: hint, output.text
                     )
                 solved.cells += [cell, again]
+                asked = textwrap.indent(cell.source, "    ")
+                solved.cells += [
+                    nbformat.v4.new_code_cell(
+                        code + "\n" + TRIED.format(check=asked, expected=verdict)
+                    )
+                    for code, verdict in (further or {}).get(number, [])
+                ]
             right = copy.deepcopy(cell)
             right.outputs = [
                 nbformat.v4.new_output("stream", name="stdout", text=RIGHT)
@@ -110,14 +145,19 @@ def main() -> None:
     parser.add_argument(
         "--tested",
         action="store_true",
-        help="with the blank cells and both hints, for nbval",
+        help="with the blank cells, both hints and further answers, for nbval",
     )
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     for path in options.notebooks:
         notebook = nbformat.read(path, as_version=4)
         nbformat.write(
-            filled(notebook, solutions(path.stem), tested=options.tested),
+            filled(
+                notebook,
+                solutions(path.stem),
+                tested=options.tested,
+                further=tried(path.stem),
+            ),
             options.folder / path.name,
         )
 

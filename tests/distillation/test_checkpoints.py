@@ -63,6 +63,21 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path: Path, op
         assert torch.equal(resumed.student.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
+def test_a_run_goes_on_with_the_learning_rate_that_it_is_given(tmp_path: Path, schedule: str) -> None:
+    """As the errors of a run that diverged advise; the checkpoint holds the rates of before."""
+    options = EVERY_OTHER | {"lr_scheduler_type": schedule, "logging_steps": 1}
+    rates = {}
+    for folder, rate in (("killed", 1e-2), ("lower", 1e-4)):
+        trainer = build_trainer(tmp_path / folder, **options, learning_rate=rate)
+        trainer.train()
+        rates[folder] = [line["learning_rate"] for line in trainer.state.log_history if "learning_rate" in line]
+    resumed = build_trainer(tmp_path / "killed", **options, learning_rate=1e-4)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / "checkpoint-4"))
+    logged = [line["learning_rate"] for line in resumed.state.log_history if "learning_rate" in line]
+    assert logged == pytest.approx(rates["killed"][:4] + rates["lower"][4:], rel=1e-9)
+
+
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), torch.OutOfMemoryError(), ValueError("a bad utterance")], ids=repr
 )

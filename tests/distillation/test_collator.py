@@ -62,6 +62,14 @@ def test_conditioning_of_any_whole_number(count: Any) -> None:
     assert WandCollator()([SHORT | {"conditioning": count}])["conditioning"].tolist() == [[True, True, False, False]]
 
 
+def test_none_is_as_if_it_were_not_there() -> None:
+    sample = {"input_ids": [5, 6, 7], "conditioning": 1}
+    nothing = dict.fromkeys(("labels", "attention_mask"))
+    one, other = (WandCollator()([given]) for given in (sample, sample | nothing))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_one_flag_is_no_number() -> None:
     """A tensor of one bool is the mask of an utterance of one token, not the number 1."""
     with pytest.raises(ValueError, match="no generated token"):
@@ -131,6 +139,12 @@ def test_refuses_what_does_not_fit(sample: dict[str, Any], message: str) -> None
         ({"input_ids": [1] * 9, "conditioning": 1}, "has 9 tokens and max_length is 8"),
         ({"input_ids": [1, 2, 3], "labels": [1, 2]}, r"3 input_ids, labels of shape \[2\]"),
         ({"input_ids": [1, 2, 3], "conditioning": [True]}, r"conditioning of shape \[1\]"),
+        (
+            {"input_ids": [1.7, 2.2], "conditioning": 1},
+            "input_ids of utterance 1 of the batch are whole numbers; got",
+        ),
+        ({"input_ids": [1, 2], "labels": torch.ones(2)}, "labels of utterance 1 of the batch are whole numbers"),
+        ({"input_ids": [1, 2], "labels": None}, "needs input_ids, and labels or conditioning"),
     ],
 )
 def test_refuses(sample: dict[str, Any], message: str) -> None:

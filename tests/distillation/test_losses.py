@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -147,6 +148,24 @@ def test_skew_kl_refuses() -> None:
         skew_kl(logits(2), logits(2), divergence="forward")
     with pytest.raises(ValueError, match="no position counts"):
         skew_kl(logits(2), logits(2), mask=torch.zeros(2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask", "message"),
+    [
+        ((2, 5), torch.ones(2, 5, dtype=torch.long), r"a bool for each position, \[2, 5\]; got torch.int64"),
+        ((2, 5), torch.ones(2, 5), "got torch.float32"),
+        ((2, 5), torch.ones(2, dtype=torch.bool), r"got torch.bool of the shape \[2\]"),
+        ((1, 5), None, r"shape \[2, 5, 97\] and the student's \[1, 5, 97\]"),
+    ],
+)
+def test_skew_kl_refuses_other_positions(
+    shape: tuple[int, int], mask: Tensor | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole numbers would pick rows; a student of one row would be repeated."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        skew_kl(torch.randn(2, 5, 97), torch.randn(*shape, 97), mask=mask)
 
 
 # ------------------------------------------------------------------------------------------------------ the whole loss

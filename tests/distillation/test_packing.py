@@ -58,6 +58,14 @@ def test_the_collator_knows_where_an_utterance_begins() -> None:
         assert not is_packed(WandCollator(padding_side=side)(utterances(4)))  # type: ignore[arg-type]
 
 
+def test_one_number_of_conditioning_tokens_is_no_answer_for_several_utterances() -> None:
+    sample = {"input_ids": torch.arange(1, 9), "position_ids": torch.arange(4).repeat(2)}
+    with pytest.raises(ValueError, match="utterance 0 of the batch holds several utterances, and one number"):
+        WandCollator()([sample | {"conditioning": 2}])
+    made = WandCollator()([sample | {"conditioning": torch.arange(8) % 4 < 2}])
+    assert made["labels"].tolist() == [[-100, -100, 3, 4, -100, -100, 7, 8]]
+
+
 def test_a_packed_row_may_be_longer_than_the_model_has_positions() -> None:
     sample = packed(utterances(3))
     longest = int(sample["position_ids"].max()) + 1

@@ -100,11 +100,17 @@ def test_every_utterance_is_in_one_row_of_its_speaker(stop: float) -> None:
     assert rows(40, stop=stop, seed=1) != streams
 
 
+def test_a_stream_without_a_reference_needs_no_other_utterance() -> None:
+    (stream,) = streams_of([{"text": [1], "codes": [2, 3], "speaker": "a"}], begin=[9], reference=0)
+    assert (stream["pinned"], stream["blocks"]) == ([9], [([1], [2, 3])])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: rows(max_length=12), "fit a row of max_length=12"),
         (lambda: rows(reference=9, max_length=60), "no other utterance of 9 codes"),
+        (lambda: rows(reference=-1), "reference, in codes, .*at least 0; got -1"),
         (lambda: rows(stop=1.5), "stop is the probability"),
         (lambda: StreamCollator(END, max_gap=-1), "at least 0; got -1"),
         (lambda: StreamCollator(END, no_gap=1.1), "from 0 to 1; got 1.1"),

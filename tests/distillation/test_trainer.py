@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -25,12 +26,16 @@ from tiny_training import (
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import IterableDataset
+from transformers import TrainingArguments
 
 from wandlib.attention.conversion import convert, full_attention, hook_of, load, set_window
 from wandlib.attention.window import UNBOUNDED
+from wandlib.distillation.arguments import check_options
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.divergences import skew_kl
 from wandlib.distillation.hidden_states import logits_are_head_output
+from wandlib.distillation.meter import check_countable
 from wandlib.distillation.trainer import WandTrainer
 
 
@@ -308,6 +313,23 @@ def test_refuses_what_does_not_go_together(tmp_path: Path) -> None:
     decoder = convert(build_teacher().get_decoder(), window=4)
     with pytest.raises(ValueError, match="no output head"):
         train(model=decoder)
+
+
+def test_arguments_of_another_trainer_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match="args are WandTrainingArguments"):
+        check_options(TrainingArguments(str(tmp_path), report_to="none"), {})  # type: ignore[arg-type]
+
+
+def test_utterances_that_would_be_counted_twice_are_not_evaluated() -> None:
+    class Endless(IterableDataset):
+        def __iter__(self) -> Any:
+            yield from utterances(1)
+
+    check_countable(Endless(), 1)
+    check_countable([], 2)
+    with pytest.raises(ValueError, match="cannot be evaluated by 2 processes"):
+        check_countable(Endless(), 2)
 
 
 def test_training_imports_no_matplotlib() -> None:

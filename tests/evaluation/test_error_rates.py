@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jiwer
 import numpy as np
@@ -78,6 +79,12 @@ def test_what_stands_in_brackets_is_spoken() -> None:
     assert count_errors("Nobody answered.", "Nobody answered. [Music]", plain_english).word_errors == 0
 
 
+def test_what_nobody_sees_or_hears_cuts_no_word() -> None:
+    assert count_errors("The colo(u)r of it", "the colour of it").word_errors == 0
+    assert count_errors("co\u00adop\u200bs it", "coops it").word_errors == 0
+    assert count_errors("the one(s) [here]", "the ones here").word_errors == 0
+
+
 def test_bad_references() -> None:
     with pytest.raises(ValueError, match="1 references but 2 hypotheses"):
         error_rates(["one"], ["one", "two"])
@@ -87,6 +94,9 @@ def test_bad_references() -> None:
     with pytest.raises(ValueError, match=r"reference 'Born in 1990\.' has digits, which are no words for"):
         count_errors("Born in 1990.", "born in nineteen ninety")
     assert count_errors("Born in 1990.", "born in 1990", plain_english).word_errors == 0
+    for text in ("½ a cup", "x² is here"):
+        with pytest.raises(ValueError, match="has digits"):
+            count_errors(text, "half a cup")
     with pytest.raises(ValueError, match="no sentences"):
         error_rates([], [])
 
@@ -161,7 +171,7 @@ def test_pairing_sees_what_two_intervals_hide() -> None:
     hard = np.random.default_rng(0).uniform(0, 1, size=30)
     one, other = bootstrap(hard.tolist()), bootstrap((hard + 0.02).tolist())
     assert other.value in one
-    difference = bootstrap(np.full(30, 0.02).tolist())
+    difference = bootstrap(np.linspace(0.01, 0.03, 30).tolist())
     assert 0.0 not in difference
     assert pytest.approx(difference.value) == 0.02
 
@@ -176,8 +186,8 @@ def test_a_wider_level_is_a_wider_interval_and_a_seed_repeats_it() -> None:
 @pytest.mark.parametrize("groups", range(1, FEWEST_GROUPS + 1))
 def test_a_few_groups_have_no_interval(groups: int) -> None:
     """Of four the rarest draw, the best group four times, is likelier than what is to be left out."""
-    found = bootstrap([1.0, 2.0] * groups, groups=[*range(groups)] * 2)
-    assert found.value == 1.5
+    found = bootstrap([float(number) for number in range(2 * groups)], groups=[*range(groups)] * 2)
+    assert found.value == groups - 0.5
     assert math.isnan(found.low) == math.isnan(found.high) == (groups < FEWEST_GROUPS)
     assert groups == 1 or (tail_share(groups) < groups**-groups) == (groups < FEWEST_GROUPS)
 
@@ -187,6 +197,26 @@ def test_no_error_in_any_sentence_is_not_certainty() -> None:
     assert str(found) == "0.000"
     assert math.isnan(found.low)
     assert bootstrap([1.0, *[0.0] * 29], [9.0] * 30).high > 1 / 270
+    for rate in (1.0, -1.0, 0.1):  # nor is an error in every word
+        assert str(bootstrap([rate * words for words in range(5, 12)], list(range(5, 12)))) == f"{rate:.3f}"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": -0.95}, "between 0 and 1"),
+        ({"level": 95}, "between 0 and 1"),
+        ({"draws": 0}, "draws are at least 1"),
+        ({"weights": [0.0] * 6}, "not all 0"),
+        ({"weights": [-1.0, *[1.0] * 5]}, "from 0 on"),
+        ({"weights": [math.nan, *[1.0] * 5]}, "finite numbers, and one is nan"),
+    ],
+)
+def test_bootstrap_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bootstrap([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], **options)
+    with pytest.raises(ValueError, match="an interval takes two groups"):
+        tail_share(1)
 
 
 def test_without_bounds_nothing_is_ruled_out() -> None:

@@ -97,6 +97,8 @@ def check_options(args: WandTrainingArguments, options: Mapping[str, Any]) -> No
     options
         Other keyword arguments of the Trainer.
     """
+    if not isinstance(args, WandTrainingArguments):
+        raise TypeError(f"args are WandTrainingArguments, which extend transformers'; got {type(args).__name__}")
     parallel = getattr(args, "parallelism_config", None)
     splits = any(getattr(parallel, f"{kind}_size", 1) > 1 for kind in ("tp", "cp", "sp"))
     own_loss = options.get("compute_loss_func") is not None

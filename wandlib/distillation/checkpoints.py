@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -90,6 +91,25 @@ def atomic_checkpoint(output_dir: str | Path, step: int, writer: bool) -> Iterat
             f"The last complete checkpoint is {last_checkpoint(output_dir)}. Free some space, keep fewer checkpoints "
             "(save_total_limit) or write them elsewhere (output_dir), and resume"
         ) from error
+
+
+@contextmanager
+def own_rates(optimizer: Any, scheduler: Any) -> Iterator[None]:
+    """Keep the learning rates that were asked for, while this block restores the ones of a checkpoint.
+
+    A checkpoint brings back the optimizer's rates and the scheduler's, so that a run which diverged and is resumed with
+    a lower ``learning_rate`` would go on with the old one. Where the rates are the same, nothing is changed.
+    """
+    asked = [group.get("initial_lr") for group in optimizer.param_groups]
+    yield
+    restored = [group.get("initial_lr") for group in optimizer.param_groups]
+    if asked == restored or None in [*asked, *restored]:
+        return
+    for group, own, other in zip(optimizer.param_groups, asked, restored, strict=True):
+        group["initial_lr"], group["lr"] = own, group["lr"] * own / other
+    schedule = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
+    if hasattr(schedule, "base_lrs"):
+        schedule.base_lrs, schedule._last_lr = asked, [group["lr"] for group in optimizer.param_groups]
 
 
 def check_weights(model: nn.Module, step: int, output_dir: str | Path) -> None:

@@ -108,9 +108,13 @@ class WandCollator:
         padding = value.new_full((missing, *value.shape[1:]), filling)
         return torch.cat([value, padding] if self.padding_side == "right" else [padding, value])
 
-    def _row(self, sample: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    def _row(self, given: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+        sample = {name: value for name, value in given.items() if value is not None}
         if "input_ids" not in sample or not {"labels", "conditioning"} & set(sample):
             raise ValueError(f"{where} needs input_ids, and labels or conditioning; it has {', '.join(sorted(sample))}")
+        for name in {"input_ids", "labels", "position_ids"} & set(sample):
+            if np.size(sample[name]) and np.asarray(sample[name]).dtype.kind not in "iu":
+                raise ValueError(f"{name} of {where} are whole numbers; got {np.asarray(sample[name]).dtype}")
         ids = torch.as_tensor(sample["input_ids"], dtype=torch.long)
         if ids.ndim != 1 or not len(ids):
             raise ValueError(f"{where} is empty or no list of tokens: input_ids have the shape {list(ids.shape)}")
@@ -138,7 +142,13 @@ class WandCollator:
             labels[conditioning] = IGNORE_INDEX
         labels[0] = IGNORE_INDEX  # nothing comes before it that could predict it
         if positions.ndim == 1:
-            labels[starts_of(positions, where)] = IGNORE_INDEX
+            starts = starts_of(positions, where)
+            labels[starts] = IGNORE_INDEX
+            if bool(starts.any()) and "conditioning" in sample and np.ndim(sample["conditioning"]) == 0:
+                raise ValueError(
+                    f"{where} holds several utterances, and one number of conditioning tokens would be the first one's "
+                    "alone: give a bool for each token"
+                )
         if not bool((labels != IGNORE_INDEX).any()):
             raise ValueError(
                 f"{where} has no generated token: all its {len(ids)} tokens are conditioning or labeled "

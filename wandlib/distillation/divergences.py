@@ -75,10 +75,21 @@ def skew_kl(
     Raises
     ------
     ValueError
-        If ``alpha`` is out of range, ``divergence`` is unknown, the vocabularies differ, or no position counts.
+        If ``alpha`` is out of range, ``divergence`` is unknown, the vocabularies or shapes differ, the mask is no bool
+        for each position, or no position counts.
     """
     check_divergence(alpha, divergence)
     check_vocabularies(teacher_logits.shape[-1], student_logits.shape[-1])
+    if teacher_logits.shape != student_logits.shape:
+        raise ValueError(
+            f"the teacher's logits have the shape {list(teacher_logits.shape)} and the student's "
+            f"{list(student_logits.shape)}: give both those of the same positions"
+        )
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != teacher_logits.shape[:-1]):
+        raise ValueError(
+            f"the mask is a bool for each position, {list(teacher_logits.shape[:-1])}; got {mask.dtype} of the shape "
+            f"{list(mask.shape)} (numbers would be places, not flags: attention_mask.bool())"
+        )
     if mask is not None:
         teacher_logits, student_logits = teacher_logits[mask], student_logits[mask]
     if not teacher_logits.numel():  # a mean over nothing would be NaN

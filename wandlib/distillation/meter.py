@@ -8,6 +8,7 @@ import torch
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from jaxtyping import Int
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from wandlib.distillation.losses import IGNORE_INDEX, Losses
 
@@ -32,6 +33,15 @@ class Meter:
             so_far = total.get(name, (0.0, 0))
             total[name] = (so_far[0] + value, so_far[1] + count)
         return {name: value / count for name, (value, count) in total.items()}
+
+
+def check_countable(dataset: Any, processes: int) -> None:
+    """Raise ValueError where several processes would count utterances twice, and nothing would tell which."""
+    if processes > 1 and isinstance(dataset, IterableDataset):
+        raise ValueError(
+            f"an IterableDataset cannot be evaluated by {processes} processes: accelerate repeats utterances at its "
+            "end, and does not say how many. Give eval_dataset as a list, or evaluate in one process"
+        )
 
 
 def without_repeats(labels: Int[Tensor, "batch time"], accelerator: Any) -> tuple[Int[Tensor, "batch time"], bool]:

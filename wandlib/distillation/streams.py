@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wandlib.attention.checks import check_number
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.losses import IGNORE_INDEX
 
@@ -168,6 +169,7 @@ def streams_of(
     """
     if not 0 <= stop <= 1:
         raise ValueError(f"stop is the probability that a row ends after a block, from 0 to 1; got {stop}")
+    reference = check_number("reference, in codes,", reference, 0)
     draw, room = random.Random(seed), max_length - len(begin) - reference - 1  # 1: END
     of_speaker: dict[Hashable, list[int]] = {}
     for index, utterance in enumerate(utterances):
@@ -183,12 +185,12 @@ def streams_of(
         waiting = deque(draw.sample(mine, len(mine)))
         while waiting:
             others = [index for index in sources if index != waiting[0]]
-            if not others:
+            if reference and not others:
                 raise ValueError(
                     f"speaker {speaker!r} has no other utterance of {reference} codes to take a reference from: leave "
                     "the speaker out, or shorten reference"
                 )
-            source, left, blocks = draw.choice(others), room, []
+            source, left, blocks = draw.choice(others) if reference else None, room, []
             numbers = list[int]()
             while waiting and waiting[0] != source and length_of(utterances[waiting[0]]) <= left:
                 numbers.append(waiting.popleft())
@@ -197,7 +199,7 @@ def streams_of(
                 blocks.append((list(utterance["text"]), list(utterance["codes"])))
                 if draw.random() < stop:
                     break
-            pinned = [*begin, *utterances[source]["codes"][:reference]]
+            pinned = [*begin, *(utterances[source]["codes"][:reference] if source is not None else ())]
             streams.append({"pinned": pinned, "blocks": blocks, "utterances": numbers})
     return draw.sample(streams, len(streams))
 

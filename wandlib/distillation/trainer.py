@@ -34,12 +34,12 @@ from wandlib.attention.adapters import complete_adapter
 from wandlib.attention.conversion import hook_of, set_window
 from wandlib.attention.models import inner_model
 from wandlib.distillation.arguments import WandTrainingArguments, check_compatible, check_options, check_streams
-from wandlib.distillation.checkpoints import atomic_checkpoint, check_loss, check_resumable, check_weights
+from wandlib.distillation.checkpoints import atomic_checkpoint, check_loss, check_resumable, check_weights, own_rates
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.curriculum import CurriculumCallback
 from wandlib.distillation.hidden_states import head_of, logits_are_head_output, with_hidden_states
 from wandlib.distillation.losses import IGNORE_INDEX, Losses
-from wandlib.distillation.meter import Meter, without_repeats
+from wandlib.distillation.meter import Meter, check_countable, without_repeats
 from wandlib.distillation.on_policy import sample_student
 from wandlib.distillation.teacher import check_separation, is_packed, teacher_states
 
@@ -226,6 +226,7 @@ class WandTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Evaluate under the final window; the losses are means over the counted positions of the whole set."""
+        check_countable(getattr(dataloader, "dataset", None), self.accelerator.num_processes)
         outer, self.meter = self.meter, Meter()
         try:
             with self.inference_window():
@@ -267,6 +268,10 @@ class WandTrainer(Trainer):
         if resume_from_checkpoint:
             resume_from_checkpoint = check_resumable(str(self.args.output_dir), resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with own_rates(self.optimizer, self.lr_scheduler):
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         self.meter = Meter()  # auto_find_batch_size starts again from here

@@ -85,6 +85,11 @@ def normalize(text: str) -> str:
     return " ".join(re.findall(r"[a-z]+(?:'[a-z]+)*", letters.lower()))
 
 
+def visible(text: str) -> str:
+    """Return ``text`` without characters that nobody sees, such as soft hyphens, which would cut words."""
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
+
+
 def plain_apostrophes(text: str) -> str:
     """Return ``text`` with the apostrophe that recognizers write, and normalizers know, for those of typesetters."""
     return text.translate(_APOSTROPHES)
@@ -108,9 +113,10 @@ def count_errors(reference: str, hypothesis: str, normalize: Callable[[str], str
     """
     import jiwer
 
+    reference, hypothesis = visible(reference), visible(hypothesis)
     # What stands in brackets is spoken; Whisper's normalizer takes it for a note that a transcriber made, and drops it.
-    spoken = re.sub(r"[][(){}<>]", " ", reference)
-    if re.search(r"\d", spoken) and not normalize("5"):
+    spoken = re.sub(r"[][(){}<>]", " ", re.sub(r"(?<=\w)[][(){}<>](?=\w)", "", reference))  # "colo(u)r" is one word
+    if re.search(r"\d", unicodedata.normalize("NFKD", spoken)) and not normalize("5"):  # "½" has digits, too
         raise ValueError(f"reference {reference!r} has digits, which are no words for this recognizer: spell them out")
     truth, heard = (normalize(plain_apostrophes(side)) for side in (spoken, hypothesis))
     if not truth:
@@ -155,7 +161,14 @@ def tail_share(groups: int, level: float = 0.95) -> float:
     and not over n - 1, and ends of a normal distribution stand where Student's belong. The expanded percentile interval
     (Hesterberg, arXiv 1411.5279) makes up for both: Φ(-√(n / (n - 1)) t), t the (1 + level) / 2 quantile of Student's
     distribution with n - 1 degrees of freedom.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer than two groups, or the level is none between 0 and 1.
     """
+    if groups < 2 or not 0 < level < 1:
+        raise ValueError(f"an interval takes two groups and a level between 0 and 1, such as 0.95: {groups}, {level}")
     from scipy.special import ndtr, stdtrit
 
     return float(ndtr(-math.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, (1 + level) / 2)))
@@ -196,7 +209,7 @@ def bootstrap(
     Errors over words are a word error rate, scores over ones a mean. The difference of two systems on the same
     utterances is a bootstrap of the differences of their values: what both find hard cancels.
 
-    There is no interval of fewer than :data:`FEWEST_GROUPS` groups, nor where no group has anything but 0, such as no
+    There is no interval of fewer than :data:`FEWEST_GROUPS` groups, nor where all groups have the same rate, such as no
     error in any sentence: every draw is then 0, which does not make 0 certain. After n sentences without an error, up
     to 3 / n of all sentences may still have one (the rule of three).
 
@@ -216,8 +229,11 @@ def bootstrap(
     Raises
     ------
     ValueError
-        When there is nothing to draw from, a value is NaN or infinite, or the three differ in number.
+        When there is nothing to draw from, a value or a weight is NaN or infinite, the weights are not above 0 in all,
+        the three differ in number, or level or draws are out of range.
     """
+    if not 0 < level < 1 or draws < 1:
+        raise ValueError(f"level is between 0 and 1, such as 0.95, and draws are at least 1: {level}, {draws}")
     count = len(values)
     weights = [1.0] * count if weights is None else weights
     groups = range(count) if groups is None else groups
@@ -225,15 +241,17 @@ def bootstrap(
         raise ValueError(
             f"need as many values as weights and groups, and at least one: {count}, {len(weights)}, {len(groups)}"
         )
-    for measured in values:
+    for measured in (*values, *weights):
         if not math.isfinite(measured):
-            raise ValueError(f"values are to be finite numbers, and one is {measured}")
+            raise ValueError(f"values and weights are to be finite numbers, and one is {measured}")
+    if min(weights) < 0 or not sum(weights) > 0:
+        raise ValueError(f"weights are numbers from 0 on, and not all 0: {min(weights)} to {max(weights)}")
     numbers: dict[Hashable, int] = {}
     members = [numbers.setdefault(group, len(numbers)) for group in groups]
     sums = np.zeros((len(numbers), 2))
     np.add.at(sums, members, np.column_stack([values, weights]))
     value = float(sums[:, 0].sum() / sums[:, 1].sum())
-    if not sums[:, 0].any():
+    if np.allclose(sums[:, 0], value * sums[:, 1], rtol=1e-12, atol=0):
         return Interval(value, math.nan, math.nan)
     times = np.random.default_rng(seed).multinomial(len(numbers), [1 / len(numbers)] * len(numbers), size=draws)
     drawn = times @ sums

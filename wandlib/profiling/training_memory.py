@@ -4,7 +4,8 @@
 
     peak = weights + teacher + optimizer + max(activations + logits, gradients)
 
-Gradients come into being while activations go, so that at no time all of both exist. What autograd keeps for the
+Gradients come into being while activations go, so that at no time all of both exist; where those of several batches are
+accumulated, all of them exist beside the activations of the next, and the two are added. What autograd keeps for the
 backward pass is counted storage by storage (copies of weights in 16 bits under autocast included), in a forward pass
 under ``FakeTensorMode`` of the very model: whatever its layers are, no formula for them is assumed. Logits exist for
 ``chunk`` positions at once, in float32. The CUDA context and what the allocator keeps in reserve are not in it.
@@ -48,11 +49,15 @@ class TrainingMemory:
     """What the backward pass of the student reads, the weights themselves apart."""
     logits: int
     """Logits of a chunk of positions."""
+    accumulates: bool = False
+    """Whether gradients are there already when the next batch is computed."""
 
     @property
     def peak(self) -> int:
         """The most that exists at once."""
-        return self.weights + self.teacher + self.optimizer + max(self.activations + self.logits, self.gradients)
+        passing = self.activations + self.logits
+        changing = passing + self.gradients if self.accumulates else max(passing, self.gradients)
+        return self.weights + self.teacher + self.optimizer + changing
 
 
 def training_memory(
@@ -63,6 +68,7 @@ def training_memory(
     adapt: Callable[[nn.Module], nn.Module] | None = None,
     bf16: bool = False,
     chunk: SupportsIndex | float = 512,
+    accumulate: SupportsIndex | float = 1,
 ) -> TrainingMemory:
     """Compute the memory of a distillation step with AdamW, weights in float32.
 
@@ -79,14 +85,16 @@ def training_memory(
         Whether the passes run under autocast in bfloat16.
     chunk
         Positions whose logits exist at once, as in :class:`~wandlib.WandTrainingArguments`.
+    accumulate
+        Batches whose gradients make one step (``gradient_accumulation_steps``).
 
     Raises
     ------
     ValueError
-        If batch, length or chunk is not a whole number, or below 1.
+        If batch, length, chunk or accumulate is not a whole number, or below 1.
     """
     batch, length = check_number("batch", batch, 1), check_number("length, in tokens,", length, 1)
-    chunk = check_number("chunk, in positions,", chunk, 1)
+    chunk, accumulate = check_number("chunk, in positions,", chunk, 1), check_number("accumulate", accumulate, 1)
     trained = added = 0
     if adapt is not None:
         with torch.device("meta"):
@@ -107,6 +115,7 @@ def training_memory(
         optimizer=4 * STATES * trained,
         activations=activations,
         logits=LOGITS * 4 * min(chunk, batch * length) * vocabulary,
+        accumulates=accumulate > 1,
     )
 
 

@@ -20,7 +20,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from tqdm import tqdm
 from transformers import Qwen2ForCausalLM
 
 import wandlib
@@ -31,7 +30,7 @@ from recipes.mini.evaluate import digest_of
 from recipes.mini.files import mark_of, pack, slug_of, unpack, write_json, written_before
 from recipes.mini.listening import identity, instruments, recognizer
 from recipes.mini.loop import sum_of
-from recipes.mini.pool import workers_of
+from recipes.mini.pool import each_alone
 from recipes.mini.rows import MAX_GAP, Row, collator
 from recipes.mini.sentences import HARVARD
 from recipes.mini.speakers import SPEAKERS
@@ -252,8 +251,7 @@ def main(
         if not any(job[4] == TEACHER for job in jobs):
             raise typer.BadParameter(f"the teacher was not measured yet in {kept / voice}")
     os.environ["OMP_NUM_THREADS"] = "1"
-    with workers_of(workers, maxtasksperchild=1) as pool:
-        answers = list(tqdm(pool.imap(measure, jobs), total=len(jobs), desc="rows"))
+    answers = list(each_alone(measure, jobs, workers, "rows"))
     listen, table = recognizer(), lines(by_row(jobs, answers))
     result = {
         "machine": f"{processor()}, {os.cpu_count()} cores",

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from recipes.mini import listening, tables
 from recipes.mini.files import mark_of, slug_of, write_json
-from recipes.mini.pool import workers_of
+from recipes.mini.pool import Workers
 from recipes.mini.sentences import HARVARD, robustness_sentences
 from recipes.mini.stages import SOURCES, Stage, stages_of, voices_of
 from wandlib.evaluation.mos import Unavailable
@@ -183,7 +183,7 @@ def main(
     texts = robustness_sentences(odd) if odd else []
     jobs = jobs_of(assets, stages_of(assets), HARVARD[:sentences], texts, recordings, kept)
     os.environ["OMP_NUM_THREADS"] = "1"
-    with workers_of(workers) as pool:
+    with Workers(workers) as pool:
         answers = list(tqdm(pool.imap(work, jobs), total=len(jobs), desc="jobs"))
     of = {
         kind: [a for (k, _, _), a in zip(jobs, answers, strict=True) if k == kind]

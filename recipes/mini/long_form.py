@@ -31,7 +31,7 @@ from recipes.mini.endless import Endless, Sentence, Sound
 from recipes.mini.evaluate import digest_of, kept_in
 from recipes.mini.files import write_json, written_before
 from recipes.mini.listening import identity, known_voices, recognizer
-from recipes.mini.pool import workers_of
+from recipes.mini.pool import Workers
 from recipes.mini.tables import shown
 from wandlib.evaluation.error_rates import Interval, between_draws, count_errors
 from wandlib.evaluation.mos import Unavailable
@@ -335,7 +335,7 @@ def main(
     text = hashlib.sha256(Path(prose.__file__).read_bytes()).hexdigest()[:6]
     jobs = [(assets, how, name, long, kept / f"{how}-{name}-{long:g}-{text}.json") for how, name, long in wanted]
     os.environ["OMP_NUM_THREADS"] = "1"
-    with workers_of(workers) as pool:
+    with Workers(workers) as pool:
         found = list(tqdm(pool.imap(work, jobs), total=len(jobs), desc="decodes"))
     result = {
         "seconds of a group": GROUP_SECONDS,

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from recipes.mini.downloads import AUSTEN, KOKORO_VOICES, sha256
 from recipes.mini.kokoro import MODEL_DIGEST, SAMPLE_RATE, Kokoro
-from recipes.mini.pool import workers_of
+from recipes.mini.pool import Workers
 from recipes.mini.sentences import HARVARD, WORDNET
 from recipes.mini.speakers import SPEAKERS
 from recipes.mini.texts import Passage, passages
@@ -192,7 +192,7 @@ def build(folder: Path, hours: float, seed: int = 0, workers: int = 1, per_shard
         While another run is writing to the folder.
     """
     with locked(folder), contextlib.ExitStack() as stack:
-        pool = stack.enter_context(workers_of(workers)) if workers > 1 else None
+        pool = stack.enter_context(Workers(workers)) if workers > 1 else None
         described = json.dumps(manifest(seed, per_shard), indent=2)
         (folder / "manifest.json").write_text(described, encoding="utf-8")
         todo, done, made, started = jobs(passages(seed, HARVARD), seed), 0.0, 0.0, time.monotonic()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from recipes.mini.pool import each
+from recipes.mini.pool import each, each_alone
 
 PROGRAM = """
 import time
@@ -25,6 +27,28 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("workers", [1, 2])
 def test_answers_come_in_order(workers: int) -> None:
     assert list(each(abs, [-3, 2, -1], workers, "numbers")) == [3, 2, 1]
+
+
+def test_each_job_has_a_process_of_its_own() -> None:
+    assert list(each_alone(abs, [-3, 2, -1], 2, "numbers")) == [3, 2, 1]
+    asked = list(each_alone(eval, ["__import__('os').getpid()"] * 3, 2, "processes"))
+    assert len({os.getpid(), *asked}) == 4
+
+
+@pytest.mark.parametrize("run", [each, each_alone])
+def test_a_worker_that_is_killed_ends_the_run(run: Callable[..., Iterator[None]]) -> None:
+    """What was finished before is there; SIGCONT does nothing to a process that runs."""
+    answers = run(signal.raise_signal, [signal.SIGCONT, signal.SIGKILL, signal.SIGCONT], 2, "signals")
+    assert next(answers) is None
+    with pytest.raises(RuntimeError, match=r"a process was killed.*memory.*fewer processes \(--workers"):
+        list(answers)
+
+
+def test_an_error_does_not_wait_for_the_other_jobs() -> None:
+    started = time.monotonic()
+    with pytest.raises(TypeError):
+        list(each(time.sleep, ["long", 600], 2, "sleep"))
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

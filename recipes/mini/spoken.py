@@ -62,10 +62,12 @@ def fingerprint(codec: Codec) -> str:
 
 
 def build(folder: Path, corpus: Path) -> None:
-    """Write ``corpus/spoken.npz``; nothing to do where it is there and of this codec."""
+    """Write ``corpus/spoken.npz``; nothing to do where it is there, of this codec and of as many utterances."""
     path, codec = corpus / NAME, fingerprint(load_codec(folder))
-    if path.exists() and str(np.load(path)["codec"]) == codec:
-        return
+    if path.exists():
+        stored = np.load(path)
+        if str(stored["codec"]) == codec and len(stored["code_ends"]) == len(shards.read_shards(corpus)):
+            return
     write(path, of_corpus(folder, corpus), codec)
 
 

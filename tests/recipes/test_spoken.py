@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_rows import talk
 
-from recipes.mini import align, encode, spoken
+from recipes.mini import align, analysis, encode, spoken
 from recipes.mini.loop import save
 from wandlib.systems.mini.codec import Codec
 
@@ -44,6 +44,25 @@ def test_what_the_corpus_says_is_kept_in_one_file(shards: Path, tmp_path: Path, 
     save(folder / "codec.pt", state | {"average": {name: value + 1 for name, value in state["average"].items()}})
     spoken.build(folder, corpus)
     assert (corpus / spoken.NAME).stat().st_mtime_ns > made
+
+
+def test_more_speech_is_read_though_the_codec_is_the_same(shards: Path, tmp_path: Path, folder: Path) -> None:
+    corpus = tmp_path / "copy"
+    shutil.copytree(shards, corpus)
+    (last, *_) = sorted(corpus.glob("*.mel.npy"), reverse=True)
+    later = list(corpus.glob(f"{last.name[:4]}.*"))
+    for path in later:
+        path.rename(tmp_path / path.name)
+    counts = []
+    for _ in range(2):
+        encode._prepared.cache_clear()  # another run is another process
+        encode.run(folder, corpus, workers=1)
+        spoken.build(folder, corpus)
+        counts.append(len([one for part in spoken.read(corpus) for one in part]))
+        for path in later:
+            if (tmp_path / path.name).exists():
+                (tmp_path / path.name).rename(path)
+    assert counts[0] < counts[1] == len(analysis.read(corpus))
 
 
 def test_an_utterance_that_could_not_be_aligned_is_kept_so(tmp_path: Path) -> None:

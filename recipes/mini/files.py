@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,10 +14,13 @@ from typing import Any
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Name a file to write, which becomes ``path`` once the block has ended without an error."""
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    yield partial
-    partial.replace(path)
+    """Name a file to write, of this process alone, which becomes ``path`` once the block has ended without an error."""
+    partial = path.with_name(f"{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:

@@ -1,9 +1,14 @@
 r"""Human speech for the same recipe: LibriTTS and CMU ARCTIC, through torchaudio's datasets, into the recipe's shards.
 
-    python -m recipes.mini.human_speech libritts --subset train-clean-100 --download
-    python -m recipes.mini.human_speech arctic --subset slt --subset bdl --download
-    python -m recipes.mini analysis aligner vocoder codec codes teacher student export \
-        --folder runs/human --target runs/human/voice
+    python -m recipes.mini.human_speech libritts --subset train-clean-100 --download --folder runs/libritts
+    python -m recipes.mini analysis aligner alignment vocoder codec codes teacher student export \
+        --folder runs/libritts --target runs/libritts/voice
+
+or, in a folder of its own, as every choice of subsets is::
+
+    python -m recipes.mini.human_speech arctic --subset slt --subset bdl --download --folder runs/arctic
+    python -m recipes.mini analysis aligner alignment vocoder codec codes teacher student export \
+        --folder runs/arctic --target runs/arctic/voice
 
 torchaudio downloads, unpacks and checks the archives; the files are read with soundfile, which needs no extra codec
 library.
@@ -11,6 +16,8 @@ library.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +30,14 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from recipes.mini.corpus import prepare, read_shards, write_shard
+from recipes.mini.corpus import prepare, write_shard
+from recipes.mini.files import write_json
 from wandlib.systems.mini.features import SAMPLE_RATE
 
 Line = tuple[str, str, Path]
 """(text, speaker, sound file)"""
+MANIFEST = "lines.json"
+"""Beside the shards: the sum of what they hold."""
 
 
 def libritts(root: Path, subset: str, download: bool = False) -> Iterator[Line]:
@@ -79,6 +89,12 @@ def read(line: Line, longest: float = 20.0) -> tuple[str, str, NDArray[np.int16]
         return text, speaker, np.zeros(0, np.int16)
 
 
+def digest(lines: list[Line], per_shard: int) -> str:
+    """Sum of what the shards are to hold; the dataset may lie elsewhere another time."""
+    described = [per_shard, [(text, speaker, path.name) for text, speaker, path in lines]]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
 def build(folder: Path, lines: list[Line], per_shard: int = 240, seed: int = 0) -> None:
     """Write shards of shuffled lines, so that each holds many speakers; finished shards of the same lines are kept.
 
@@ -87,11 +103,14 @@ def build(folder: Path, lines: list[Line], per_shard: int = 240, seed: int = 0) 
     ValueError
         When ``folder`` holds another corpus.
     """
-    if folder.exists() and any(folder.glob("*.npy")):
-        strange = {utterance.speaker for utterance in read_shards(folder)} - {speaker for _, speaker, _ in lines}
-        if strange:
-            raise ValueError(f"{folder} holds other speakers ({', '.join(sorted(strange)[:5])}): choose another folder")
     order = np.random.default_rng(seed).permutation(len(lines))
+    manifest = {"lines": digest([lines[i] for i in order], per_shard)}
+    path = folder / MANIFEST
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if before != manifest and any(folder.glob("[0-9]*.npy")):
+        raise ValueError(f"{folder} holds another corpus than these {len(lines)} lines: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, manifest)
     groups = np.split(order, range(per_shard, len(order), per_shard))
     for index, group in enumerate(tqdm(groups, desc="shards")):
         if not (folder / f"{index:04d}.npy").exists():
@@ -103,7 +122,7 @@ def main(
     root: Annotated[Path, typer.Option(help="Where the dataset is, or goes.")] = Path("data"),
     subset: Annotated[list[str] | None, typer.Option(help="LibriTTS subsets or ARCTIC voices.")] = None,
     download: Annotated[bool, typer.Option(help="Fetch what is missing (LibriTTS train-clean-100: 8 GB).")] = False,
-    folder: Annotated[Path, typer.Option(help="The recipe's folder.")] = Path("runs/human"),
+    folder: Annotated[Path, typer.Option(help="The recipe's folder, for these subsets alone.")] = Path("runs/human"),
 ) -> None:
     """Turn human speech into the recipe's shards."""
     source, default = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,18 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cut_off()
     assert path.read_text(encoding="utf-8") == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_processes_that_write_the_same_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "one.json"
+    with whole(path) as mine:
+        mine.write_text("mine", encoding="utf-8")
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with whole(path) as theirs:
+            theirs.write_text("theirs", encoding="utf-8")
+        assert mine.read_text(encoding="utf-8") == "mine"
+    assert path.read_text(encoding="utf-8") == "mine"
 
 
 def test_an_archive_gives_back_what_is_missing_and_nothing_else(tmp_path: Path) -> None:

@@ -354,8 +354,21 @@ def test_a_batch_that_could_not_be_aligned_has_no_pull() -> None:
 
 def test_another_corpus_is_not_mixed_in(tmp_path: Path) -> None:
     corpus.write_shard(tmp_path, 0, tones(2))
-    with pytest.raises(ValueError, match="holds other speakers"):
+    with pytest.raises(ValueError, match="holds another corpus than these 1 lines: choose another folder"):
         human_speech.build(tmp_path, [("text", "somebody", tmp_path / "a.wav")])
+
+
+def test_more_lines_of_the_same_speakers_are_another_corpus(tmp_path: Path) -> None:
+    """They would be shuffled otherwise: some would be there twice, and others not at all."""
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.sin(np.arange(16_000) / 20), 16_000)
+    lines, shards = [(f"Sentence {n}.", "84", tmp_path / "a.wav") for n in range(6)], tmp_path / "shards"
+    human_speech.build(shards, lines, per_shard=2)
+    (shards / "0002.npy").unlink()
+    human_speech.build(shards, lines, per_shard=2)
+    assert sorted(one.text for one in corpus.read_shards(shards)) == [text for text, _, _ in lines]
+    for others in (lines[:5], [*lines, ("Sentence 6.", "84", tmp_path / "a.wav")]):
+        with pytest.raises(ValueError, match=f"than these {len(others)} lines"):
+            human_speech.build(shards, others, per_shard=2)
 
 
 @pytest.mark.slow

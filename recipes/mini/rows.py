@@ -65,9 +65,9 @@ class Speech:
     """
 
     def __init__(self, spoken: Sequence[Spoken]) -> None:
-        long = Counter(one.speaker for one in spoken if one.length >= REFERENCE)
         room = ROW_TOKENS - PINNED - 1
         fitting = [one for one in spoken if one.length and len(one.symbols) + 2 + one.length <= room]
+        long = Counter(one.speaker for one in fitting if one.length >= REFERENCE)
         self.spoken = [one for one in fitting if long[one.speaker] > 1]
         if not self.spoken:
             raise ValueError(f"no speaker with two utterances of {REFERENCE} codes or more, one to take a reference of")

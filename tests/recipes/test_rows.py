@@ -79,6 +79,8 @@ def test_who_cannot_have_a_reference_is_left_out() -> None:
     assert all(len(row["blocks"]) == 1 for row in Speech([short, long, long]).rows(0))  # too few for streams
     with pytest.raises(ValueError, match="no speaker with two utterances of 75 codes"):
         Speech([short, long, other])
+    with pytest.raises(ValueError, match="no speaker with two utterances of 75 codes"):
+        Speech([long, endless])  # what does not fit is no reference
 
 
 def test_the_teachers_batch() -> None:

@@ -1,8 +1,8 @@
 """The recipe as one command: ``python -m recipes.mini`` runs every stage, and goes on where it stopped.
 
 Checkpoints and data live under ``runs/mini`` (about 3 GB); the result is written to ``wandlib/assets/mini``. Speech
-that lies elsewhere is named by ``$WANDLIB_SPEECH``. After it: ``python -m recipes.mini.evaluate --write``,
-``python -m recipes.mini.long_form --write``, ``make ablation``.
+that lies elsewhere is named by ``$WANDLIB_SPEECH``. After it: ``python -m recipes.mini.evaluate --write --people
+FOLDER`` with recordings of people, ``python -m recipes.mini.long_form --write``, ``make ablation``.
 
 Hours on two cores, for 20 hours of speech, 3 of them with sound, and for 40::
 

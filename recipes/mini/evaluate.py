@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import soundfile
 import torch
 import typer
 from tqdm import tqdm
 
 from recipes.mini import listening, tables
+from recipes.mini.downloads import sha256
 from recipes.mini.files import mark_of, slug_of, write_json
 from recipes.mini.pool import Workers
 from recipes.mini.sentences import HARVARD, robustness_sentences
@@ -39,6 +41,11 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 CARDS = (HERE.parents[1] / "README.md", *(ASSETS / name / "README.md" for name in ("codec", "teacher", "student")))
 UNNAMED = "the voice folder does not say which voices of Kokoro it learned from"
+ODD = 200
+"""Odd texts of a whole evaluation."""
+SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".mp3", ".oga", ".opus"}
+SUFFIXES -= {".raw"}
+"""Of files that soundfile reads; a raw one does not tell its rate."""
 AT_ONCE = 5
 """Sentences of a job."""
 Job = tuple[str, tuple[Any, ...], Path]
@@ -94,7 +101,21 @@ def jobs_of(
     for start in range(0, len(texts), 4 * AT_ONCE):
         add("odd", "odd", assets, texts[start : start + 4 * AT_ONCE])
     for recording in people:
-        add("person", recording.stem, assets, recording)
+        add("person", f"{recording.stem}-{sha256(recording)[:8]}", assets, recording)
+    return found
+
+
+def recordings_in(people: Path) -> list[Path]:
+    """Return the files of a folder that soundfile reads, in order.
+
+    Raises
+    ------
+    typer.BadParameter
+        Where there is none.
+    """
+    found = sorted(path for path in people.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise typer.BadParameter(f"no recording in {people}: --people is a folder of .wav, .flac, .mp3 or .ogg files")
     return found
 
 
@@ -149,8 +170,11 @@ def speed(assets: Path | None) -> dict[str, dict[str, float]]:
 def main(
     assets: Annotated[Path | None, typer.Option(help="Voice folder to evaluate; default: the shipped one.")] = None,
     sentences: Annotated[int, typer.Option(help="Harvard sentences per speaker.")] = len(HARVARD),
-    odd: Annotated[int, typer.Option(help="Odd texts; 0: none.")] = 200,
-    people: Annotated[Path | None, typer.Option(help="Folder of recordings of people, as references.")] = None,
+    odd: Annotated[int, typer.Option(help="Odd texts; 0: none.")] = ODD,
+    people: Annotated[
+        Path | None,
+        typer.Option(help="Folder of recordings of people, as references; default: as in results.json, of this voice."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     folder: Annotated[Path, typer.Option(help="Where measurements are kept.")] = Path("runs/mini/evaluation"),
     only_speed: Annotated[
@@ -164,17 +188,23 @@ def main(
     if write:
         if assets not in (None, ASSETS):
             raise typer.BadParameter(f"README and cards are of the voice in {ASSETS}, which ships: leave out --assets")
+        if not only_speed and (sentences < len(HARVARD) or odd < ODD):
+            raise typer.BadParameter(
+                f"--write is for a whole evaluation, {len(HARVARD)} sentences and {ODD} odd texts, not {sentences} and "
+                f"{odd}: leave out --write, or --sentences and --odd"
+            )
         for card in CARDS:  # better before than after an hour
             put_measured(card.read_text(encoding="utf-8"), "")
     known = json.loads(RESULTS.read_text(encoding="utf-8"))
-    speeds = known["speed"] if known["voice"] == digest_of(assets) else {}
+    before = known if known["voice"] == digest_of(assets) else {}
+    speeds = before.get("speed", {})
     if only_speed:
         if not speeds:
             raise typer.BadParameter(f"{RESULTS.name} is of another voice, {known['voice']}: leave out --only-speed")
         return show(known | {"speed": speeds | speed(assets)}, write=write)
     kept = kept_in(folder, assets)
     kept.mkdir(parents=True, exist_ok=True)
-    recordings = sorted(path for path in (people.iterdir() if people else ()) if path.suffix in {".wav", ".flac"})
+    recordings = recordings_in(people) if people else []
     unavailable: dict[str, str] = {}
     if not voices_of(assets):
         unavailable[", ".join(SOURCES)] = UNNAMED
@@ -197,7 +227,7 @@ def main(
         "sentences": sentences,
         "odd texts": odd,
         "failures": [row for part in of["odd"] for row in part],
-        "people": of["person"],
+        "people": of["person"] if people else before.get("people", []),
         "speed": speeds | speed(assets),
     }
     show(result, write=write)

@@ -167,6 +167,51 @@ def test_speed_alone_goes_beside_that_of_other_machines(tmp_path: Path, monkeypa
         evaluate.main(assets=tmp_path, only_speed=True)
 
 
+def test_imitation_stays_in_the_readme_where_it_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, card, before = tmp_path / "results.json", tmp_path / "README.md", json.loads(evaluate.RESULTS.read_text())
+    results.write_text(json.dumps(before), encoding="utf-8")
+    card.write_text(evaluate.CARDS[0].read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # main sets it
+    for name, value in {"RESULTS": results, "CARDS": (card,), "speed": lambda _: {}}.items():
+        monkeypatch.setattr(evaluate, name, value)
+    monkeypatch.setattr(evaluate, "robustness_sentences", lambda _: [])
+    monkeypatch.setattr(evaluate, "jobs_of", lambda *_: [])
+    measured = ("instruments", "unavailable", "stages", "differences", "speakers")
+    monkeypatch.setattr(tables, "summarize", lambda _: {name: before[name] for name in measured})
+    evaluate.main(folder=tmp_path, write=True)
+    assert before["people"]
+    assert json.loads(results.read_text())["people"] == before["people"]
+    assert "\n".join(tables.people(before["people"])) in card.read_text(encoding="utf-8")
+    results.write_text(json.dumps(before | {"voice": "another"}), encoding="utf-8")
+    evaluate.main(folder=tmp_path, write=True)
+    assert json.loads(results.read_text())["people"] == []
+
+
+def test_a_part_of_the_evaluation_does_not_get_into_the_readme() -> None:
+    for part in ({"sentences": 5}, {"odd": 0}):
+        with pytest.raises(BadParameter, match="--write is for a whole evaluation"):
+            evaluate.main(write=True, **part)  # type: ignore[arg-type]
+
+
+def test_every_recording_is_taken_that_can_be_read(tmp_path: Path) -> None:
+    with pytest.raises(BadParameter, match="no recording in"):
+        evaluate.recordings_in(tmp_path)
+    for name in ("a.WAV", "b.flac", "c.mp3", "d.ogg", "list.tsv"):
+        (tmp_path / name).touch()
+    assert [path.name for path in evaluate.recordings_in(tmp_path)] == ["a.WAV", "b.flac", "c.mp3", "d.ogg"]
+
+
+def test_another_recording_of_the_same_name_is_another_job(tmp_path: Path) -> None:
+    recording, kept = tmp_path / "a.wav", set()
+    for content in (b"one", b"two", b"one"):
+        recording.write_bytes(content)
+        ((_, _, path),) = evaluate.jobs_of(None, [], [], [], [recording], tmp_path)
+        kept.add(path)
+    assert len(kept) == 2
+
+
 def test_other_sentences_are_other_jobs(tmp_path: Path) -> None:
     first = evaluate.jobs_of(None, [Stage("teacher")], ["a b"], ["c"], [], tmp_path)
     second = evaluate.jobs_of(None, [Stage("teacher")], ["a c"], ["c"], [], tmp_path)

@@ -75,7 +75,7 @@ mini: $(VENV)/.installed-all ## train the embedded voice from nothing: hours, re
 evaluate: $(VENV)/.installed-all ## measure the embedded voice, stage by stage; PEOPLE=folder: recordings of people to imitate
 	$(BIN)/python -m recipes.mini.evaluate $(if $(PEOPLE),--people $(PEOPLE))
 
-ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, about six hours, resumable
+ablation: $(VENV)/.installed-all ## what each part of the method is worth: RESULTS.md, minutes from what is kept in the repository; its --anew measures again, in hours
 	test -e runs/mini/corpus/spoken.npz || $(BIN)/python -m recipes.mini shipped
 	$(BIN)/python -m recipes.mini.ablation
 

@@ -1,10 +1,10 @@
-"""What each part of the method is worth: ``make ablation``, six hours on two cores; it goes on where it stopped.
+"""What each part of the method is worth: ``make ablation``, six hours on two cores for a voice not measured before.
 
 Every trained row starts from the teacher's weights and has 60 steps of 16 rows of tokens, with three seeds
 (:mod:`recipes.mini.ablation_rows`). Each is measured on held-out rows, single and streams, near the reference and far
 from it; by twenty sentences x four speakers, greedy; and, where blocks or positions differ, by a stream of each speaker
-in one cache. What was measured is on disk, a file for each row and seed of a voice; that of the shipped voice comes
-with this module, so that the tables can be made anew, or the run go on, on another machine (``--anew`` leaves it out).
+in one cache. What was measured is on disk, a file for each row and seed of a voice, and a run goes on from it. That of
+the shipped voice comes with this module, so that the tables are made anew within minutes (``--anew`` leaves it out).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from recipes.mini import endless, long_form, spoken, train_student
 from recipes.mini.ablation_rows import ROWS, STUDENT, TEACHER, WITH_STREAM
 from recipes.mini.ablation_tables import document, lines, written_for
 from recipes.mini.evaluate import digest_of
-from recipes.mini.files import mark_of, pack, slug_of, unpack, write_json, written_before
+from recipes.mini.files import PROVENANCE, mark_of, pack, slug_of, unpack, write_json, written_before
 from recipes.mini.listening import identity, instruments, recognizer
 from recipes.mini.loop import sum_of
 from recipes.mini.pool import each_alone
@@ -228,10 +228,10 @@ def main(
     workers: Annotated[int, typer.Option(help="Rows at a time, one thread each.")] = 2,
     so_far: Annotated[bool, typer.Option("--so-far", help="Measure nothing more: write what was measured.")] = False,
     anew: Annotated[
-        bool, typer.Option("--anew", help="Take nothing of the measurements that ship; --folder has none of them yet.")
+        bool, typer.Option("--anew", help="Take nothing of what ships: hours; --folder has none of it yet.")
     ] = False,
 ) -> None:
-    """Train and measure every row with every seed, and write RESULTS.md: six hours on two cores."""
+    """Train and measure every row with every seed, and write RESULTS.md: minutes where all is kept, else six hours."""
     chosen = rows or list(ROWS)
     unknown = sorted(set(chosen) - set(ROWS))
     if unknown:
@@ -250,6 +250,7 @@ def main(
         jobs = [job for job in jobs if paths_of(job)[0].exists()]
         if not any(job[4] == TEACHER for job in jobs):
             raise typer.BadParameter(f"the teacher was not measured yet in {kept / voice}")
+    known = all(paths_of(job)[0].exists() for job in jobs)
     os.environ["OMP_NUM_THREADS"] = "1"
     answers = list(each_alone(measure, jobs, workers, "rows"))
     listen, table = recognizer(), lines(by_row(jobs, answers))
@@ -263,7 +264,7 @@ def main(
         "beyond the paper": [row for row in table if "WER" not in row],
         "attention mass": attention_masses(folder, corpus),
     }
-    result |= written_before(RESULTS, voice, "findings", "findings of")
+    result |= written_before(RESULTS, voice, "findings", "findings of", *(PROVENANCE if known else ()))
     print(document(result))
     if result.get("findings of") != written_for(result):
         print(f'Read the findings in {RESULTS.name} anew, then say there: "findings of": "{written_for(result)}"')

@@ -29,6 +29,10 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
         partial.write_text(json.dumps(value, indent=indent), encoding="utf-8")
 
 
+PROVENANCE = ("machine", "date")
+"""Of results that were measured before: they stay where nothing is measured anew."""
+
+
 def slug_of(name: str) -> str:
     """Make a name for files."""
     return "".join(letter if letter.isalnum() else "_" for letter in name)

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from recipes.mini import endless, prose
 from recipes.mini.endless import Endless, Sentence, Sound
 from recipes.mini.evaluate import digest_of, kept_in
-from recipes.mini.files import write_json, written_before
+from recipes.mini.files import PROVENANCE, write_json, written_before
 from recipes.mini.listening import identity, known_voices, recognizer
 from recipes.mini.pool import Workers
 from recipes.mini.tables import shown
@@ -334,6 +334,7 @@ def main(
     wanted += [(way, chosen[0], longest) for way in LONGEST_BY] if longest else []
     text = hashlib.sha256(Path(prose.__file__).read_bytes()).hexdigest()[:6]
     jobs = [(assets, how, name, long, kept / f"{how}-{name}-{long:g}-{text}.json") for how, name, long in wanted]
+    known = all(path.exists() for *_, path in jobs)
     os.environ["OMP_NUM_THREADS"] = "1"
     with Workers(workers) as pool:
         found = list(tqdm(pool.imap(work, jobs), total=len(jobs), desc="decodes"))
@@ -347,7 +348,7 @@ def main(
             for (how, name, long), decode in zip(wanted, found, strict=True)
         },
     }
-    result |= written_before(RESULTS, digest_of(assets), "notes")
+    result |= written_before(RESULTS, digest_of(assets), "notes", *(PROVENANCE if known else ()))
     print(document(result))
     if write:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

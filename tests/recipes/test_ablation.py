@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,39 @@ def test_the_tables_follow_from_what_was_heard(tmp_path: Path) -> None:
             key: pytest.approx(value) if isinstance(value, float) else value
             for key, value in stored[row["row"]].items()
         }
+
+
+def test_what_was_measured_before_keeps_its_machine_and_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, report, before = tmp_path / "a.json", tmp_path / "A.md", json.loads(ablation.RESULTS.read_text())
+    results.write_text(json.dumps(before), encoding="utf-8")
+    text = ablation.REPORT.read_text(encoding="utf-8")
+    report.write_text(text, encoding="utf-8")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / spoken.NAME).touch()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # main sets it
+    planted: dict[str, Any] = {
+        "RESULTS": results,
+        "REPORT": report,
+        "RUNS": tmp_path / "runs.zip",
+        "check_voice": lambda *_: None,
+        "paths_of": lambda _: [tmp_path / "ablation" / "measured"],
+        "each_alone": lambda _, jobs, *__: [{} for _ in jobs],
+        "lines": lambda _: [*before["rows"], *before["beyond the paper"]],
+        "attention_masses": lambda *_: before["attention mass"],
+    }
+    for name, value in planted.items():
+        monkeypatch.setattr(ablation, name, value)
+    monkeypatch.setattr(ablation, "pack", lambda *_: None)
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "measured").touch()
+    ablation.main(folder=tmp_path)
+    assert json.loads(results.read_text()) == before
+    assert report.read_text(encoding="utf-8") == text
+    (tmp_path / "ablation" / "measured").unlink()
+    ablation.main(folder=tmp_path)
+    made = json.loads(results.read_text())
+    assert made["machine"] == f"{ablation.processor()}, {os.cpu_count()} cores"
+    assert made["findings"] == before["findings"]
 
 
 def test_the_report_quotes_the_results() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,6 +185,35 @@ def test_what_rises_in_both_is_of_the_text() -> None:
     late, same = groups(30), [group | {"word errors": 1} for group in groups(30)]
     assert long_form.drift(late, same).startswith("+0.040 (+0.0")
     assert long_form.drift(late, late).startswith("+0.000 (-0.0")
+
+
+def test_what_was_measured_before_keeps_its_machine_and_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, report, before = tmp_path / "a.json", tmp_path / "A.md", json.loads(long_form.RESULTS.read_text())
+    results.write_text(json.dumps(before), encoding="utf-8")
+    report.write_text(long_form.REPORT.read_text(encoding="utf-8"), encoding="utf-8")
+
+    class Workers:
+        """In the place of processes: every decode is on disk afterwards."""
+
+        def __init__(self, count: int) -> None: ...
+        def __enter__(self) -> Workers:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def imap(self, function: object, jobs: list[long_form.Decode]) -> list[dict[str, Any]]:
+            for *_, path in jobs:
+                path.touch()
+            return [decode for name, decode in before["decodes"].items() if name in asked]
+
+    asked = [f"{long_form.WAYS[way][0]}, clara" for way in long_form.WAYS]
+    for name, value in {"RESULTS": results, "REPORT": report, "Workers": Workers}.items():
+        monkeypatch.setattr(long_form, name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # main sets it
+    for machine in (f"{long_form.processor()}, {os.cpu_count()} cores", "The first machine"):
+        long_form.main(longest=0, speakers=["clara"], folder=tmp_path, write=True)
+        made = json.loads(results.read_text())
+        assert made["machine"] == machine
+        results.write_text(json.dumps(made | {"machine": "The first machine"}), encoding="utf-8")
 
 
 def test_the_report_quotes_the_results() -> None:

@@ -84,7 +84,7 @@ class Analyzed:
         return _open(self.utterance.path.with_suffix(".pitch.npy"))[self.first_frame : self.first_frame + self.frames]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)  # each holds a file open
 def _open(path: Path) -> NDArray[np.float16]:
     return np.load(path, mmap_mode="r")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -24,6 +25,16 @@ def folder(tmp_path: Path) -> Path:
         weights = {key: value.detach() for key, value in module.named_parameters()}
         save(tmp_path / f"{name}.pt", {"average": weights, "step": 0})
     return tmp_path
+
+
+def test_a_corpus_may_have_more_shards_than_a_process_may_have_files_open(tmp_path: Path) -> None:
+    before = psutil.Process().num_fds()
+    for number in range(400):
+        np.save(tmp_path / f"{number}.mel.npy", np.zeros((1, 80), np.float16))
+        assert analysis._open(tmp_path / f"{number}.mel.npy").shape == (1, 80)
+    opened = psutil.Process().num_fds() - before
+    analysis._open.cache_clear()
+    assert opened <= 256
 
 
 def test_what_is_trained_sounds_soon(folder: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from recipes.mini import cards, corpus, export
 from recipes.mini.speakers import SPEAKERS
+from wandlib.systems.mini.system import ASSETS
 
 
 def test_references_are_of_every_speaker_and_of_the_right_length(tmp_path: Path) -> None:
@@ -42,6 +44,17 @@ def test_the_data_is_told_for_kokoro_and_for_people(tmp_path: Path) -> None:
     people = cards.data_facts([corpus.Utterance("", "84", tmp_path, 0, 16_000 * 3600)])
     assert people["data"].startswith("1.0 hours (1 utterances): recordings of 1 speakers")
     assert people["voices"] == ""
+
+
+@pytest.mark.parametrize("name", ["codec", "teacher", "student"])
+def test_the_shipped_cards_are_what_the_templates_make(name: str) -> None:
+    """All but the lines' ends, the facts of the run and what was measured after it."""
+    shipped, template = (
+        " ".join(re.sub("<!-- measured -->.*<!-- end of measured -->", "", path.read_text(), flags=re.DOTALL).split())
+        for path in (ASSETS / name / "README.md", cards.TEMPLATES / f"{name}.md")
+    )
+    prose = re.split(r"\$[a-z_]+", template)
+    assert re.fullmatch(".*?".join(map(re.escape, prose)), shipped)
 
 
 def test_losses_come_from_the_logs(tmp_path: Path) -> None:

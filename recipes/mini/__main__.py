@@ -155,10 +155,18 @@ def main(
         ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where data and checkpoints live.")] = Path("runs/mini"),
-    target: Annotated[Path, typer.Option(help="Where the finished weights go.")] = ASSETS,
+    target: Annotated[
+        Path, typer.Option(help="Where the finished weights, cards and NOTICE go; default: over the voice that ships.")
+    ] = ASSETS,
     hours: Annotated[float, typer.Option(help="Hours of speech to learn from.")] = 20.0,
     sound: Annotated[float, typer.Option(help="Hours of it that are spoken; of the rest there are spectra.")] = 3.0,
-    speed: Annotated[float, typer.Option(help="Divide every training budget by this, to try the recipe out.")] = 1.0,
+    speed: Annotated[
+        float,
+        typer.Option(
+            help="Divide every training budget by this, to try the recipe out; name --folder and --target with it, "
+            "else it replaces the voice that ships, its cards, NOTICE and recipes/mini/spoken.npz."
+        ),
+    ] = 1.0,
     processes: Annotated[
         int, typer.Option(help="Processes that make speech and train codec and teacher, one thread each.")
     ] = 2,

@@ -1,7 +1,7 @@
 """How many texts a minute the embedded voice speaks, codec included: one by one and in batches, full and window.
 
-The texts have a few sentences each, about 100 phones; a longer one is read in two parts. The output is the same at
-every batch size (`tests/systems/test_batching.py`).
+The texts have three sentences each, 96 to 107 phones; those of more than 100 are read in two parts, each in a cache of
+its own. The output is the same at every batch size (`tests/systems/test_batching.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wandlib.systems.base import Attention, SpeechSystem
 BATCHES = (1, 4, 16)
 TEXTS = 16
 PER_TEXT = 3
-"""Sentences in a text: about eight seconds of speech."""
+"""Sentences in a text: six to eight seconds of speech."""
 
 
 class Speaker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from wandlib import load_system
 from wandlib.cli import app as cli
+from wandlib.cli.profile import IGNORED, profile
 
 SHORT = ["profile", "-n", "2", "-c", "3", "-w", "2", "--warmup", "0"]
 
@@ -51,3 +53,37 @@ def test_what_was_measured_is_not_written_over(
     assert Path(name).read_text(encoding="utf-8") == "precious"
     assert CliRunner().invoke(cli.app, [*SHORT, option, name, "--force"]).exit_code == 0
     assert Path(name).read_text(encoding="utf-8") != "precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--system cosyvoice2 --json x.json", "--json has no effect with --system"),
+        ("--system cosyvoice2 --measure --window 64", "--window has no effect with --system"),
+        ("mini --system cosyvoice2", "MODEL has no effect with --system"),
+        ("--system cosyvoice2 --steps 5", "--steps has no effect with --system and without --measure"),
+        ("--train --plot y.svg", "--plot has no effect with --train"),
+        ("--train --dtype bfloat16", "--dtype has no effect with --train"),
+        ("mini --train --system cosyvoice2", "MODEL has no effect with --train of --system"),
+        ("--measure", "--measure has no effect without --system"),
+        ("--lora 5", "--lora has no effect without --train"),
+        ("--no-bf16", "--bf16 has no effect without --train"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(arguments: str, words: str) -> None:
+    result = CliRunner().invoke(cli.app, ["profile", *arguments.split()])
+    assert result.exit_code == 1, result.output
+    assert words in " ".join(result.output.split())
+
+
+def test_a_default_in_a_file_may_be_for_another_way(tmp_path: Path) -> None:
+    (tmp_path / "profile.toml").write_text("lora = 5\nsteps = 2\n", encoding="utf-8")
+    assert CliRunner().invoke(cli.app, ["profile", "--config", str(tmp_path / "profile.toml")]).exit_code == 0
+
+
+def test_every_option_is_used_in_some_way_of_profiling() -> None:
+    """A new option has to be entered in the table of those that are ignored, or is obeyed by all."""
+    parameters = set(inspect.signature(profile).parameters)
+    assert set().union(*IGNORED.values()) < parameters
+    always = parameters - set().union(*IGNORED.values())
+    assert always == {"context", "train", "system", "config"}

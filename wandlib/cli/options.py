@@ -21,7 +21,11 @@ from wandlib.systems import InputError
 from wandlib.systems.registry import SYSTEMS, TRAINING, load_system
 
 if TYPE_CHECKING:
+    from typer import Context
+
     from wandlib.systems import SpeechSystem, Step, Trace
+else:  # what typer hands over is of the class that its own derives from, and the tests check types at run time
+    Context = typer.Context.__base__
 
 console = Console(stderr=True)
 
@@ -114,6 +118,18 @@ def system_settings(transcript: str | None, given: list[str] | None, shared: Ite
             number = None
         settings[name] = number if isinstance(number, bool | int | float) else value
     return settings
+
+
+def refuse_ignored(context: Context, ignored: Iterable[str], way: str) -> None:
+    """Raise InputError if a parameter was given on the command line that has no effect on what was asked for.
+
+    A default in a TOML file, which may serve several commands, is no such request.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in set(ignored) and source is not None and source.name == "COMMANDLINE":
+            name = parameter.opts[0] if parameter.param_type_name == "option" else str(parameter.name).upper()
+            raise InputError(f"{name} has no effect {way}: leave it out")
 
 
 def check_new(path: Path, force: bool) -> None:

@@ -14,7 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from wandlib.cli import options
-from wandlib.cli.options import Config, Force, check_new, check_parent, console, exit_on_input_error
+from wandlib.cli.options import (
+    Config,
+    Context,
+    Force,
+    check_new,
+    check_parent,
+    console,
+    exit_on_input_error,
+    refuse_ignored,
+)
 from wandlib.systems import InputError
 from wandlib.systems.registry import SYSTEMS, TRAINING, training_of
 from wandlib.systems.settings import check_device
@@ -24,8 +33,21 @@ if TYPE_CHECKING:
 
     from wandlib.profiling.measure import Profile
 
+TABLE = {"model", "conditioning", "window", "batch", "json", "plot", "checkpoint", "length", "lora", "bf16", "force"}
+IGNORED = {
+    "with --train of --system": {"model", "checkpoint"},
+    "with --train": {"steps", "conditioning", "window", "warmup", "device", "dtype"}
+    | {"json", "plot", "measured_too", "force"},
+    "with --system and without --measure": TABLE | {"steps", "warmup", "device", "dtype"},
+    "with --system": TABLE,
+    "without --system": {"measured_too"},
+    "without --train": {"length", "lora", "bf16"},
+}
+"""The parameters that have no effect on a way of profiling."""
+
 
 def profile(
+    context: Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -73,6 +95,8 @@ def profile(
 ) -> None:
     """Decode random tokens with full attention, then with the window: what each step costs, measured and on paper."""
     with exit_on_input_error():
+        for way in ways(train, system, measured_too):
+            refuse_ignored(context, IGNORED[way], way)
         import torch
 
         if train or system is not None:
@@ -123,6 +147,15 @@ def profile(
 
             compare(*measured.values(), window_size=window).savefig(plot)
     Console().print(costs(measured, decoder.config))
+
+
+def ways(train: bool, system: str | None, measured_too: bool) -> list[str]:
+    """Return which of ``IGNORED`` apply."""
+    if train:
+        return ["with --train"] if system is None else ["with --train of --system", "with --train"]
+    if system is None:
+        return ["without --system", "without --train"]
+    return ["with --system" if measured_too else "with --system and without --measure"]
 
 
 def apply_window(decoder: Any, window: int) -> None:

@@ -98,6 +98,32 @@ def test_what_cannot_be_spoken_is_one_line(arguments: list[str], words: str, not
     assert words in refused("--system", "neutts", "--checkpoint", "checkpoint", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--recognizer pocketsphinx --recognizer-model foo", "--recognizer-model has no effect with --recognizer"),
+        ("--encoder-model bar", "--encoder-model has no effect with --encoder resemblyzer"),
+        ("-a full -w 4", "--window has no effect with --attention full alone"),
+        ("-a full --student folder", "--student has no effect with --attention full alone"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(arguments: str, words: str, nothing_loaded: None) -> None:
+    assert words in refused(*arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("-s clara --transcript hello", "error: --transcript: mini has no use for what a recording says: leave it out"),
+        ("-s clara --window 0", "error: a window holds at least 1 key"),
+        ("-s clara --set pitch=high", "error: there is no setting named 'pitch'"),
+    ],
+)
+def test_a_wrong_setting_is_not_blamed_on_the_text(arguments: str, words: str, nothing_loaded: None) -> None:
+    Path("texts.txt").write_text("Good morning.\n", encoding="utf-8")
+    assert words in refused("texts.txt", *arguments.split())
+
+
 def test_a_text_that_the_system_refuses_is_named_with_its_line(nothing_loaded: None) -> None:
     Path("texts.txt").write_text("# two\nGood morning.\n\nSee <b>this</b> now.\n", encoding="utf-8")
     said = refused("texts.txt", "-s", "clara")

@@ -172,6 +172,7 @@ def test_a_wrong_line_is_named(run: Run, line: str, words: str) -> None:
         (("--output", "model"), "'model' holds a model, which would be written over"),
         (("--output", "data.jsonl"), "'data.jsonl' is a file: name a folder"),
         (("--lora", "4", "--teacher", "model"), "leave out --lora or --teacher"),
+        (("--kl-weight", "0", "--teacher", "model"), "leave out --kl-weight or --teacher"),
         (("--window-start", "2"), "window_start"),
         (("--on-policy", "2"), "on_policy is a share of the steps"),
         (("--teacher", "other"), "vocabulary"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,7 @@ from wandlib.cli import options
 from wandlib.cli.options import (
     Checkpoint,
     Config,
+    Context,
     Extra,
     Force,
     Student,
@@ -25,6 +27,7 @@ from wandlib.cli.options import (
     check_parent,
     console,
     exit_on_input_error,
+    refuse_ignored,
     say_line,
     system_settings,
 )
@@ -51,6 +54,7 @@ class Predictors(StrEnum):
 
 
 def evaluate(
+    context: Context,
     texts: Annotated[
         Path | None, typer.Argument(help="A text file, one sentence a line; default: ten Harvard sentences.")
     ] = None,
@@ -110,6 +114,13 @@ def evaluate(
 ) -> None:
     """Measure the voice: WER, CER and similarity with 95 % intervals, failures and costs, full against window."""
     with exit_on_input_error():
+        kinds: list[Any] = [kind.value for kind in dict.fromkeys(attentions or Attentions)]
+        if recognizer == "pocketsphinx":
+            refuse_ignored(context, {"recognizer_model"}, "with --recognizer pocketsphinx")
+        if encoder == "resemblyzer":
+            refuse_ignored(context, {"encoder_model"}, "with --encoder resemblyzer")
+        if kinds == ["full"]:
+            refuse_ignored(context, {"window", "student"}, "with --attention full alone")
         read = None if texts is None else read_sentences(texts)
         given = with_transcripts(speakers or [], transcripts or [])
         settings: dict[str, Any] = {"window": window, "temperature": temperature, "top_k": top_k}
@@ -127,8 +138,11 @@ def evaluate(
 
         sentences = dict.fromkeys(SENTENCES, "") if read is None else read
         tts = options.load(system, checkpoint, device, student)
+        if transcripts and "transcript" not in {field.name for field in fields(tts.settings_type)}:
+            raise InputError(f"--transcript: {system} has no use for what a recording says: leave it out")
         voices = voices_of(tts, given, **settings)
-        kinds: list[Any] = [kind.value for kind in dict.fromkeys(attentions or Attentions)]
+        for own in voices.values():
+            tts.settings_type.make(own)  # what is wrong with every text is not to be said of the first
         for text, where in sentences.items():
             with named(where):
                 check_speakable(tts, text, voices, kinds, range(seeds))

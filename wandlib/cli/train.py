@@ -96,6 +96,8 @@ def train(
     with exit_on_input_error():
         if lora is not None and teacher is not None:
             raise InputError("--lora makes the model its own teacher: leave out --lora or --teacher")
+        if kl_weight == 0 and teacher is not None:
+            raise InputError("--kl-weight 0 asks no teacher: leave out --kl-weight or --teacher")
         source = Source(model, system, checkpoint)
         if (argument is None) == (data is None):
             raise InputError("nothing to train on: give DATA, a folder that wandlib prepare wrote or a .jsonl file")

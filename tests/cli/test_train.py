@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_models import VOCABULARY
 from tiny_training import build_teacher, utterances
 from transformers import TrainerCallback
@@ -125,6 +126,44 @@ def test_ctrl_c_leaves_what_resume_goes_on_from(run: Run, monkeypatch: pytest.Mo
     assert all(torch.equal(value, expected[name]) for name, value in weights("out").items())
 
 
+def test_a_checkpoint_of_another_run_is_not_gone_on_from(run: Run) -> None:
+    """Each is an error of one line before the first step, and the checkpoint is as it was."""
+    build_teacher(hidden_size=48).save_pretrained("wider")
+    assert run("--steps", "3", "--lora", "2").exit_code == 0
+    other = "out/checkpoint-3 is of another model, or of other adapters"
+    for arguments in (("--lora", "4"), ()):
+        refused = run("--steps", "4", "--resume", *arguments)
+        assert refused.exit_code == 1, refused.output
+        assert other in said(refused)
+    Path("out").rename("adapted")
+    assert run("--steps", "3").exit_code == 0
+    for arguments in (("--lora", "2"), ("--model", "wider")):
+        refused = run("--steps", "4", "--resume", *arguments)
+        assert refused.exit_code == 1, refused.output
+        assert other in said(refused)
+    for steps in ("2", "3"):
+        refused = run("--steps", steps, "--resume")
+        assert refused.exit_code == 1, refused.output
+        assert f"nothing is left to train: 3 of {steps} steps are done" in said(refused)
+    resumed = run("--steps", "4", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert last_checkpoint("out") == Path("out/checkpoint-4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [((), {"ce", "kl", "agreement"}), (("--on-policy", "1"), {"on-policy ce", "on-policy kl", "on-policy agreement"})],
+)
+def test_losses_are_told_after_a_run_shorter_than_the_log(
+    run: Run, arguments: tuple[str, ...], names: set[str]
+) -> None:
+    result = run("--steps", "3", *arguments)
+    assert result.exit_code == 0, result.output
+    told = dict(line.strip().rsplit(maxsplit=1) for line in result.stdout.splitlines() if "  " in line.strip())
+    assert told.keys() == {"window, keys", "steps", *names}
+    assert all(0 <= float(told[name]) < math.inf for name in names)
+
+
 def test_adapters_are_merged_in_the_end(run: Run) -> None:
     """A plain model comes out, in which only the matrices that had adapters have changed."""
     result = run("--lora", "2", "--steps", "3", "--learning-rate", "1e-2")
@@ -153,10 +192,28 @@ def test_adapters_are_merged_in_the_end(run: Run) -> None:
         ('{"input_ids": [1, 2], "labels": [-100, -7]}', "-7 in labels is no token"),
         ('{"input_ids": [1, 2], "conditioning": true}', "conditioning must be a number of tokens, or true or false"),
         ('{"input_ids": [1, 2], "conditioning": [true]}', "must be equally long"),
+        ('{"input_ids": [1, 2], "conditioning": 1, "position_ids": "abc"}', "whole numbers from 0, got 'abc'"),
+        ('{"input_ids": [1, 2], "conditioning": 1, "position_ids": [0, -1]}', "whole numbers from 0, got [0, -1]"),
+        ('{"input_ids": [1, 2], "conditioning": 1, "position_ids": {"file": "t.safetensors"}}', "whole numbers from 0"),
+        ('{"input_ids": [1, 2], "conditioning": 1, "voice": {"file": "no"}}', "voice is in 'no', which is not in '.'"),
+        (
+            '{"input_ids": [1, 2], "conditioning": 1, "voice": {"file": "t.safetensors", "tensor": "0.voice"}}',
+            "line 2 of 'wrong.jsonl': voice is the tensor '0.voice', which is not in 't.safetensors': prepare it again",
+        ),
+        (
+            '{"input_ids": [1, 2], "conditioning": 1, "voice": {"file": "data.jsonl", "tensor": "0.voice"}}',
+            "line 2 of 'wrong.jsonl': voice is in 'data.jsonl', which cannot be read",
+        ),
+        (
+            '{"input_ids": [1, 2], "conditioning": 1}\n{"input_ids": [1, 2], "conditioning": 1, "voice": '
+            '{"file": "t.safetensors", "tensor": "1.voice"}}',
+            "line 3 of 'wrong.jsonl': it has attention_mask, conditioning, input_ids, labels, voice, and the first",
+        ),
         (json.dumps({"input_ids": [1] * 5000, "conditioning": 1}), "it has 5000 tokens"),
     ],
 )
 def test_a_wrong_line_is_named(run: Run, line: str, words: str) -> None:
+    save_file({"1.voice": torch.zeros(3)}, "t.safetensors")
     Path("wrong.jsonl").write_text(f"\n{line}\n", encoding="utf-8")
     result = run(data="wrong.jsonl")
     assert result.exit_code == 1, result.output
@@ -173,6 +230,11 @@ def test_a_wrong_line_is_named(run: Run, line: str, words: str) -> None:
         (("--output", "data.jsonl"), "'data.jsonl' is a file: name a folder"),
         (("--lora", "4", "--teacher", "model"), "leave out --lora or --teacher"),
         (("--kl-weight", "0", "--teacher", "model"), "leave out --kl-weight or --teacher"),
+        (("--epochs", "0"), "--epochs is a finite number above 0, not 0"),
+        (("--epochs", "nan"), "--epochs is a finite number above 0, not nan"),
+        (("--learning-rate", "-1"), "--learning-rate is a finite number above 0, not -1"),
+        (("--kl-weight", "inf"), "--kl-weight is a finite number from 0, not inf"),
+        (("--warmup", "inf"), "--warmup is a finite number from 0, not inf"),
         (("--window-start", "2"), "window_start"),
         (("--on-policy", "2"), "on_policy is a share of the steps"),
         (("--teacher", "other"), "vocabulary"),

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from wandlib.distillation.collator import WandCollator
 from wandlib.distillation.losses import IGNORE_INDEX
 from wandlib.systems import InputError
 
 FORM = '{"input_ids": [12, 7, 31], "conditioning": 2}'
+
+SAME = "all need the same, to be in one batch"
 
 
 class Utterances:
@@ -37,14 +39,16 @@ class Utterances:
         self.starts: list[int] = []
         """Where each utterance begins, in bytes."""
         collator = WandCollator(max_length=getattr(limits, "max_position_embeddings", None))
-        vocabulary, files = getattr(limits, "input_size", limits.vocab_size), set[str]()
+        vocabulary = getattr(limits, "input_size", limits.vocab_size)
+        tensors, first = Tensors(path.parent), list[str]()
         start = 0
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:
-                        check_utterance(line, collator, vocabulary)
-                        check_files(line, path.parent, files)
+                        names = check_utterance(line, collator, vocabulary, tensors)
+                        if names != (first := first or names):
+                            raise ValueError(f"it has {', '.join(names)}, and the first {', '.join(first)}: {SAME}")
                     except ValueError as error:
                         # The collator speaks of batches, which this user has not made.
                         problem = str(error).replace("utterance 0 of the batch", "it", 1)
@@ -68,19 +72,30 @@ class Utterances:
         return sample
 
 
-def check_files(line: bytes, folder: Path, known: set[str]) -> None:
-    """Raise ValueError unless the files are there that a line's tensors are in; ``known`` are those that were found."""
-    for name, value in json.loads(line).items():
-        if isinstance(value, dict) and value.get("file") not in known:
-            if not isinstance(value.get("file"), str) or not (folder / value["file"]).is_file():
-                raise ValueError(
-                    f"{name} is in {value.get('file')!r}, which is not in {str(folder)!r}: prepare it again"
-                )
-            known.add(value["file"])
+class Tensors:
+    """The tensors in the files of a folder; which a file holds is read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.keys: dict[str, set[str]] = {}
+
+    def check(self, name: str, place: dict[str, Any]) -> None:
+        """Raise ValueError unless ``{"file": name, "tensor": key}`` is there."""
+        file, key = place.get("file"), place.get("tensor")
+        if not isinstance(file, str) or not (self.folder / file).is_file():
+            raise ValueError(f"{name} is in {file!r}, which is not in {str(self.folder)!r}: prepare it again")
+        if file not in self.keys:
+            try:
+                with safe_open(self.folder / file, "pt") as stored:
+                    self.keys[file] = set(stored.keys())
+            except SafetensorError as error:
+                raise ValueError(f"{name} is in {file!r}, which cannot be read ({error}): prepare it again") from error
+        if not isinstance(key, str) or key not in self.keys[file]:
+            raise ValueError(f"{name} is the tensor {key!r}, which is not in {file!r}: prepare it again")
 
 
-def check_utterance(line: bytes, collator: WandCollator, vocabulary: int) -> None:
-    """Raise ValueError unless this line is an utterance to train on."""
+def check_utterance(line: bytes, collator: WandCollator, vocabulary: int, tensors: Tensors) -> list[str]:
+    """Return the names of what is made of a line; raise ValueError unless it is an utterance to train on."""
     try:
         sample = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -98,4 +113,17 @@ def check_utterance(line: bytes, collator: WandCollator, vocabulary: int) -> Non
     prefix = type(given) is int and given >= 0
     if not prefix and not (isinstance(given, list) and all(type(kind) is bool for kind in given)):
         raise ValueError(f"conditioning must be a number of tokens, or true or false for each; got {given!r}")
-    collator([{name: value for name, value in sample.items() if not isinstance(value, dict)}])  # tensors come later
+    if "position_ids" in sample:
+        check_positions(sample["position_ids"])
+    for name, value in sample.items():
+        if isinstance(value, dict):
+            tensors.check(name, value)
+    plain = {name: value for name, value in sample.items() if not isinstance(value, dict)}  # tensors come later
+    return sorted({*collator([plain]), *(sample.keys() - plain.keys())})
+
+
+def check_positions(positions: Any) -> None:
+    """Raise ValueError unless these are whole numbers from 0, written in the line, where they can be checked."""
+    whole = isinstance(positions, list) and all(type(position) is int and position >= 0 for position in positions)
+    if not whole:
+        raise ValueError(f"position_ids must be a list of whole numbers from 0, got {positions!r}")

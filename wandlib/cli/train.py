@@ -13,6 +13,8 @@ from wandlib.cli.training_run import (
     Source,
     as_input_error,
     build_student,
+    check_checkpoint,
+    check_numbers,
     check_output,
     last_results,
     load_decoder,
@@ -98,6 +100,8 @@ def train(
             raise InputError("--lora makes the model its own teacher: leave out --lora or --teacher")
         if kl_weight == 0 and teacher is not None:
             raise InputError("--kl-weight 0 asks no teacher: leave out --kl-weight or --teacher")
+        check_numbers(False, epochs=epochs, learning_rate=learning_rate)
+        check_numbers(True, warmup=warmup, ce_weight=ce_weight, kl_weight=kl_weight)
         source = Source(model, system, checkpoint)
         if (argument is None) == (data is None):
             raise InputError("nothing to train on: give DATA, a folder that wandlib prepare wrote or a .jsonl file")
@@ -157,6 +161,8 @@ def train(
                 train_dataset=utterances,
                 eval_dataset=validated,
             )
+        if resume:
+            check_checkpoint(trainer)
         with as_input_error(FloatingPointError, torch.OutOfMemoryError):
             run(trainer, resume)
             results = last_results(trainer) if validation is None else trainer.evaluate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,6 +127,34 @@ def check_output(output: Path, resume: bool) -> None:
         raise InputError(f"--output {str(output)!r} is a file: name a folder")
 
 
+def check_numbers(zero: bool, **options: float) -> None:
+    """Raise InputError unless these options are finite numbers above 0, or also 0 where ``zero`` is one."""
+    for name, value in options.items():
+        if not 0 <= value < math.inf or (value == 0 and not zero):
+            least = "from 0" if zero else "above 0"
+            raise InputError(f"--{name.replace('_', '-')} is a finite number {least}, not {value:g}")
+
+
+def check_checkpoint(trainer: WandTrainer) -> None:
+    """Raise InputError unless the weights of the last checkpoint are those of this student, which is trained on."""
+    from safetensors import safe_open
+
+    from wandlib.distillation.checkpoints import check_resumable
+
+    checkpoint = Path(check_resumable(str(trainer.args.output_dir), True))
+    own = {name.replace(".default.", "."): weight for name, weight in trainer.student.state_dict().items()}  # as saved
+    held: dict[str, list[int]] = {}
+    for file in checkpoint.glob("*.safetensors"):
+        with safe_open(file, "pt") as stored:
+            held |= {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
+    shared = own.keys() & held.keys()
+    if held and (not shared or any(list(own[name].shape) != held[name] for name in shared)):
+        raise InputError(
+            f"{checkpoint} is of another model, or of other adapters: go on with the --model or --system and the "
+            "--lora that it was begun with, or name another --output"
+        )
+
+
 def loaded(kind: Any, name: str, **options: Any) -> Any:
     """Return what is stored under a name; InputError if that cannot be read."""
     try:
@@ -173,6 +202,8 @@ def run(trainer: WandTrainer, resume: bool) -> None:
 
     Raises
     ------
+    InputError
+        If the checkpoint that it goes on from is at the end already.
     typer.Exit
         After Ctrl-C, once it is said how to go on.
     """
@@ -182,8 +213,17 @@ def run(trainer: WandTrainer, resume: bool) -> None:
 
     asked = False
 
-    class StopAfterStep(TrainerCallback):
+    class Ending(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step >= state.max_steps:  # transformers would train one more
+                raise InputError(
+                    f"nothing is left to train: {state.global_step} of {state.max_steps} steps are done; raise --steps "
+                    f"or --epochs, or take the student from {last_checkpoint(args.output_dir)}"
+                )
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == state.max_steps:
+                control.should_log = True  # the losses that are told in the end
             if asked:
                 control.should_save = control.should_training_stop = True
 
@@ -193,7 +233,7 @@ def run(trainer: WandTrainer, resume: bool) -> None:
         signal.signal(signal.SIGINT, before)
         console.print("stopping after this step; Ctrl-C again stops at once", highlight=False)
 
-    trainer.add_callback(StopAfterStep())
+    trainer.add_callback(Ending())
     # Several processes would stop at different steps, and wait for each other: there Ctrl-C stops at once.
     before = signal.getsignal(signal.SIGINT)
     if trainer.args.world_size == 1:
@@ -225,8 +265,9 @@ def save(trainer: WandTrainer, output: Path) -> None:
 
 
 def last_results(trainer: WandTrainer) -> dict[str, float]:
-    """Return the last losses in the log."""
-    return next((line for line in reversed(trainer.state.log_history) if "ce" in line), {})
+    """Return the last losses in the log, of the data and of the student's own samples."""
+    lines = [line for line in trainer.state.log_history if "loss" in line]  # no evaluation of an earlier run
+    return {name: value for line in lines for name, value in line.items()}
 
 
 def summary(trainer: WandTrainer, results: dict[str, float]) -> Table:
@@ -235,7 +276,11 @@ def summary(trainer: WandTrainer, results: dict[str, float]) -> Table:
     table.add_row("window, keys", str(trainer.window))
     table.add_row("steps", str(trainer.state.global_step))
     for name in REPORTED:
-        for key in (name, f"eval_{name}"):
+        for told, key in (
+            (name, name),
+            (f"on-policy {name}", f"on_policy_{name}"),
+            (f"validation {name}", f"eval_{name}"),
+        ):
             if key in results:
-                table.add_row(key.replace("eval_", "validation "), f"{results[key]:.4f}")
+                table.add_row(told, f"{results[key]:.4f}")
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ LINES = [
     b'{"audio": "good.wav", "text": "caf\xe9"}',
     b'{"audio": "good\xe9.wav", "text": "words"}',
     b'{"audio": 5, "text": "words"}',
-    b'{"audio": null, "text": 5}',
-    b'{"audio": ["good.wav"], "text": {"a": "b"}}',
+    b'{"audio": null, "text": "5"}',
+    b'{"audio": ["good.wav"], "text": "words"}',
     b'{"audio": "good.wav", "text": null}',
     b'{"audio": "", "text": "words"}',
 ]
@@ -106,7 +107,7 @@ def test_each_line_is_read_by_itself(tmp_path: Path) -> None:
     data.write_bytes(b"\n".join(LINES))
     found = find_recordings(data)
     assert [recording.text for recording in found] == [
-        "one\u2028two\u0085three\u2029four\x0cfive\tsix", "words", "caf\udce9", "words", "words", "5", "{'a': 'b'}", "",
+        "one\u2028two\u0085three\u2029four\x0cfive\tsix", "words", "caf\udce9", "words", "words", "5", "words", "",
         "words",
     ]  # fmt: skip
     assert found[1].audio == tmp_path / "good.wav"
@@ -126,6 +127,45 @@ def test_a_line_that_is_none_is_named(tmp_path: Path) -> None:
     data.write_text('\n{"audio": "a.wav", "text": "one\u2028two"}\n{"audio": "b.wav", "te', encoding="utf-8")
     with pytest.raises(InputError, match=r"line 3 of data\.jsonl is not"):
         find_recordings(data)
+
+
+@pytest.mark.parametrize("text", [["Hello", "there"], {"en": "x"}, True, 5])
+def test_a_text_that_is_no_string_is_named_with_its_line(tmp_path: Path, text: Any) -> None:
+    data = tmp_path / "data.jsonl"
+    lines = [{"audio": "a.wav", "text": "one"}, {"audio": "b.wav", "text": text}]
+    data.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"line 2 of data\.jsonl is not .*{re.escape(repr(text))}, not a string"):
+        find_recordings(data)
+
+
+def test_a_recording_whose_file_comes_later_is_not_left_out_for_good(tmp_path: Path) -> None:
+    """Nor is one whose speaker's other recording comes later; a shard whose recordings are as they were is kept."""
+    WRITERS["sparktts"](tmp_path / "folder")
+    for name in ("a", "b", "d", "e"):
+        tiny_corpora.record(tmp_path / f"{name}.wav", 1.0, ord(name))
+    (tmp_path / "f.wav").write_text("no sound")
+    lines = [{"audio": f"{name}.wav", "text": "Words.", "speaker": name in "abc"} for name in "abcdef"]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+    def made() -> tuple[int, int]:
+        out = prepare(
+            "sparktts", tmp_path / "folder", tmp_path / "data.jsonl", tmp_path / "out", shard=3, progress=False
+        )
+        return out.utterances, sum(out.skipped.values())
+
+    utterances, skipped = made()
+    assert utterances + skipped == 6
+    shards = sorted((tmp_path / "out").glob("shard-*.jsonl"))
+    before = [shard.stat().st_mtime_ns for shard in shards]
+    assert made() == (utterances, skipped)
+    assert [shard.stat().st_mtime_ns for shard in shards] == before
+    tiny_corpora.record(tmp_path / "c.wav", 1.0, 2)
+    after, left = made()
+    assert after + left == 6
+    assert after > utterances
+    assert {json.loads(line)["audio"] for line in shards[0].read_text().splitlines() if "skipped" in line} == set()
+    assert shards[0].stat().st_mtime_ns > before[0]
+    assert shards[1].stat().st_mtime_ns == before[1]
 
 
 def test_too_little_memory_is_said_with_the_cure(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

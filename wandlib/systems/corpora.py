@@ -119,12 +119,14 @@ def _jsonl(path: Path) -> list[Recording]:
         try:
             row = json.loads(line, strict=False)
             audio, text, speaker = row["audio"], row["text"], row.get("speaker")
+            if not isinstance(text, str | None):
+                raise TypeError(f"text is {text!r}, not a string")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f'line {number} of {path.name} is not {{"audio": "path", "text": "words"}}: {error!r}'
             ) from error
-        words, known = "" if text is None else str(text).strip(), None if speaker is None else str(speaker)
-        found.append(Recording(path.parent / str(audio), words, normalized=False, speaker=known))
+        known = None if speaker is None else str(speaker)
+        found.append(Recording(path.parent / str(audio), (text or "").strip(), normalized=False, speaker=known))
     return found
 
 

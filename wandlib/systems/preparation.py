@@ -1,8 +1,9 @@
 """From recordings and texts to what ``wandlib train`` reads: a line of ids for each utterance.
 
 What a sample is, a system's :class:`~wandlib.systems.training.Encoder` knows. Here the work is cut into shards; a shard
-that is complete has its final name, so that a run that was stopped goes on where it was. Shards are shared out among
-the processes of this machine, and, under ``accelerate launch``, among machines.
+that is complete has its final name, so that a run that was stopped goes on where it was; one that left out a recording
+is made again when a file of that recording has come or changed. Shards are shared out among the processes of this
+machine, and, under ``accelerate launch``, among machines.
 
 A folder, when all is done::
 
@@ -129,8 +130,8 @@ def prepare(
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-    mine = [number for number in range(rank, total, world) if not paths[number].is_file()]
-    jobs = [(paths[number], recordings[number * shard : (number + 1) * shard]) for number in mine]
+    shards = [(path, recordings[number * shard : (number + 1) * shard]) for number, path in enumerate(paths)]
+    jobs = [(path, some) for path, some in shards[rank::world] if not is_done(path, some)]
     with tqdm(total=len(jobs), unit="shard", disable=not progress, desc="preparing") as bar:
         if processes == 1 or world > 1 or len(jobs) < 2:
             with explained_memory(LESS_AT_ONCE):
@@ -198,13 +199,34 @@ def _write(system: str, folder: str | Path, batch: int, device: str, shard: Shar
         write_shard(_encoder(system, folder, batch, device), *shard)
 
 
+def files_of(recording: Recording) -> list[int | None]:
+    """Return when each file of a recording was last put there or changed, in ns; None: there is no such file."""
+    found: list[int | None] = []
+    for one in (recording, recording.other):
+        try:
+            found.append(None if one is None else one.audio.stat().st_ctime_ns)
+        except (OSError, ValueError):  # or no file can have that name
+            found.append(None)
+    return found
+
+
+def is_done(path: Path, recordings: list[Recording]) -> bool:
+    """Return whether a shard is complete, and the recordings that it left out are as they were."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8") as lines:
+        noted = ((json.loads(line).get("files"), one) for line, one in zip(lines, recordings, strict=True))
+        return all(files is None or files == files_of(one) for files, one in noted)
+
+
 def write_shard(encoder: Encoder, path: Path, recordings: list[Recording]) -> None:
     """Write a shard under a name of its own, then give it its final one; its tensors come first."""
     beside, tensors = path.with_suffix(".safetensors"), dict[str, Tensor]()
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    files = list(map(files_of, recordings))  # before they are read: what comes meanwhile is looked at the next time
     with unfinished.open("w", encoding="utf-8") as file:
         for number, sample in enumerate(encoder(recordings)):
-            line = dict(sample)
+            line = dict(sample) | ({"files": files[number]} if "skipped" in sample else {})
             for name, value in sample.items():
                 if isinstance(value, Tensor):
                     key = f"{number}.{name}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_codec_lm
+from transformers import MambaConfig, MixtralConfig
 from typer.testing import CliRunner
 
 from wandlib import load_system
@@ -87,3 +88,23 @@ def test_every_option_is_used_in_some_way_of_profiling() -> None:
     assert set().union(*IGNORED.values()) < parameters
     always = parameters - set().union(*IGNORED.values())
     assert always == {"context", "train", "system", "config"}
+
+
+def test_a_decoder_that_can_have_no_window_is_one_line(tmp_path: Path) -> None:
+    MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, state_size=2).save_pretrained(tmp_path)
+    result = CliRunner().invoke(cli.app, [*SHORT, str(tmp_path)])
+    assert result.exit_code == 1
+    assert "error: layer 0 of mamba is of type 'linear_attention'; a window needs" in " ".join(result.output.split())
+
+
+def test_a_decoder_whose_training_cannot_be_computed_is_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Experts in bfloat16 are multiplied by an operation that refuses tensors without numbers."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    experts = {"num_key_value_heads": 2, "num_local_experts": 4}
+    MixtralConfig(vocab_size=16, **sizes, **experts).save_pretrained(tmp_path)
+    result = CliRunner().invoke(cli.app, ["profile", str(tmp_path), "--train", "--length", "8"])
+    assert result.exit_code == 1
+    assert "error: the memory of training MixtralForCausalLM cannot be computed: " in " ".join(result.output.split())
+    assert not caplog.records

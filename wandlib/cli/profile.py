@@ -159,13 +159,13 @@ def ways(train: bool, system: str | None, measured_too: bool) -> list[str]:
 
 
 def apply_window(decoder: Any, window: int) -> None:
-    """Apply the window to a decoder, or change the one that it has."""
+    """Apply the window to a decoder, or change the one that it has; InputError where it can have none."""
     from wandlib.attention.conversion import convert, set_window
 
-    if getattr(decoder.config, "wand", None) is None:
-        convert(decoder, window=window)
-    else:
-        set_window(decoder, window=window)
+    try:
+        (convert if getattr(decoder.config, "wand", None) is None else set_window)(decoder, window=window)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def fake_student(name: str, positions: int, checkpoint: Path | None = None) -> Callable[[], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -102,15 +103,34 @@ def step_milliseconds(training: Any, steps: int, warmup: int, device: Any, dtype
 def training_memory_of(
     build: Callable[[], nn.Module], *, lora: int | None, batch: int, length: int, bf16: bool, chunk: int = 512
 ) -> TrainingMemory:
-    """Return the memory of training what ``build`` makes, with adapters of rank ``lora`` where given."""
+    """Return the memory of training what ``build`` makes, with adapters of rank ``lora`` where given.
+
+    Raises
+    ------
+    InputError
+        If it cannot be computed for that class; the message says why.
+    """
     from wandlib.cli.training_run import with_adapters
     from wandlib.profiling.training_memory import training_memory
 
     adapt = None if lora is None else partial(with_adapters, rank=lora)
+    name = "this model"
+
+    def named() -> nn.Module:
+        nonlocal name
+        model = build()
+        name = type(model).__name__
+        return model
+
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # prints the traceback of an error that is caught here
+    before, log.disabled = log.disabled, True
     try:
-        return training_memory(build, batch=batch, length=length, adapt=adapt, bf16=bf16, chunk=chunk)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+        return training_memory(named, batch=batch, length=length, adapt=adapt, bf16=bf16, chunk=chunk)
+    except (ValueError, RuntimeError) as error:  # of a class whose operations are not all known without numbers
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the memory of training {name} cannot be computed: {reason}") from error
+    finally:
+        log.disabled = before
 
 
 def memory_table(memory: TrainingMemory, title: str) -> Table:

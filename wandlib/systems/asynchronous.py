@@ -141,16 +141,20 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
 
         threading.Thread(target=pull, name="wandlib-text", daemon=True).start()
         try:
-            while True:
-                self._asked.put(True)
-                piece, error = self._wait(given)
-                if error is not None:
-                    raise error
-                if piece is end:
-                    return
-                yield piece
+            yield from self._received(given, end, lambda: asked.put(True))
         finally:
-            self._asked.put(False)
+            asked.put(False)
+
+    def _received(self, given: queue.SimpleQueue[Any], end: object, ask: Callable[[], object]) -> Iterator[str]:
+        """Ask for a piece and yield it, until the end or an error is given. In the thread."""
+        while True:
+            ask()
+            piece, error = self._wait(given)
+            if error is not None:
+                raise error
+            if piece is end:
+                return
+            yield piece
 
     def _wait(self, given: queue.SimpleQueue[Any]) -> Any:
         """Return what is given, unless the stream is stopped first."""
@@ -176,6 +180,11 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
                     await asked.get()
                     piece = await anext(iterator, end)
                     given.put((piece, None))
+            except asyncio.CancelledError as error:
+                canceled = RuntimeError("the text was canceled before it came to its end")
+                canceled.__cause__ = error
+                given.put((end, canceled))
+                raise
             except BaseException as error:  # it is the reader's
                 given.put((end, error))
                 raise
@@ -187,15 +196,6 @@ class AsyncSpeechStream(AsyncIterator[Sound]):
         assert loop is not None, "text is read while a piece of sound is awaited"
         self._waiting = waiting = asyncio.run_coroutine_threadsafe(pull(), loop)
         try:
-            while True:
-                loop.call_soon_threadsafe(asked.put_nowait, None)
-                piece, error = self._wait(given)
-                if isinstance(error, asyncio.CancelledError):
-                    raise RuntimeError("the text was canceled before it came to its end") from error
-                if error is not None:
-                    raise error
-                if piece is end:
-                    return
-                yield piece
+            yield from self._received(given, end, lambda: loop.call_soon_threadsafe(asked.put_nowait, None))
         finally:
             waiting.cancel()

@@ -6,7 +6,6 @@ Run it after another voice was trained. It writes ``app/precomputed/``: a sound 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from typing import Any
 
@@ -20,7 +19,7 @@ from app.results import figures, percent, size, step_words
 from app.stage import long_of, three_sides
 from app.tabs.compare import EXAMPLES
 from app.turns import Side, take_turns
-from wandlib.profiling.measure import processor
+from wandlib.profiling.measure import machine
 from wandlib.systems import load_system
 
 TEXT = EXAMPLES[0]
@@ -64,7 +63,7 @@ def describe(sides: list[Side], window: int) -> dict[str, Any]:
             "cache": [size(cache[0]), size(cache[1]), percent(*cache)],
             "step": list(step_words(found)),
             "seconds": sides[0].sound_seconds,
-            "machine": f"{processor()}, {os.cpu_count()} cores",
+            "machine": machine(),
         },
         "sides": {
             side.key: {

@@ -38,7 +38,7 @@ from recipes.mini.train_student import UNBOUNDED, Variant, window_of
 from wandlib.evaluation.measurement import evaluate
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.report import Report, put_measured
-from wandlib.profiling.measure import processor
+from wandlib.profiling.measure import machine
 from wandlib.systems.mini.system import ASSETS, MiniSystem
 
 HERE = Path(__file__).parent
@@ -255,7 +255,7 @@ def main(
     answers = list(each_alone(measure, jobs, workers, "rows"))
     listen, table = recognizer(), lines(by_row(jobs, answers))
     result = {
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
         "voice": voice,
         "recognizer": "none" if isinstance(listen, Unavailable) else f"Whisper {listen.name}",

@@ -32,7 +32,7 @@ from recipes.mini.sentences import HARVARD, robustness_sentences
 from recipes.mini.stages import SOURCES, Stage, stages_of, voices_of
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.report import Report, put_measured
-from wandlib.profiling.measure import processor
+from wandlib.profiling.measure import machine
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.system import ASSETS, MiniSystem
 from wandlib.systems.speech import Speech
@@ -163,8 +163,7 @@ def speed(assets: Path | None) -> dict[str, dict[str, float]]:
     runs = [subprocess.run(command, capture_output=True, check=True, text=True, env=threads) for _ in range(3)]
     times = np.median([[float(word) for word in run.stdout.split()] for run in runs], axis=0)
     names = ("import and load, s", "first sound from a cold start, s", "first sound warm, s")
-    machine = f"{processor()}, {os.cpu_count()} cores"
-    return {machine: factors | dict(zip(names, map(float, times), strict=True))}
+    return {machine(): factors | dict(zip(names, map(float, times), strict=True))}
 
 
 def main(

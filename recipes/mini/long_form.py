@@ -38,7 +38,7 @@ from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.recognizers import plain_english
 from wandlib.evaluation.report import markdown_table, put_measured
 from wandlib.evaluation.speakers import similarity
-from wandlib.profiling.measure import processor
+from wandlib.profiling.measure import machine
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.features import CODES_PER_SECOND, SAMPLE_RATE
 from wandlib.systems.mini.system import MiniSystem
@@ -340,7 +340,7 @@ def main(
         found = list(tqdm(pool.imap(work, jobs), total=len(jobs), desc="decodes"))
     result = {
         "seconds of a group": GROUP_SECONDS,
-        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
         "voice": digest_of(assets),
         "decodes": {

@@ -33,6 +33,7 @@ from recipes.mini.files import unpack
 from recipes.mini.rows import Speech
 from wandlib.evaluation.error_rates import ErrorCounts
 from wandlib.evaluation.report import Report, Utterance, put_measured
+from wandlib.profiling.measure import processor
 from wandlib.systems.mini.prompt import VOCABULARY
 from wandlib.systems.mini.system import MiniSystem
 
@@ -297,7 +298,7 @@ def test_what_was_measured_before_keeps_its_machine_and_date(tmp_path: Path, mon
     (tmp_path / "ablation" / "measured").unlink()
     ablation.main(folder=tmp_path)
     made = json.loads(results.read_text())
-    assert made["machine"] == f"{ablation.processor()}, {os.cpu_count()} cores"
+    assert made["machine"] == f"{processor()}, {os.cpu_count()} cores"
     assert made["findings"] == before["findings"]
 
 

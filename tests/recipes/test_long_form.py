@@ -15,6 +15,7 @@ from recipes.mini import endless, long_form
 from recipes.mini.endless import Sentence, Sound
 from wandlib.evaluation.mos import Unavailable
 from wandlib.evaluation.report import put_measured
+from wandlib.profiling.measure import processor
 from wandlib.systems.base import Attention
 from wandlib.systems.mini.features import SAMPLES_PER_CODE
 from wandlib.systems.mini.system import MiniSystem
@@ -209,7 +210,7 @@ def test_what_was_measured_before_keeps_its_machine_and_date(tmp_path: Path, mon
     for name, value in {"RESULTS": results, "REPORT": report, "Workers": Workers}.items():
         monkeypatch.setattr(long_form, name, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # main sets it
-    for machine in (f"{long_form.processor()}, {os.cpu_count()} cores", "The first machine"):
+    for machine in (f"{processor()}, {os.cpu_count()} cores", "The first machine"):
         long_form.main(longest=0, speakers=["clara"], folder=tmp_path, write=True)
         made = json.loads(results.read_text())
         assert made["machine"] == machine

@@ -8,6 +8,7 @@ CUDA allocator holds, or the resident set of the process on a CPU, read outside 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import statistics
@@ -84,6 +85,11 @@ def processor() -> str:
     text = described.read_text(encoding="utf-8") if described.exists() else ""
     named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+def machine() -> str:
+    """Return the processor with its number of cores: "AMD EPYC, 2 cores"."""
+    return f"{processor()}, {os.cpu_count()} cores"
 
 
 def resident_bytes() -> int:
